@@ -1,0 +1,2 @@
+//! The `alcm` command: see [`alcm::cli`].
+fn main() {}
