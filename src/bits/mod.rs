@@ -1,1 +1,5 @@
-//! (being written)
+//! Bits and bytes: little-endian input and output, checked.
+
+pub mod cursor;
+
+pub use cursor::ByteCursor;

@@ -21,7 +21,8 @@ impl Isa {
     #[must_use]
     pub fn detect() -> Self {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
-        *DETECTED.get_or_init(|| Self::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Self::Scalar))
+        *DETECTED
+            .get_or_init(|| Self::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Self::Scalar))
     }
 
     /// Whether this processor has it: exactly the features that its kernels enable.

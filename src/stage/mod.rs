@@ -13,6 +13,8 @@ use crate::kernels::Isa;
 pub enum Coding {
     /// The bytes themselves.
     Stored,
+    /// The bytes of an earlier block; resolved by [`crate::container`], never by a [`BlockDecoder`].
+    Reference,
 }
 
 impl Coding {
@@ -21,6 +23,7 @@ impl Coding {
     pub fn wire_id(self) -> u8 {
         match self {
             Self::Stored => 0,
+            Self::Reference => 5,
         }
     }
 
@@ -29,6 +32,7 @@ impl Coding {
     pub fn from_wire_id(id: u8) -> Option<Self> {
         match id {
             0 => Some(Self::Stored),
+            5 => Some(Self::Reference),
             _ => None,
         }
     }
@@ -38,6 +42,7 @@ impl Coding {
     pub fn name(self) -> &'static str {
         match self {
             Self::Stored => "stored",
+            Self::Reference => "reference",
         }
     }
 }
@@ -119,6 +124,9 @@ impl BlockDecoder {
                 }
                 dst.copy_from_slice(payload);
                 Ok(())
+            }
+            Coding::Reference => {
+                Err(Error::new(ErrorKind::Corrupt, "a reference stands where a coded block is needed"))
             }
         }
     }

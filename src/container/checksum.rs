@@ -1,0 +1,62 @@
+//! CRC-64/NVME (NVM Express NVM Command Set 1.0), the checksum of every record.
+
+use crc_fast::{CrcAlgorithm, Digest, checksum};
+
+/// The CRC of `bytes`.
+#[must_use]
+pub fn crc64(bytes: &[u8]) -> u64 {
+    checksum(CrcAlgorithm::Crc64Nvme, bytes)
+}
+
+/// The CRC of `head` followed by `tail`, without joining them.
+#[must_use]
+pub fn crc64_joined(head: &[u8], tail: &[u8]) -> u64 {
+    let mut crc = RunningCrc::new();
+    crc.update(head);
+    crc.update(tail);
+    crc.value()
+}
+
+/// The CRC of bytes that arrive piece by piece.
+#[derive(Debug, Clone)]
+pub struct RunningCrc(Digest);
+
+impl RunningCrc {
+    /// The CRC of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Digest::new(CrcAlgorithm::Crc64Nvme))
+    }
+
+    /// Adds `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The CRC of everything added.
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.finalize()
+    }
+}
+
+impl Default for RunningCrc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_value_and_joins() {
+        assert_eq!(crc64(b"123456789"), 0xAE8B_1486_0A79_9888);
+        assert_eq!(crc64(b""), 0);
+        let bytes: Vec<u8> = (0..5000_u32).map(|i| (i * 7 % 251) as u8).collect();
+        for cut in [0, 1, 24, 255, 256, 1024, 4999, 5000] {
+            assert_eq!(crc64_joined(&bytes[..cut], &bytes[cut..]), crc64(&bytes));
+        }
+    }
+}

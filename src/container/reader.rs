@@ -1,0 +1,289 @@
+//! Random access to an archive in memory, such as a mapped file.
+
+use crate::container::block::{BlockEntry, BlockRecord, RECORD_HEADER_BYTES, RecordHeader};
+use crate::container::checksum::crc64;
+use crate::container::footer::{ContentHash, FOOTER_BYTES, Footer};
+use crate::container::header::{FileHeader, HEADER_BYTES};
+use crate::container::index::{INDEX_CRC_BYTES, INDEX_HEAD_BYTES, Index};
+use crate::container::reference::{Reference, Resolver};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::stage::{BlockDecoder, Coding};
+
+/// An archive whose header, index and footer have been checked; blocks are checked when they are read.
+#[derive(Debug, Clone)]
+pub struct Archive<'a> {
+    bytes: &'a [u8],
+    header: FileHeader,
+    footer: Footer,
+    index: Index<'a>,
+}
+
+impl<'a> Archive<'a> {
+    /// Opens the archive that `bytes` are, from its first byte to its last.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Truncated`] where its end is missing; [`ErrorKind::Corrupt`],
+    /// [`ErrorKind::ChecksumMismatch`], [`ErrorKind::UnsupportedVersion`], [`ErrorKind::LimitExceeded`].
+    pub fn open(bytes: &'a [u8], limits: &Limits) -> Result<Self> {
+        let header = FileHeader::parse(bytes)?;
+        const LEAST_BYTES: usize = HEADER_BYTES + INDEX_HEAD_BYTES + INDEX_CRC_BYTES + FOOTER_BYTES;
+        let footer = bytes.last_chunk().filter(|_| bytes.len() >= LEAST_BYTES).ok_or_else(|| {
+            let message = format!("archive has {} bytes, the smallest has {LEAST_BYTES}", bytes.len());
+            Error::new(ErrorKind::Truncated, message)
+        })?;
+        let footer = Footer::parse(footer, header.minor)?;
+        if footer.archive_bytes != bytes.len() as u64 {
+            let message =
+                format!("archive has {} bytes, its footer says {}", bytes.len(), footer.archive_bytes);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        let index = Index::open(bytes, &footer, header.minor, limits)?;
+        Ok(Self { bytes, header, footer, index })
+    }
+
+    /// The file header.
+    #[must_use]
+    pub fn header(&self) -> &FileHeader {
+        &self.header
+    }
+
+    /// What settings made the archive (FORMAT.md, 4).
+    #[must_use]
+    pub fn note(&self) -> u64 {
+        self.header.note
+    }
+
+    /// The header's flags.
+    #[must_use]
+    pub fn flags(&self) -> u32 {
+        self.header.flags
+    }
+
+    /// Size of the archive.
+    #[must_use]
+    pub fn archive_bytes(&self) -> u64 {
+        self.footer.archive_bytes
+    }
+
+    /// Size of the original file.
+    #[must_use]
+    pub fn original_bytes(&self) -> u64 {
+        self.footer.original_bytes
+    }
+
+    /// BLAKE3 of the original file, as recorded.
+    #[must_use]
+    pub fn content_hash(&self) -> &ContentHash {
+        &self.footer.content_hash
+    }
+
+    /// SHA-256 of the original file, where it was recorded.
+    #[must_use]
+    pub fn sha256(&self) -> Option<&[u8; 32]> {
+        self.footer.sha256.as_ref()
+    }
+
+    /// Number of blocks.
+    #[must_use]
+    pub fn n_blocks(&self) -> u64 {
+        self.index.n_blocks()
+    }
+
+    /// The entry of block `block_idx`, or `None` past the last.
+    #[must_use]
+    pub fn block(&self, block_idx: u64) -> Option<BlockEntry> {
+        self.index.entries_from(block_idx).next()?.ok()
+    }
+
+    /// All entries in order; cheaper than [`Self::block`] for each.
+    pub fn blocks(&self) -> impl Iterator<Item = BlockEntry> + use<'a> {
+        // Opening has parsed every entry, so none is an error here.
+        self.index.entries_from(0).map_while(Result::ok)
+    }
+
+    /// The entry of the block that holds the original's byte `original_offset`.
+    #[must_use]
+    pub fn block_at(&self, original_offset: u64) -> Option<BlockEntry> {
+        self.blocks_from(original_offset).next()
+    }
+
+    /// Entries from the block on that holds the original's byte `original_offset`.
+    pub fn blocks_from(&self, original_offset: u64) -> impl Iterator<Item = BlockEntry> + use<'a> {
+        self.index.entries_at(original_offset).map_while(Result::ok)
+    }
+
+    /// The record of block `block_idx`, checked against its CRC and the index.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ChecksumMismatch`], [`ErrorKind::Corrupt`], with the block named.
+    pub fn record(&self, block_idx: u64) -> Result<BlockRecord<'a>> {
+        let entry = self.block(block_idx).ok_or_else(|| {
+            let message = format!("block {block_idx} asked for, archive has {}", self.n_blocks());
+            Error::new(ErrorKind::Internal, message)
+        })?;
+        self.record_of(&entry)
+    }
+
+    /// The record of an entry that this archive gave.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn record_of(&self, entry: &BlockEntry) -> Result<BlockRecord<'a>> {
+        self.read_record(entry).map_err(|e| e.in_block(entry.block_idx))
+    }
+
+    fn read_record(&self, entry: &BlockEntry) -> Result<BlockRecord<'a>> {
+        let outside = || Error::new(ErrorKind::Corrupt, "record reaches past the archive's end");
+        let from = usize::try_from(entry.record_offset).map_err(|_| outside())?;
+        let record = self.bytes.get(from..).ok_or_else(outside)?;
+        let (header, rest) = record.split_first_chunk::<RECORD_HEADER_BYTES>().ok_or_else(outside)?;
+        let payload = rest.get(..entry.payload_bytes as usize).ok_or_else(outside)?;
+        let header = RecordHeader::parse(header, self.header.minor)?;
+        if header.info != entry.info() {
+            return Err(Error::new(ErrorKind::Corrupt, "record and index entry of the block differ"));
+        }
+        header.check_payload(payload)?;
+        if header.info.coding == Coding::Reference && !self.header.may_have_references() {
+            return Err(Error::new(ErrorKind::Corrupt, "a reference in an archive whose flags deny them"));
+        }
+        Ok(BlockRecord { entry: *entry, decoded_crc: header.decoded_crc, payload })
+    }
+
+    /// Fills `dst`, of the block's decoded size, with the bytes of `record`, following a reference.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`], [`ErrorKind::ChecksumMismatch`], [`ErrorKind::BaseMismatch`], with the block
+    /// named; `dst` then holds unspecified bytes.
+    pub fn decode(
+        &self,
+        record: &BlockRecord<'_>,
+        decoder: &mut BlockDecoder,
+        resolver: &Resolver<'_>,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        if record.entry.coding != Coding::Reference {
+            return decode_block(record, decoder, dst);
+        }
+        let found = Reference::parse(record.payload).and_then(|reference| match reference {
+            // Checked here, because the resolver is the caller's.
+            Reference::OtherFile(other) => {
+                resolver(&other, record, decoder, dst).and_then(|()| check_decoded(record, dst))
+            }
+            Reference::SameFile { original_offset } if original_offset < record.entry.original_offset => {
+                self.decode_target(original_offset, record, decoder, dst)
+            }
+            Reference::SameFile { original_offset } => {
+                let message = format!("reference to offset {original_offset}, which is not earlier");
+                Err(Error::new(ErrorKind::Corrupt, message))
+            }
+        });
+        found.map_err(|e| e.in_block(record.entry.block_idx))
+    }
+
+    /// Fills `dst` with the block of this archive that begins at `original_offset`, which the reference
+    /// `referrer` (of this or another archive) names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where no block begins there, or where it is a reference or differs from
+    /// `referrer` in size, dtype or CRC; the errors of [`Self::record`] and of decoding.
+    pub fn decode_target(
+        &self,
+        original_offset: u64,
+        referrer: &BlockRecord<'_>,
+        decoder: &mut BlockDecoder,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        let wrong = |what: &str| {
+            let message = format!("reference to offset {original_offset}: {what}");
+            Error::new(ErrorKind::Corrupt, message)
+        };
+        let target = self
+            .block_at(original_offset)
+            .filter(|target| target.original_offset == original_offset)
+            .ok_or_else(|| wrong("no block begins there"))?;
+        if target.coding == Coding::Reference {
+            return Err(wrong("the block there is itself a reference"));
+        }
+        if (target.decoded_bytes, target.dtype) != (referrer.entry.decoded_bytes, referrer.entry.dtype) {
+            return Err(wrong("the block there has another size or dtype"));
+        }
+        let target = self.record_of(&target)?;
+        if target.decoded_crc != referrer.decoded_crc {
+            return Err(wrong("the block there has another CRC"));
+        }
+        decode_block(&target, decoder, dst)
+    }
+}
+
+/// Fills `dst`, of the block's decoded size, with the bytes of a block that is not a reference, and checks
+/// their CRC.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] or [`ErrorKind::ChecksumMismatch`], with the block named; `dst` then holds
+/// unspecified bytes.
+pub fn decode_block(record: &BlockRecord<'_>, decoder: &mut BlockDecoder, dst: &mut [u8]) -> Result<()> {
+    let entry = &record.entry;
+    let decoded = if dst.len() == entry.decoded_bytes as usize {
+        decoder.decode(entry.coding, entry.dtype, record.payload, dst)
+    } else {
+        let message = format!("{} bytes given for a block of {}", dst.len(), entry.decoded_bytes);
+        Err(Error::new(ErrorKind::Internal, message))
+    };
+    decoded.and_then(|()| check_decoded(record, dst)).map_err(|e| e.in_block(entry.block_idx))
+}
+
+fn check_decoded(record: &BlockRecord<'_>, decoded: &[u8]) -> Result<()> {
+    let found = crc64(decoded);
+    if found == record.decoded_crc {
+        Ok(())
+    } else {
+        let message = format!("decoded block has CRC {found:016x}, recorded is {:016x}", record.decoded_crc);
+        Err(Error::new(ErrorKind::ChecksumMismatch, message))
+    }
+}
+
+/// Fills `dst` with the original's bytes from `original_offset` on, decoding only the blocks that hold them.
+///
+/// # Errors
+/// [`ErrorKind::Internal`] for a range past the original's end; the errors of [`Archive::record`] and
+/// [`Archive::decode`].
+pub fn read_range(
+    archive: &Archive<'_>,
+    original_offset: u64,
+    dst: &mut [u8],
+    decoder: &mut BlockDecoder,
+    resolver: &Resolver<'_>,
+) -> Result<()> {
+    let end = original_offset.checked_add(dst.len() as u64).filter(|end| *end <= archive.original_bytes());
+    if end.is_none() {
+        let message = format!(
+            "{} bytes at offset {original_offset} asked for, the original has {}",
+            dst.len(),
+            archive.original_bytes()
+        );
+        return Err(Error::new(ErrorKind::Internal, message));
+    }
+    let mut entries = archive.blocks_from(original_offset);
+    let mut scratch = Vec::new();
+    let (mut at, mut rest) = (original_offset, dst);
+    while !rest.is_empty() {
+        let short = || Error::new(ErrorKind::Internal, "index ends before the range");
+        let entry = entries.next().ok_or_else(short)?;
+        let record = archive.record_of(&entry)?;
+        let skipped = usize::try_from(at - entry.original_offset).map_err(|_| short())?;
+        let decoded_bytes = entry.decoded_bytes as usize;
+        let taken = (decoded_bytes - skipped).min(rest.len());
+        let (piece, later) = rest.split_at_mut(taken);
+        if taken == decoded_bytes {
+            archive.decode(&record, decoder, resolver, piece)?;
+        } else {
+            scratch.resize(decoded_bytes, 0);
+            archive.decode(&record, decoder, resolver, &mut scratch)?;
+            piece.copy_from_slice(&scratch[skipped..skipped + taken]);
+        }
+        at += taken as u64;
+        rest = later;
+    }
+    Ok(())
+}
