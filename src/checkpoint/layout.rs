@@ -1,0 +1,223 @@
+//! How a file is cut into blocks: by its header alone, so that the same file is always cut alike.
+//!
+//! Large tensors begin a block of their own, which keeps statistics apart, lets one tensor be decoded
+//! without its neighbours, and makes equal tensors into equal blocks. Small neighbours of one dtype share a
+//! block, because every block costs 44 bytes and its tables.
+
+use crate::checkpoint::header::{SafetensorsHeader, TensorInfo};
+use crate::dtype::Dtype;
+
+/// A tensor of this many bytes is large.
+const LARGE_BYTES: u64 = 64 << 10;
+/// Or of this many units.
+const LARGE_UNITS: u64 = 16 << 10;
+/// Balanced blocks are multiples of this many units, so that kernels see few tails.
+const GRAIN_UNITS: u64 = 1024;
+
+/// A run of the file's bytes that is cut into blocks alike: one large tensor, several small ones, or bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Its bytes, at least 1, a multiple of the dtype's unit.
+    pub len: u64,
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// Elements in a row of the tensor: its last dimension above 1, if there is another; else 0.
+    pub row_len: usize,
+}
+
+/// One block to be coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockSpan {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// Its bytes: 1 to [`Dtype::block_bytes`], a multiple of the dtype's unit.
+    pub len: usize,
+    /// Type of the elements.
+    pub dtype: Dtype,
+    /// Elements in a row, as in [`Region::row_len`].
+    pub row_len: usize,
+}
+
+impl Region {
+    /// Blocks that the region is cut into.
+    #[must_use]
+    pub fn n_blocks(&self) -> u64 {
+        self.len.div_ceil(self.dtype.block_bytes() as u64)
+    }
+
+    /// Block `block_idx` of the region, or `None` past the last. Full blocks and a remainder; but where the
+    /// remainder would be below a quarter of a block, all blocks are of about the same size.
+    #[must_use]
+    pub fn block(&self, block_idx: u64) -> Option<BlockSpan> {
+        let n_blocks = self.n_blocks();
+        if block_idx >= n_blocks {
+            return None;
+        }
+        let block_bytes = self.dtype.block_bytes() as u64;
+        let remainder = self.len % block_bytes;
+        let start_of = |idx: u64| {
+            if remainder == 0 || remainder >= block_bytes / 4 {
+                idx.saturating_mul(block_bytes)
+            } else {
+                // `extra` of the blocks get one grain more than the others; the file's end cuts the last.
+                let grain_bytes = GRAIN_UNITS * self.dtype.unit_bytes() as u64;
+                let n_grains = self.len.div_ceil(grain_bytes);
+                let (grains, extra) = (n_grains / n_blocks, n_grains % n_blocks);
+                (idx * grains + idx.min(extra)).saturating_mul(grain_bytes)
+            }
+        };
+        let start = start_of(block_idx).min(self.len);
+        let end = start_of(block_idx + 1).min(self.len);
+        let len = usize::try_from(end - start).ok()?;
+        Some(BlockSpan { offset: self.offset + start, len, dtype: self.dtype, row_len: self.row_len })
+    }
+}
+
+/// The regions of a safetensors file, which fill it from its first byte to its last.
+#[must_use]
+pub fn layout(header: &SafetensorsHeader) -> Vec<Region> {
+    let mut regions = plain_layout(header.prefix_bytes());
+    // Whether the last region is of small tensors and may take more.
+    let mut last_is_open = false;
+    for tensor in header.tensors().iter().filter(|tensor| tensor.byte_len() > 0) {
+        let region = Region {
+            offset: tensor.start,
+            len: tensor.byte_len(),
+            dtype: tensor.dtype.unwrap_or(Dtype::Bytes),
+            row_len: row_len(tensor),
+        };
+        let is_small =
+            region.len < LARGE_BYTES && region.len / (region.dtype.unit_bytes() as u64) < LARGE_UNITS;
+        match regions.last_mut() {
+            Some(last)
+                if last_is_open
+                    && is_small
+                    && last.dtype == region.dtype
+                    && last.len + region.len <= region.dtype.block_bytes() as u64 =>
+            {
+                last.len += region.len;
+                last.row_len = 0;
+            }
+            _ => regions.push(region),
+        }
+        last_is_open = is_small;
+    }
+    regions
+}
+
+/// The regions of a file that is coded as plain bytes; none of an empty one.
+#[must_use]
+pub fn plain_layout(file_len: u64) -> Vec<Region> {
+    match file_len {
+        0 => Vec::new(),
+        len => vec![Region { offset: 0, len, dtype: Dtype::Bytes, row_len: 0 }],
+    }
+}
+
+/// The blocks of `regions` in order.
+pub fn blocks(regions: &[Region]) -> impl Iterator<Item = BlockSpan> {
+    regions.iter().flat_map(|region| (0..region.n_blocks()).filter_map(|block_idx| region.block(block_idx)))
+}
+
+fn row_len(tensor: &TensorInfo) -> usize {
+    let mut dimensions = tensor.shape.iter().rev().filter(|dimension| **dimension > 1);
+    match (dimensions.next(), dimensions.next()) {
+        (Some(last), Some(_)) => usize::try_from(*last).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    fn header(tensors: &[(&str, &str, u64)]) -> SafetensorsHeader {
+        let mut json = String::from("{");
+        let mut start = 0;
+        for (idx, (dtype, shape, len)) in tensors.iter().enumerate() {
+            let comma = if idx > 0 { "," } else { "" };
+            let end = start + len;
+            json += &format!(
+                r#"{comma}"t{idx}":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#
+            );
+            start = end;
+        }
+        json.push('}');
+        let mut prefix = (json.len() as u64).to_le_bytes().to_vec();
+        prefix.extend_from_slice(json.as_bytes());
+        SafetensorsHeader::parse(&prefix, None, &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn small_neighbours_share_and_large_tensors_stand_alone() {
+        let header = header(&[
+            ("F32", "[384]", 1536),
+            ("F32", "[2,192]", 1536),
+            ("BF16", "[2,300,1]", 1200),
+            ("BF16", "[0]", 0),
+            ("BF16", "[256,384]", 196_608),
+            ("BF16", "[4]", 8),
+            ("X7", "[9]", 5),
+            ("BF16", "[4]", 8),
+        ]);
+        let regions = layout(&header);
+        let seen: Vec<_> = regions.iter().map(|r| (r.dtype, r.len, r.row_len)).collect();
+        assert_eq!(
+            seen,
+            [
+                (Dtype::Bytes, header.prefix_bytes(), 0),
+                (Dtype::F32, 3072, 0),
+                (Dtype::Bf16, 1200, 300),
+                (Dtype::Bf16, 196_608, 384),
+                (Dtype::Bf16, 8, 0),
+                (Dtype::Bytes, 5, 0),
+                (Dtype::Bf16, 8, 0),
+            ]
+        );
+        assert_eq!(regions.last().unwrap().offset + 8, header.file_len());
+    }
+
+    #[test]
+    fn shared_blocks_end_at_a_full_block() {
+        let tensors = vec![("U8", "[16000]", 16_000_u64); 100];
+        let regions = layout(&header(&tensors));
+        assert!(regions[1..].iter().all(|region| region.n_blocks() == 1));
+        assert_eq!(regions[1].len, 32 * 16_000);
+        assert_eq!(regions.iter().skip(1).map(|region| region.len).sum::<u64>(), 1_600_000);
+    }
+
+    #[test]
+    fn blocks_fill_every_region_within_their_bounds() {
+        for dtype in Dtype::all() {
+            let (unit, full) = (dtype.unit_bytes() as u64, dtype.block_bytes() as u64);
+            let lens =
+                [unit, full - unit, full, full + unit, full + full / 4, 5 * full - unit, 7 * full + unit]
+                    .into_iter()
+                    .chain([1000, 8191].map(|n| n * full + 17 * unit));
+            for len in lens {
+                let region = Region { offset: 99, len, dtype, row_len: 3 };
+                let (mut end, mut smallest) = (99, full);
+                for span in blocks(&[region]) {
+                    assert_eq!(span.offset, end);
+                    assert!(span.len > 0 && span.len as u64 <= full, "{dtype:?} {len}");
+                    assert!((span.len as u64).is_multiple_of(unit));
+                    smallest = smallest.min(span.len as u64);
+                    end += span.len as u64;
+                }
+                assert_eq!(end, 99 + len);
+                assert!(len < full || smallest >= full / 4, "{dtype:?} {len}: block of {smallest}");
+                assert_eq!(region.block(region.n_blocks()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn plain_files() {
+        assert!(plain_layout(0).is_empty());
+        let spans: Vec<_> = blocks(&plain_layout((1 << 20) + (1 << 19))).map(|span| span.len).collect();
+        assert_eq!(spans, [1 << 20, 1 << 19]);
+    }
+}
