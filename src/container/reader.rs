@@ -264,16 +264,20 @@ pub fn read_range(
         );
         return Err(Error::new(ErrorKind::Internal, message));
     }
+    // Checked sums, for the index may be in a map whose file is changed meanwhile.
     let mut entries = archive.blocks_from(original_offset);
     let mut scratch = Vec::new();
     let (mut at, mut rest) = (original_offset, dst);
     while !rest.is_empty() {
-        let short = || Error::new(ErrorKind::Internal, "index ends before the range");
+        let short = || Error::new(ErrorKind::Corrupt, "index ends before the range, as it did not at first");
         let entry = entries.next().ok_or_else(short)?;
         let record = archive.record_of(&entry)?;
-        let skipped = usize::try_from(at - entry.original_offset).map_err(|_| short())?;
         let decoded_bytes = entry.decoded_bytes as usize;
-        let taken = (decoded_bytes - skipped).min(rest.len());
+        let skipped = at.checked_sub(entry.original_offset).and_then(|skipped| usize::try_from(skipped).ok());
+        let (skipped, left) = skipped
+            .and_then(|skipped| Some((skipped, decoded_bytes.checked_sub(skipped)?)))
+            .ok_or_else(short)?;
+        let taken = left.min(rest.len());
         let (piece, later) = rest.split_at_mut(taken);
         if taken == decoded_bytes {
             archive.decode(&record, decoder, resolver, piece)?;

@@ -1,0 +1,351 @@
+//! Outputs that get their name only when they are complete.
+//!
+//! Bytes go to a hidden sibling of the destination, which is renamed at the end; a process that dies leaves
+//! at most such a sibling, never half a file under the final name. A live sibling is locked by its
+//! writer, so that what a dead one left can be told from it and removed.
+
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind as IoErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::error::{Error, Result};
+
+/// What the hidden sibling's name begins with.
+const PARTIAL_PREFIX: &str = ".alcm-";
+/// What the hidden sibling's name ends with.
+pub const PARTIAL_SUFFIX: &str = ".alcm-partial";
+
+/// What a finished file outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A loss of power: contents and name are on the disk when [`AtomicFile::commit`] returns.
+    PowerLoss,
+    /// The end of the process: the system writes to the disk when it likes.
+    ProcessEnd,
+}
+
+/// A file being written. Dropped before [`Self::commit`], it is removed.
+#[derive(Debug)]
+pub struct AtomicFile {
+    partial: NamedTempFile,
+    destination: PathBuf,
+    overwrites: bool,
+}
+
+impl AtomicFile {
+    /// Begins a file that will be called `destination`; its folder must exist. With `overwrites`, what has
+    /// that name is replaced at the end, else it is refused, now or at the end.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`], with the destination named.
+    pub fn create(destination: &Path, overwrites: bool) -> Result<Self> {
+        Self::create_unnamed(destination, overwrites).map_err(|e| e.in_file(destination))
+    }
+
+    fn create_unnamed(destination: &Path, overwrites: bool) -> Result<Self> {
+        if !overwrites && std::fs::symlink_metadata(destination).is_ok() {
+            return Err(exists(std::io::Error::from(IoErrorKind::AlreadyExists)));
+        }
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PARTIAL_PREFIX).suffix(PARTIAL_SUFFIX);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // As for any new file, less the umask; tempfile's own default is for secrets.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let partial = builder.tempfile_in(folder_of(destination)).map_err(cannot_create)?;
+        // On a file system without locks the sibling stays unlocked, and is then never taken for stale.
+        let _ = partial.as_file().try_lock();
+        Ok(Self { partial, destination: destination.to_owned(), overwrites })
+    }
+
+    /// The name that the file will have.
+    #[must_use]
+    pub fn destination(&self) -> &Path {
+        &self.destination
+    }
+
+    /// The open file, for instance to set its permissions or times.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.partial.as_file()
+    }
+
+    /// The file's present name, for instance to map it for a verification.
+    #[must_use]
+    pub fn partial_path(&self) -> &Path {
+        self.partial.path()
+    }
+
+    /// Writes all of `bytes` at `offset`; several threads may do so at a time, in other ranges.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`].
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        write_all_at(self.file(), bytes, offset).map_err(|e| self.cannot_write(e))
+    }
+
+    /// Sets the file's size; new bytes are zeros.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`].
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        self.file().set_len(len).map_err(|e| self.cannot_write(e))
+    }
+
+    /// Gives the file its name.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`]; the file is then removed, and what had the name is as it was.
+    pub fn commit(self, durability: Durability) -> Result<()> {
+        if durability == Durability::PowerLoss {
+            self.file().sync_all().map_err(|e| self.cannot_write(e))?;
+        }
+        let Self { partial, destination, overwrites } = self;
+        let renamed =
+            if overwrites { partial.persist(&destination) } else { partial.persist_noclobber(&destination) };
+        let file = renamed.map_err(|e| {
+            let error = match e.error.kind() {
+                IoErrorKind::AlreadyExists => exists(e.error),
+                _ => Error::io("cannot give the finished file its name", e.error),
+            };
+            error.in_file(&destination)
+        })?;
+        // The lock was for the partial name; a reader of the final one must not meet it.
+        let _ = file.unlock();
+        if durability == Durability::PowerLoss {
+            sync_folder(folder_of(&destination))
+                .map_err(|e| Error::io("cannot sync the folder", e).in_file(&destination))?;
+        }
+        Ok(())
+    }
+
+    fn cannot_write(&self, source: std::io::Error) -> Error {
+        let action = match source.kind() {
+            IoErrorKind::StorageFull => "cannot write, the disk is full; the unfinished file is removed",
+            IoErrorKind::QuotaExceeded => {
+                "cannot write, the quota is used up; the unfinished file is removed"
+            }
+            IoErrorKind::FileTooLarge => "cannot write, the file system takes no file of this size",
+            _ => "cannot write",
+        };
+        Error::io(action, source).in_file(&self.destination)
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.partial.as_file_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.partial.as_file_mut().flush()
+    }
+}
+
+fn exists(source: std::io::Error) -> Error {
+    Error::io("will not overwrite it; remove it, or force the overwriting", source)
+}
+
+fn cannot_create(source: std::io::Error) -> Error {
+    let action = match source.kind() {
+        IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem => {
+            "cannot create a file here, the folder cannot be written to"
+        }
+        IoErrorKind::NotFound => "cannot create a file here, the folder does not exist",
+        IoErrorKind::StorageFull => "cannot create a file here, the disk is full",
+        _ => "cannot create a file here",
+    };
+    Error::io(action, source)
+}
+
+fn folder_of(destination: &Path) -> &Path {
+    match destination.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> std::io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !bytes.is_empty() {
+        match file.seek_write(bytes, offset) {
+            Ok(0) => return Err(IoErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                offset += written as u64;
+            }
+            Err(e) if e.kind() == IoErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Other systems cannot open folders for this.
+#[cfg(not(unix))]
+fn sync_folder(_folder: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// Removes the unfinished files that dead writers have left in `folder`, not in folders below it, and says
+/// how many. Those of live writers are locked and stay.
+///
+/// # Errors
+/// [`crate::ErrorKind::Io`], with the file or folder named.
+pub fn remove_stale_partials(folder: &Path) -> Result<usize> {
+    let cannot_list = |e| Error::io("cannot list the folder", e).in_file(folder);
+    let mut n_removed = 0;
+    for entry in std::fs::read_dir(folder).map_err(cannot_list)? {
+        let entry = entry.map_err(cannot_list)?;
+        let name = entry.file_name();
+        let is_partial = name.to_str().is_some_and(|name| {
+            name.len() > PARTIAL_PREFIX.len() + PARTIAL_SUFFIX.len()
+                && name.starts_with(PARTIAL_PREFIX)
+                && name.ends_with(PARTIAL_SUFFIX)
+        });
+        // Of the entry itself: a symbolic link is nothing that this program has left.
+        if is_partial && entry.file_type().is_ok_and(|file_type| file_type.is_file()) {
+            n_removed += usize::from(remove_if_stale(&entry.path())?);
+        }
+    }
+    Ok(n_removed)
+}
+
+fn remove_if_stale(path: &Path) -> Result<bool> {
+    let removed = File::open(path).and_then(|file| match file.try_lock() {
+        Ok(()) => std::fs::remove_file(path).map(|()| true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        // No locks here, so nothing tells a dead writer's file from a live one's.
+        Err(TryLockError::Error(_)) => Ok(false),
+    });
+    match removed {
+        // Its writer has just finished, or another cleaner was faster.
+        Err(e) if e.kind() == IoErrorKind::NotFound => Ok(false),
+        other => other.map_err(|e| Error::io("cannot remove the unfinished file", e).in_file(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_name_appears_at_the_end_and_not_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = folder.path().join("out");
+        for durability in [Durability::PowerLoss, Durability::ProcessEnd] {
+            let mut file = AtomicFile::create(&destination, true).unwrap();
+            file.write_all(b"abc").unwrap();
+            assert!(names(folder.path()).iter().any(|name| name.ends_with(PARTIAL_SUFFIX)));
+            file.commit(durability).unwrap();
+            assert_eq!(names(folder.path()), ["out"]);
+            assert_eq!(std::fs::read(&destination).unwrap(), b"abc");
+        }
+        drop(AtomicFile::create(&folder.path().join("other"), false).unwrap());
+        assert_eq!(names(folder.path()), ["out"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_those_of_any_new_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let usual = folder.path().join("usual");
+        std::fs::write(&usual, b"").unwrap();
+        let ours = folder.path().join("ours");
+        AtomicFile::create(&ours, false).unwrap().commit(Durability::ProcessEnd).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&usual));
+    }
+
+    #[test]
+    fn existing_files_stay_unless_forced() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = folder.path().join("out");
+        let late = AtomicFile::create(&destination, false).unwrap();
+        std::fs::write(&destination, b"old").unwrap();
+        let early = AtomicFile::create(&destination, false).unwrap_err();
+        let late = late.commit(Durability::ProcessEnd).unwrap_err();
+        for error in [early, late] {
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert_eq!(error.io_source().unwrap().kind(), IoErrorKind::AlreadyExists);
+        }
+        assert_eq!(std::fs::read(&destination).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["out"]);
+        AtomicFile::create(&destination, true).unwrap().commit(Durability::ProcessEnd).unwrap();
+        assert_eq!(std::fs::read(&destination).unwrap(), b"");
+    }
+
+    #[test]
+    fn threads_write_their_own_ranges() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = folder.path().join("out");
+        let file = AtomicFile::create(&destination, false).unwrap();
+        std::thread::scope(|scope| {
+            for part in 0..8_u8 {
+                let file = &file;
+                scope.spawn(move || file.write_all_at(&[part; 1000], u64::from(part) * 1000).unwrap());
+            }
+        });
+        file.commit(Durability::ProcessEnd).unwrap();
+        let written = std::fs::read(&destination).unwrap();
+        assert!(
+            written
+                .chunks(1000)
+                .enumerate()
+                .all(|(part, bytes)| bytes.iter().all(|b| usize::from(*b) == part))
+        );
+        assert_eq!(written.len(), 8000);
+    }
+
+    #[test]
+    fn missing_folders_and_full_disks_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = AtomicFile::create(&folder.path().join("no/out"), false).unwrap_err();
+        assert!(error.to_string().contains("folder does not exist"), "{error}");
+        let file = AtomicFile::create(&folder.path().join("out"), false).unwrap();
+        let error = file.cannot_write(IoErrorKind::StorageFull.into());
+        assert!(error.to_string().contains("disk is full"), "{error}");
+        let error = cannot_create(IoErrorKind::ReadOnlyFilesystem.into());
+        assert!(error.to_string().contains("cannot be written to"), "{error}");
+    }
+
+    #[test]
+    fn only_what_dead_writers_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = AtomicFile::create(&folder.path().join("out"), false).unwrap();
+        let stale = folder.path().join(".alcm-a1b2c3.alcm-partial");
+        std::fs::write(&stale, b"half").unwrap();
+        std::fs::write(folder.path().join("my.alcm-partial"), b"not ours").unwrap();
+        assert_eq!(remove_stale_partials(folder.path()).unwrap(), 1);
+        assert!(!stale.exists());
+        assert!(live.partial_path().exists());
+        live.commit(Durability::ProcessEnd).unwrap();
+        assert_eq!(names(folder.path()), ["my.alcm-partial", "out"]);
+        assert_eq!(remove_stale_partials(folder.path()).unwrap(), 0);
+    }
+}
