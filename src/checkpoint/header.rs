@@ -74,7 +74,9 @@ impl SafetensorsHeader {
         })?;
         let header_bytes = u64::from_le_bytes(*length);
         if let Some(file_len) = file_len
-            && header_bytes > file_len.saturating_sub(LENGTH_BYTES as u64)
+            && header_bytes
+                .checked_add(LENGTH_BYTES as u64)
+                .is_none_or(|prefix_bytes| prefix_bytes > file_len)
         {
             let message = format!(
                 "safetensors header of {header_bytes} bytes in a file of {file_len}: cut short, or not safetensors"
@@ -445,5 +447,38 @@ mod tests {
         let json = format!("{{{},{}}}", tensor("a", "U8", "[1]", 0, 1), tensor("b", "U8", "[1]", 1, 2));
         let error = SafetensorsHeader::parse(&file(&json, 2), None, &limits).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    }
+
+    #[test]
+    fn damaged_headers_never_panic_and_what_passes_tiles_the_file() {
+        let json = format!(
+            "{{{},{}}}",
+            tensor("ab", "F32", "[2,3]", 4, 28),
+            tensor("c\\u00e9", "BF16", "[2]", 0, 4)
+        );
+        let whole = file(&json, 28);
+        let mut n_accepted = 0;
+        for at in 0..8 + json.len() {
+            for value in (0..=255).filter(|&value| value != whole[at]) {
+                let mut damaged = whole.clone();
+                damaged[at] = value;
+                for file_len in [Some(damaged.len() as u64), None] {
+                    let Ok(header) = SafetensorsHeader::parse(&damaged, file_len, &Limits::default()) else {
+                        continue;
+                    };
+                    n_accepted += 1;
+                    let regions = crate::checkpoint::layout(&header);
+                    let mut end = 0;
+                    for region in &regions {
+                        assert_eq!(region.offset, end);
+                        end += region.len;
+                    }
+                    assert_eq!(end, header.file_len());
+                    assert!(file_len.is_none_or(|file_len| file_len == end));
+                }
+            }
+        }
+        // Other letters in names are no damage.
+        assert!(n_accepted > 200);
     }
 }

@@ -258,3 +258,64 @@ fn limits_hold() {
     }
     assert_eq!(stream.next_block(&mut payload).unwrap_err().kind(), ErrorKind::LimitExceeded);
 }
+
+/// The archive of "abc" as one stored block: the worked example of FORMAT.md.
+fn example() -> Vec<u8> {
+    let mut writer = ArchiveWriter::new(Vec::new(), 0, 0x0000_0001_0000_0001).unwrap();
+    let block = EncodedBlock {
+        dtype: Dtype::Bytes,
+        coding: Coding::Stored,
+        decoded_bytes: 3,
+        decoded_crc: crc64(b"abc"),
+        payload: b"abc",
+    };
+    writer.write_block(&block).unwrap();
+    writer.finish(blake3::hash(b"abc").into(), None).unwrap().0
+}
+
+#[test]
+fn the_worked_example_of_the_document_is_what_is_written() {
+    let document = include_str!("FORMAT.md");
+    let (_, example_section) = document.split_once("## 6. Worked example").unwrap();
+    let mut bytes = Vec::new();
+    for line in example_section.lines().filter(|line| line.starts_with("0x")) {
+        let (offset, rest) = line.split_once("  ").unwrap();
+        assert_eq!(usize::from_str_radix(&offset[2..], 16).unwrap(), bytes.len(), "{line}");
+        let (hex, _) = rest.split_once("  ").unwrap();
+        bytes.extend(hex.split(' ').map(|byte| u8::from_str_radix(byte, 16).unwrap()));
+    }
+    assert_eq!(bytes, example());
+    assert_eq!(read_at_random(&bytes).unwrap(), b"abc");
+}
+
+#[test]
+fn hostile_numbers_with_good_checksums_are_refused() {
+    let archive = example();
+    let footer_offset = archive.len() - FOOTER_BYTES;
+    let footer = Footer::parse(archive.last_chunk().unwrap(), 0).unwrap();
+    for number in [0, 1, 2, 31, 66, 68, 1 << 26, (1 << 26) + 1, 1 << 32, 1 << 60, u64::MAX / 12, u64::MAX] {
+        let forged = [
+            Footer { archive_bytes: number, ..footer },
+            Footer { index_offset: number, ..footer },
+            Footer { index_bytes: number, ..footer },
+            Footer { n_blocks: number, ..footer },
+            Footer { n_blocks: number, index_bytes: number.wrapping_mul(12).wrapping_add(24), ..footer },
+            Footer { index_offset: number, index_bytes: 103_u64.wrapping_sub(number), ..footer },
+            Footer { original_bytes: number, ..footer },
+        ];
+        for forged in forged.into_iter().filter(|forged| *forged != footer) {
+            let bytes = [&archive[..footer_offset], &forged.to_bytes()].concat();
+            assert_refused(&bytes, &format!("{forged:?}"));
+        }
+    }
+}
+
+#[test]
+fn record_that_claims_more_than_there_is_is_refused() {
+    let mut archive = example();
+    // Payload size of the first record, as large as the format allows.
+    archive[0x28..0x30].copy_from_slice(&[0, 0, 0x40, 0, 0, 0, 0x40, 0]);
+    assert_eq!(read_as_stream(&archive).unwrap_err().kind(), ErrorKind::Truncated);
+    archive[0x28..0x30].copy_from_slice(&[0xFF; 8]);
+    assert_eq!(read_as_stream(&archive).unwrap_err().kind(), ErrorKind::Corrupt);
+}
