@@ -168,13 +168,13 @@ mod handler {
     }
 
     #[cfg(target_os = "linux")]
-    unsafe fn errno_location() -> *mut libc::c_int {
+    fn errno_location() -> *mut libc::c_int {
         // SAFETY: takes nothing and gives this thread's own location.
         unsafe { libc::__errno_location() }
     }
 
     #[cfg(target_os = "macos")]
-    unsafe fn errno_location() -> *mut libc::c_int {
+    fn errno_location() -> *mut libc::c_int {
         // SAFETY: takes nothing and gives this thread's own location.
         unsafe { libc::__error() }
     }
