@@ -1,2 +1,7 @@
 //! The `alcm` command: see [`alcm::cli`].
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    alcm::cli::run(std::env::args_os())
+}

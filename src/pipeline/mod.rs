@@ -1,1 +1,31 @@
-//! (being written)
+//! Directory trees to archives and back, over worker threads.
+//!
+//! The command line wraps these functions one to one: [`compress::compress_tree`] and
+//! [`compress::compress_file`], [`decompress::decompress_tree`] and [`decompress::decompress_file`],
+//! [`verify::verify`], [`inspect::inspect`], [`inspect::extract`], [`stream::compress_stream`] and
+//! [`stream::decompress_stream`], [`predict::predict`]. All take a [`context::Context`] with the thread pool to
+//! use, and give a [`report::Report`].
+
+mod bases;
+pub mod compress;
+pub mod context;
+mod decode;
+pub mod decompress;
+mod dedup;
+pub mod digest;
+mod encode;
+pub mod inspect;
+pub mod manifest;
+pub mod note;
+pub mod outputs;
+pub mod paths;
+pub mod predict;
+pub mod progress;
+pub mod report;
+mod resume;
+pub mod settings;
+mod source;
+pub mod stream;
+pub mod timings;
+pub mod tree;
+pub mod verify;

@@ -1,0 +1,243 @@
+//! The command line, as clap reads it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::kernels::Isa;
+use crate::pipeline::settings::AsBytes;
+use crate::stage::Level;
+
+/// Compresses machine-learning checkpoints without loss: one archive per file, every byte back.
+#[derive(Debug, Parser)]
+#[command(name = "alcm", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compress files and directory trees.
+    Compress(CompressArgs),
+    /// Restore what compress made.
+    Decompress(DecompressArgs),
+    /// Decode everything in memory and check every checksum and content hash.
+    Verify(VerifyArgs),
+    /// List the tensors of an archive with their sizes and codings.
+    Inspect(InspectArgs),
+    /// Decode one tensor without touching the rest.
+    Extract(ExtractArgs),
+}
+
+/// Arguments that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Print no progress and no table.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Worker threads; 0 for one per processor.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Instruction set of the kernels; the bytes are the same for every one.
+    #[arg(long, value_enum)]
+    pub isa: Option<IsaArg>,
+    /// One thread, scalar kernels, seed 42; the bytes are the same without.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub deterministic: Option<bool>,
+    /// Print the thread time of each step.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub timings: Option<bool>,
+    /// Sync outputs to the disk before they get their names.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub sync: Option<bool>,
+    /// Settings file (YAML); flags override it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `compress`.
+#[derive(Debug, Args)]
+pub struct CompressArgs {
+    /// Files and directories; `-` alone for standard input.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Output directory; for a single file also a name that ends in `.alcm`; `-` for standard output.
+    #[arg(long, short, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Effort of the encoder.
+    #[arg(long, value_enum)]
+    pub level: Option<LevelArg>,
+    /// Record a SHA-256 of each file besides the BLAKE3.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub sha256: Option<bool>,
+    /// Store identical tensors and files once, also if the settings file says otherwise.
+    #[arg(long, conflicts_with = "no_dedup")]
+    pub dedup: bool,
+    /// Store every tensor and file by itself.
+    #[arg(long)]
+    pub no_dedup: bool,
+    /// Code checkpoints as plain bytes: the malformed ones, or all.
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "malformed", value_name = "WHICH")]
+    pub as_bytes: Option<AsBytesArg>,
+    /// Decode each output back before it gets its name.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub verify: Option<bool>,
+    /// Remove the sources after all outputs are verified and synced.
+    #[arg(long)]
+    pub remove_source: bool,
+    /// Keep outputs of an earlier run that are complete and from the same bytes and settings.
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace outputs that exist.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Encode a sample and predict the sizes; write nothing.
+    #[arg(long, conflicts_with_all = ["resume", "remove_source"])]
+    pub dry_run: bool,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `decompress`.
+#[derive(Debug, Args)]
+pub struct DecompressArgs {
+    /// Directories that compress made, or archives; `-` alone for standard input.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Output directory; for a single archive also a file name; `-` for standard output.
+    #[arg(long, short, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Replace files that exist.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Directories that compress made, or archives.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Archives.
+    #[arg(required = true, value_name = "FILE")]
+    pub paths: Vec<PathBuf>,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `extract`.
+#[derive(Debug, Args)]
+pub struct ExtractArgs {
+    /// The archive.
+    #[arg(value_name = "FILE")]
+    pub path: PathBuf,
+    /// The tensor's name.
+    #[arg(long, value_name = "NAME")]
+    pub tensor: String,
+    /// Where its elements go, little-endian, without a header; `-` for standard output.
+    #[arg(long, short, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Replace the output if it exists.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// `--level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LevelArg {
+    /// Fastest to encode.
+    Fast,
+    /// The balance that the measurements are for.
+    Default,
+    /// Smallest.
+    High,
+}
+
+impl From<LevelArg> for Level {
+    fn from(level: LevelArg) -> Self {
+        match level {
+            LevelArg::Fast => Self::Fast,
+            LevelArg::Default => Self::Default,
+            LevelArg::High => Self::High,
+        }
+    }
+}
+
+/// `--isa`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum IsaArg {
+    /// The fastest that this processor has.
+    Auto,
+    /// Portable code.
+    Scalar,
+    /// AVX2.
+    Avx2,
+    /// AVX-512.
+    Avx512,
+}
+
+impl IsaArg {
+    /// The instruction set; `None` for whatever is fastest.
+    #[must_use]
+    pub fn isa(self) -> Option<Isa> {
+        match self {
+            Self::Auto => None,
+            Self::Scalar => Some(Isa::Scalar),
+            Self::Avx2 => Some(Isa::Avx2),
+            Self::Avx512 => Some(Isa::Avx512),
+        }
+    }
+}
+
+/// `--as-bytes`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AsBytesArg {
+    /// None: a malformed checkpoint is an error.
+    Never,
+    /// Malformed checkpoints.
+    Malformed,
+    /// All files.
+    All,
+}
+
+impl From<AsBytesArg> for AsBytes {
+    fn from(as_bytes: AsBytesArg) -> Self {
+        match as_bytes {
+            AsBytesArg::Never => Self::Never,
+            AsBytesArg::Malformed => Self::Malformed,
+            AsBytesArg::All => Self::All,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn arguments_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,357 @@
+//! One function per command: settings from arguments, the pipeline's call, the result's printing.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::args::{Command, CommonArgs, CompressArgs, DecompressArgs, ExtractArgs, InspectArgs, VerifyArgs};
+use super::config_file::{ConfigFile, RunSettings, coding};
+use super::exit::{is_broken_pipe, printable, report_failures};
+use super::progress::Bars;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::pipeline::compress::{compress_file, compress_tree};
+use crate::pipeline::context::Context;
+use crate::pipeline::decompress::{DecompressOptions, decompress_file, decompress_tree, restored_name};
+use crate::pipeline::inspect::{ArchiveReport, TensorOutput, TensorReport, extract, inspect};
+use crate::pipeline::outputs::ARCHIVE_SUFFIX;
+use crate::pipeline::predict::predict;
+use crate::pipeline::report::{Report, Tally};
+use crate::pipeline::settings::CompressOptions;
+use crate::pipeline::stream::{compress_stream, decompress_stream};
+use crate::pipeline::verify::verify;
+
+/// The seed that `--deterministic` names. No encoder draws random numbers today; the report says what one
+/// would start from.
+const SEED: u64 = 42;
+
+/// Runs `command`.
+pub(super) fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Compress(args) => run_compress(&args),
+        Command::Decompress(args) => run_decompress(&args),
+        Command::Verify(args) => run_verify(&args),
+        Command::Inspect(args) => run_inspect(&args),
+        Command::Extract(args) => run_extract(&args),
+    }
+}
+
+/// What every command sets up: settings, threads, bars.
+struct Session {
+    config: ConfigFile,
+    settings: RunSettings,
+    pool: rayon::ThreadPool,
+    bars: Bars,
+    json: bool,
+    quiet: bool,
+    /// Whether standard output carries data, so that reports go to standard error.
+    data_on_stdout: bool,
+}
+
+impl Session {
+    fn new(common: &CommonArgs, data_on_stdout: bool) -> Result<Self> {
+        let config = ConfigFile::load(common.config.as_deref())?;
+        let settings = RunSettings::new(&config, common)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(settings.threads)
+            .thread_name(|thread_idx| format!("alcm-{thread_idx}"))
+            .build()
+            .map_err(|e| {
+                Error::new(ErrorKind::Io, format!("cannot start {} threads: {e}", settings.threads))
+            })?;
+        let bars = Bars::new(common.quiet);
+        Ok(Self { config, settings, pool, bars, json: common.json, quiet: common.quiet, data_on_stdout })
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { pool: &self.pool, progress: &self.bars, isa: self.settings.isa, limits: Limits::default() }
+    }
+
+    /// Prints `text` where results go.
+    fn print(&self, text: &str) -> Result<()> {
+        let written = if self.data_on_stdout {
+            io::stderr().write_all(text.as_bytes())
+        } else {
+            io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush())
+        };
+        written.map_err(|e| Error::io("cannot print the result", e))
+    }
+
+    /// Prints a run's report, then its failures.
+    fn finish(&self, command: &str, report: &Report) -> Result<ExitCode> {
+        self.bars.clear();
+        if self.json {
+            let mut value = report.to_json();
+            value["command"] = json!(command);
+            value["threads"] = json!(self.settings.threads);
+            value["isa"] = json!(self.settings.isa.name());
+            if self.settings.deterministic {
+                value["seed"] = json!(SEED);
+            }
+            self.print(&format!("{value}\n"))?;
+        } else if !self.quiet {
+            let mut text = report.to_string();
+            if self.settings.deterministic {
+                text += &format!("deterministic: 1 thread, scalar kernels, seed {SEED}\n");
+            }
+            if self.settings.timings {
+                text += &format!("\n{}", report.timings);
+            }
+            self.print(&text)?;
+        }
+        Ok(report_failures(report))
+    }
+}
+
+fn is_pipe(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn usage(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+/// Standard output for data. A terminal is refused: nobody can read an archive.
+fn data_output() -> Result<Box<dyn Write + Send>> {
+    if io::stdout().is_terminal() {
+        return Err(usage("will not write binary data to a terminal; redirect the output"));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsFd;
+        // Past the standard library's line buffer, which would copy every byte.
+        let fd = io::stdout().as_fd().try_clone_to_owned();
+        Ok(Box::new(std::fs::File::from(fd.map_err(|e| Error::io("cannot use standard output", e))?)))
+    }
+    #[cfg(not(unix))]
+    {
+        Ok(Box::new(io::stdout()))
+    }
+}
+
+fn data_input(path: &Path) -> Result<Box<dyn Read + Send>> {
+    if is_pipe(path) {
+        return Ok(Box::new(io::stdin()));
+    }
+    let file = std::fs::File::open(path).map_err(|e| Error::io("cannot open", e).in_file(path))?;
+    Ok(Box::new(file))
+}
+
+/// Whether the arguments ask for a stream; an error for half of one.
+fn wants_stream(paths: &[PathBuf], output: &Path) -> Result<bool> {
+    let reads = paths.iter().any(|path| is_pipe(path));
+    match (reads, is_pipe(output), paths) {
+        (false, false, _) => Ok(false),
+        (_, true, [path]) if !path.is_dir() => Ok(true),
+        (true, false, _) => Err(usage("standard input needs standard output: pass -o -")),
+        _ => Err(usage("standard output takes one file or standard input")),
+    }
+}
+
+fn run_compress(args: &CompressArgs) -> Result<ExitCode> {
+    let streams = wants_stream(&args.paths, &args.output)?;
+    let session = Session::new(&args.common, streams)?;
+    let ctx = session.context();
+    let coding = coding(&session.config, &session.settings, args);
+    let options = CompressOptions {
+        coding,
+        force: args.force,
+        resume: args.resume,
+        verify: args.verify.unwrap_or(session.config.verify),
+        remove_source: args.remove_source,
+        sync: args.common.sync.unwrap_or(session.config.sync),
+    };
+    let [path, ..] = args.paths.as_slice() else { return Err(usage("no path given")) };
+    let report = if args.dry_run {
+        if streams {
+            return Err(usage("a stream cannot be sampled; give --dry-run a file"));
+        }
+        predict(&ctx, &args.paths, &coding)?
+    } else if streams {
+        if options.resume || options.verify || options.remove_source {
+            return Err(usage("a stream can neither be resumed nor verified; use files"));
+        }
+        compress_stream(&ctx, data_input(path)?, &mut data_output()?, &coding)?
+    } else if names_archive(&args.paths, &args.output) {
+        compress_file(&ctx, path, &args.output, &options)?
+    } else {
+        compress_tree(&ctx, &args.paths, &args.output, &options)?
+    };
+    session.finish(if args.dry_run { "dry-run" } else { "compress" }, &report)
+}
+
+/// Whether a single file is to become the single archive `output`.
+fn names_archive(paths: &[PathBuf], output: &Path) -> bool {
+    let named = output.to_str().is_some_and(|output| output.ends_with(ARCHIVE_SUFFIX)) && !output.is_dir();
+    named && matches!(paths, [path] if !path.is_dir())
+}
+
+fn run_decompress(args: &DecompressArgs) -> Result<ExitCode> {
+    let streams = wants_stream(&args.paths, &args.output)?;
+    let session = Session::new(&args.common, streams)?;
+    let ctx = session.context();
+    let options =
+        DecompressOptions { force: args.force, sync: args.common.sync.unwrap_or(session.config.sync) };
+    let mut report = Report::default();
+    if streams {
+        let [path, ..] = args.paths.as_slice() else { return Err(usage("no path given")) };
+        report = decompress_stream(&ctx, data_input(path)?, &mut data_output()?)?;
+        return session.finish("decompress", &report);
+    }
+    let ends_in_slash = args.output.to_string_lossy().ends_with('/');
+    let into_dir = args.paths.len() > 1 || args.output.is_dir() || ends_in_slash;
+    for path in &args.paths {
+        let start = std::time::Instant::now();
+        let part = if path.is_dir() {
+            decompress_tree(&ctx, path, &args.output, options)?
+        } else if into_dir {
+            std::fs::create_dir_all(&args.output)
+                .map_err(|e| Error::io("cannot create directory", e).in_file(&args.output))?;
+            decompress_file(&ctx, path, &args.output.join(restored_name(path)?), options)?
+        } else {
+            decompress_file(&ctx, path, &args.output, options)?
+        };
+        report.absorb(part);
+        report.elapsed += start.elapsed();
+    }
+    session.finish("decompress", &report)
+}
+
+fn run_verify(args: &VerifyArgs) -> Result<ExitCode> {
+    let session = Session::new(&args.common, false)?;
+    let report = verify(&session.context(), &args.paths)?;
+    session.finish("verify", &report)
+}
+
+fn run_inspect(args: &InspectArgs) -> Result<ExitCode> {
+    let session = Session::new(&args.common, false)?;
+    let mut reports = Vec::new();
+    let mut failures = Report::default();
+    for path in &args.paths {
+        match inspect(&session.context(), path) {
+            Ok(report) => reports.push(report),
+            Err(error) => failures
+                .failures
+                .push(crate::pipeline::report::Failure { path: path.display().to_string(), error }),
+        }
+    }
+    if session.json {
+        let archives: Vec<Value> = reports.iter().map(archive_json).collect();
+        session.print(&format!("{}\n", json!({"command": "inspect", "archives": archives})))?;
+    } else {
+        reports.iter().try_for_each(|report| session.print(&archive_table(report)))?;
+    }
+    Ok(report_failures(&failures))
+}
+
+fn tally_json(tally: &Tally) -> Value {
+    json!({
+        "original_bytes": tally.original_bytes,
+        "stored_bytes": tally.stored_bytes,
+        "elements": tally.elements,
+        "ratio": tally.ratio(),
+        "bits_per_element": tally.bits_per_element(),
+    })
+}
+
+fn tensor_json(tensor: &TensorReport) -> Value {
+    let mut value = tally_json(&tensor.tally);
+    value["name"] = json!(tensor.name);
+    value["dtype"] = json!(tensor.dtype);
+    value["shape"] = json!(tensor.shape);
+    value["offset"] = json!(tensor.offset);
+    value["codings"] = json!(tensor.codings);
+    value
+}
+
+fn archive_json(report: &ArchiveReport) -> Value {
+    let codings: serde_json::Map<String, Value> = report
+        .codings
+        .iter()
+        .map(|(name, (blocks, tally))| {
+            let mut value = tally_json(tally);
+            value["blocks"] = json!(blocks);
+            ((*name).to_owned(), value)
+        })
+        .collect();
+    json!({
+        "path": report.path.display().to_string(),
+        "original_bytes": report.original_bytes,
+        "archive_bytes": report.archive_bytes,
+        "blocks": report.n_blocks,
+        "blake3": report.blake3.to_string(),
+        "sha256": report.sha256.map(|digest| digest.to_string()),
+        "codings": codings,
+        "tensors": report.tensors.iter().map(tensor_json).collect::<Vec<_>>(),
+    })
+}
+
+fn archive_table(report: &ArchiveReport) -> String {
+    let path = printable(&report.path.display().to_string());
+    let mut text = format!(
+        "{path}: {} bytes of {}, {} blocks, blake3 {}\n",
+        report.archive_bytes, report.original_bytes, report.n_blocks, report.blake3
+    );
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{:<8} {:<20} {:>14} {:>14} {:>8} {:>7}  {:<10} tensor",
+        "dtype", "shape", "original", "stored", "bits/el", "ratio", "coding"
+    );
+    for tensor in &report.tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+        let _ = writeln!(
+            text,
+            "{:<8} {:<20} {:>14} {:>14} {:>8.3} {:>7.3}  {:<10} {}",
+            printable(&tensor.dtype),
+            format!("[{}]", shape.join(",")),
+            tensor.tally.original_bytes,
+            tensor.tally.stored_bytes,
+            tensor.tally.bits_per_element(),
+            tensor.tally.ratio(),
+            tensor.codings.join("+"),
+            printable(&tensor.name)
+        );
+    }
+    for (name, (blocks, tally)) in &report.codings {
+        let _ = writeln!(
+            text,
+            "{blocks} blocks coded {name}: {} bytes in {}",
+            tally.original_bytes, tally.stored_bytes
+        );
+    }
+    text
+}
+
+fn run_extract(args: &ExtractArgs) -> Result<ExitCode> {
+    let to_stdout = is_pipe(&args.output);
+    let session = Session::new(&args.common, to_stdout)?;
+    let ctx = session.context();
+    let mut stdout;
+    let output = if to_stdout {
+        stdout = data_output()?;
+        TensorOutput::Stream(&mut stdout)
+    } else {
+        TensorOutput::File { path: &args.output, force: args.force }
+    };
+    let tensor = match extract(&ctx, &args.path, &args.tensor, output) {
+        Err(error) if is_broken_pipe(&error) => return Ok(ExitCode::SUCCESS),
+        result => result?,
+    };
+    session.bars.clear();
+    if session.json {
+        session.print(&format!("{}\n", tensor_json(&tensor)))?;
+    } else if !session.quiet {
+        let bytes = tensor.tally.original_bytes;
+        session.print(&format!(
+            "{} {:?} {}: {bytes} bytes\n",
+            printable(&tensor.dtype),
+            tensor.shape,
+            printable(&tensor.name)
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,420 @@
+//! Files and directory trees to archives and a manifest.
+//!
+//! Files are coded one after the other, the blocks of each in parallel; files below 1 MiB are coded in
+//! parallel with each other. What fails is reported and does not stop the rest.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::context::Context;
+use super::decode::DecodeMemory;
+use super::dedup::{DedupPlan, Duplicate, Planner};
+use super::digest::Digest;
+use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
+use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
+use super::note::encoder_note;
+use super::outputs::{archive_names, refuse_overlap};
+use super::paths::{OutputDir, check_free};
+use super::report::{Failure, Report};
+use super::resume::{self, Expected};
+use super::settings::CompressOptions;
+use super::source::{Layout, Source};
+use super::timings::Step;
+use super::tree::{SourceFile, SourceTree, mtime_of};
+use super::verify::verify_archive_file;
+use crate::checkpoint::{BlockSpan, blocks};
+use crate::container::{Archive, FLAG_REFERENCES, OtherFile, Reference};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{AtomicFile, MappedFile};
+
+/// Files below this size are coded in parallel with each other, in bytes.
+pub(crate) const SMALL_FILE_BYTES: u64 = 1 << 20;
+
+/// A file that is done.
+#[derive(Debug)]
+struct Done {
+    encoded: Encoded,
+    same_as: Option<usize>,
+}
+
+/// One run of compress.
+struct Run<'a> {
+    ctx: &'a Context<'a>,
+    options: CompressOptions,
+    files: &'a [SourceFile],
+    /// Where each archive goes; for a file of the tree known only once its directory is made.
+    archives: Vec<OnceLock<PathBuf>>,
+    done: Vec<OnceLock<Done>>,
+    plan: DedupPlan,
+    encode_memory: EncodeMemory,
+    decode_memory: DecodeMemory,
+}
+
+/// Compresses the files and trees `paths` into the directory `output`, with a manifest.
+///
+/// Files that fail are in [`Report::failures`] and in the manifest; the others are complete.
+///
+/// # Errors
+/// Where nothing can be done at all: [`ErrorKind::InvalidConfig`] for paths that contradict each other or the
+/// output, [`ErrorKind::InvalidInput`] for outputs that exist, [`ErrorKind::Io`].
+pub fn compress_tree(
+    ctx: &Context<'_>,
+    paths: &[PathBuf],
+    output: &Path,
+    options: &CompressOptions,
+) -> Result<Report> {
+    let start = Instant::now();
+    refuse_overlap(paths, output)?;
+    let mut tree = SourceTree::walk(paths)?;
+    let names = archive_names(&tree)?;
+    let replace = options.replaces();
+    for name in names.iter().map(String::as_str).chain([MANIFEST_NAME]) {
+        check_free(&output.join(name), replace)?;
+    }
+    let out = OutputDir::create(output)?;
+    if options.resume {
+        resume::remove_partial(&out, &names)?;
+    }
+    let walked = std::mem::take(&mut tree.failures);
+    let mut run = Run::new(ctx, *options, &tree.files);
+    ctx.progress.begin(tree.total_bytes());
+    let mut failures = ctx.pool.install(|| {
+        run.plan_dedup();
+        run.encode_all(|idx| out.place_file(&names[idx], replace))
+    });
+    failures.extend(walked);
+    failures.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
+    let manifest = run.manifest(&tree, &names, &failures);
+    write_manifest(&out, &manifest.to_text()?, options)?;
+    if options.remove_source {
+        remove_sources(&tree, &mut failures);
+    }
+    let mut report = run.into_report();
+    report.failures = failures;
+    report.elapsed = start.elapsed();
+    Ok(report)
+}
+
+/// Compresses the file `path` into the archive `output`, without a manifest.
+///
+/// # Errors
+/// As [`compress_tree`], and the file's own.
+pub fn compress_file(
+    ctx: &Context<'_>,
+    path: &Path,
+    output: &Path,
+    options: &CompressOptions,
+) -> Result<Report> {
+    let start = Instant::now();
+    refuse_overlap(&[path.to_owned()], output)?;
+    check_free(output, options.replaces())?;
+    let mut tree = SourceTree::walk(&[path.to_owned()])?;
+    let mut run = Run::new(ctx, *options, &tree.files);
+    ctx.progress.begin(tree.total_bytes());
+    let mut failures = ctx.pool.install(|| {
+        run.plan_dedup();
+        run.encode_all(|_| Ok(output.to_owned()))
+    });
+    failures.append(&mut tree.failures);
+    if options.remove_source {
+        remove_sources(&tree, &mut failures);
+    }
+    let mut report = run.into_report();
+    report.failures = failures;
+    report.elapsed = start.elapsed();
+    Ok(report)
+}
+
+impl<'a> Run<'a> {
+    fn new(ctx: &'a Context<'a>, options: CompressOptions, files: &'a [SourceFile]) -> Self {
+        Self {
+            ctx,
+            options: CompressOptions { verify: options.verify || options.remove_source, ..options },
+            files,
+            archives: files.iter().map(|_| OnceLock::new()).collect(),
+            done: files.iter().map(|_| OnceLock::new()).collect(),
+            plan: DedupPlan::default(),
+            encode_memory: EncodeMemory::default(),
+            decode_memory: DecodeMemory::default(),
+        }
+    }
+
+    fn open(&self, file_idx: usize) -> Result<Source> {
+        let file = &self.files[file_idx];
+        Source::open(&file.source, file.size)
+    }
+
+    fn layout(&self, source: &Source, file_idx: usize) -> Result<Layout> {
+        source.layout(&self.files[file_idx].path, self.options.coding.as_bytes, &self.ctx.limits)
+    }
+
+    fn plan_dedup(&mut self) {
+        let Self { ctx, files, encode_memory: memory, .. } = self;
+        if self.options.coding.dedup {
+            let as_bytes = self.options.coding.as_bytes;
+            self.plan = Planner { ctx, memory, files, as_bytes }.plan();
+        }
+    }
+
+    /// Codes all files and gives those that failed.
+    fn encode_all(&self, place: impl Fn(usize) -> Result<PathBuf> + Sync) -> Vec<Failure> {
+        let is_small =
+            |idx: &usize| self.files[*idx].size < SMALL_FILE_BYTES && !self.plan.linked.contains(idx);
+        let (small, large): (Vec<usize>, Vec<usize>) = (0..self.files.len()).partition(is_small);
+        let encode = |file_idx: usize, serial: bool| {
+            let file = &self.files[file_idx];
+            self.ctx.progress.file_started(file_idx, &file.path, file.size);
+            let result = place(file_idx).and_then(|path| self.encode_one(file_idx, path, serial));
+            self.ctx.progress.file_finished(file_idx);
+            match result {
+                Ok(done) => {
+                    // Each file has one turn, so its place is empty.
+                    let _ = self.done[file_idx].set(done);
+                    None
+                }
+                Err(error) => Some(Failure { path: file.path.clone(), error: error.in_file(&file.source) }),
+            }
+        };
+        let mut failures: Vec<Failure> =
+            small.into_par_iter().with_max_len(1).filter_map(|file_idx| encode(file_idx, true)).collect();
+        failures.extend(large.into_iter().filter_map(|file_idx| encode(file_idx, false)));
+        failures
+    }
+
+    fn encode_one(&self, file_idx: usize, path: PathBuf, serial: bool) -> Result<Done> {
+        if let Some(done) = self.same_file(file_idx) {
+            return Ok(done);
+        }
+        let source = self.open(file_idx)?;
+        let layout = self.layout(&source, file_idx)?;
+        let targets = self.targets(file_idx, &layout)?;
+        let settings = EncodeSettings {
+            level: self.options.coding.level,
+            note: encoder_note(self.options.coding.level, layout.as_bytes),
+            flags: if targets.is_empty() { 0 } else { FLAG_REFERENCES },
+            sha256: self.options.coding.sha256,
+            file_idx,
+            serial,
+        };
+        if self.options.resume {
+            let expected = Expected { settings, targets: &targets };
+            if let Some(encoded) = resume::reusable(self.ctx, &self.encode_memory, &path, &source, &expected)
+            {
+                self.ctx.progress.advanced(file_idx, source.len());
+                let _ = self.archives[file_idx].set(path);
+                return Ok(Done { encoded, same_as: None });
+            }
+        }
+        let mut encoded = self.write_archive(&path, &source, &layout, &targets, settings)?;
+        encoded.report.files = 1;
+        let _ = self.archives[file_idx].set(path);
+        Ok(Done { encoded, same_as: None })
+    }
+
+    fn write_archive(
+        &self,
+        path: &Path,
+        source: &Source,
+        layout: &Layout,
+        targets: &HashMap<u64, Target>,
+        settings: EncodeSettings,
+    ) -> Result<Encoded> {
+        let mut output = AtomicFile::create(path, self.options.replaces())?;
+        let mut spans = blocks(&layout.regions);
+        let mut next_job = || {
+            let job = |span: BlockSpan| {
+                let reference = targets.get(&span.offset).copied();
+                Job { span, reference, bytes: None }
+            };
+            Ok(spans.next().map(job))
+        };
+        let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings);
+        let fetch = |span: &BlockSpan, dst: &mut [u8]| source.read(span.offset, dst);
+        let mut encoded = encoder.run(&mut next_job, &fetch, &mut output)?;
+        source.check_unchanged()?;
+        if self.options.verify {
+            let recorded = self.recorded_archives(targets);
+            let verified = verify_archive_file(
+                self.ctx,
+                &self.decode_memory,
+                output.partial_path(),
+                &recorded,
+                settings.serial,
+            )?;
+            if verified.content_hash != encoded.content_hash {
+                return Err(Error::new(ErrorKind::Internal, "archive decodes to other bytes than were read"));
+            }
+        }
+        encoded.report.timings.time(Step::Sync, || output.commit(self.options.durability()))?;
+        Ok(encoded)
+    }
+
+    /// The files whose archives `targets` name, by hash.
+    fn recorded_archives(&self, targets: &HashMap<u64, Target>) -> HashMap<[u8; 32], PathBuf> {
+        let wanted: HashSet<[u8; 32]> = targets
+            .values()
+            .filter_map(|target| match target.reference {
+                Reference::OtherFile(other) => Some(other.content_hash),
+                Reference::SameFile { .. } => None,
+            })
+            .collect();
+        self.done
+            .iter()
+            .zip(&self.archives)
+            .filter_map(|(done, archive)| Some((done.get()?.encoded.content_hash, archive.get()?.clone())))
+            .filter(|(hash, _)| wanted.contains(hash))
+            .collect()
+    }
+
+    /// The whole file as the same as an earlier one, if that still holds what both held.
+    fn same_file(&self, file_idx: usize) -> Option<Done> {
+        let (base_idx, hash) = self.plan.files.get(&file_idx)?;
+        let base = &self.done.get(*base_idx)?.get()?.encoded;
+        self.open(file_idx).ok()?.check_unchanged().ok()?;
+        let file = &self.files[file_idx];
+        (base.content_hash == *hash && base.original_bytes == file.size).then(|| {
+            let report =
+                Report { files: 1, duplicate_files: 1, original_bytes: file.size, ..Report::default() };
+            self.ctx.progress.advanced(file_idx, file.size);
+            Done {
+                encoded: Encoded {
+                    content_hash: base.content_hash,
+                    sha256: base.sha256,
+                    archive_bytes: base.archive_bytes,
+                    original_bytes: base.original_bytes,
+                    report,
+                },
+                same_as: Some(*base_idx),
+            }
+        })
+    }
+
+    /// The references among the blocks of a file, by original offset. Tensors whose base has failed are coded
+    /// for themselves.
+    fn targets(&self, file_idx: usize, layout: &Layout) -> Result<HashMap<u64, Target>> {
+        let mut targets = HashMap::new();
+        let Some(duplicates) = self.plan.tensors.get(&file_idx) else { return Ok(targets) };
+        for (base_idx, duplicates) in group_by_base(duplicates.values()) {
+            let spans = |duplicate: &Duplicate| {
+                let found =
+                    layout.regions.binary_search_by_key(&duplicate.place.offset, |region| region.offset);
+                let region = found.map_or(&[][..], |found| &layout.regions[found..=found]);
+                blocks(region)
+            };
+            let moved =
+                |duplicate: &Duplicate, offset: u64| offset - duplicate.place.offset + duplicate.base.offset;
+            if base_idx == file_idx {
+                for duplicate in duplicates {
+                    for span in spans(duplicate) {
+                        let original_offset = moved(duplicate, span.offset);
+                        let reference = Reference::SameFile { original_offset };
+                        targets.insert(span.offset, Target { reference, crc: None });
+                    }
+                }
+                continue;
+            }
+            let (Some(base), Some(archive)) = (self.done[base_idx].get(), self.archives[base_idx].get())
+            else {
+                continue;
+            };
+            let mapped = MappedFile::open(archive)?;
+            let archive = Archive::open(mapped.bytes(), &self.ctx.limits)?;
+            for duplicate in duplicates {
+                for span in spans(duplicate) {
+                    let original_offset = moved(duplicate, span.offset);
+                    let other = OtherFile { content_hash: base.encoded.content_hash, original_offset };
+                    let entry =
+                        archive.block_at(original_offset).filter(|e| e.original_offset == original_offset);
+                    let Some(entry) = entry else { continue };
+                    let crc = Some(archive.record_of(&entry)?.decoded_crc);
+                    targets.insert(span.offset, Target { reference: Reference::OtherFile(other), crc });
+                }
+            }
+        }
+        Ok(targets)
+    }
+
+    fn manifest(&self, tree: &SourceTree, names: &[String], failures: &[Failure]) -> Manifest {
+        let files = tree.files.iter().enumerate().filter_map(|(file_idx, file)| {
+            let done = self.done[file_idx].get()?;
+            Some(FileEntry {
+                path: file.path.clone(),
+                size: file.size,
+                mode: file.mode,
+                mtime: file.mtime,
+                blake3: Digest(done.encoded.content_hash),
+                sha256: done.encoded.sha256.map(Digest),
+                archive: names[done.same_as.unwrap_or(file_idx)].clone(),
+                archive_size: done.encoded.archive_bytes,
+                same_as: done.same_as.map(|base_idx| tree.files[base_idx].path.clone()),
+            })
+        });
+        let failed = failures.iter().map(|failure| FailedEntry {
+            path: failure.path.clone(),
+            kind: failure.error.kind().as_str().to_owned(),
+            message: failure.error.to_string(),
+        });
+        let dirs =
+            tree.dirs.iter().map(|dir| DirEntry { path: dir.path.clone(), mode: dir.mode, mtime: dir.mtime });
+        let links =
+            tree.links.iter().map(|link| LinkEntry { path: link.path.clone(), target: link.target.clone() });
+        Manifest {
+            tool: concat!("alcm ", env!("CARGO_PKG_VERSION")).to_owned(),
+            files: files.collect(),
+            dirs: dirs.collect(),
+            links: links.collect(),
+            failed: failed.collect(),
+        }
+    }
+
+    fn into_report(self) -> Report {
+        let mut report = Report::default();
+        for done in self.done.into_iter().filter_map(OnceLock::into_inner) {
+            report.absorb(done.encoded.report);
+        }
+        report.timings.add(&self.encode_memory.into_timings());
+        report.timings.add(&self.decode_memory.into_timings());
+        report
+    }
+}
+
+fn group_by_base<'d>(duplicates: impl Iterator<Item = &'d Duplicate>) -> BTreeMap<usize, Vec<&'d Duplicate>> {
+    let mut groups: BTreeMap<usize, Vec<&Duplicate>> = BTreeMap::new();
+    for duplicate in duplicates {
+        groups.entry(duplicate.base.file_idx).or_default().push(duplicate);
+    }
+    groups
+}
+
+fn write_manifest(out: &OutputDir, text: &str, options: &CompressOptions) -> Result<()> {
+    let path = out.place_file(MANIFEST_NAME, options.replaces())?;
+    let mut file = AtomicFile::create(&path, options.replaces())?;
+    std::io::Write::write_all(&mut file, text.as_bytes())
+        .map_err(|e| Error::io("cannot write the manifest", e).in_file(&path))?;
+    file.commit(options.durability())
+}
+
+/// Removes the files and links of `tree`, and the directories that are then empty; nothing where a file of the
+/// run failed, and no file that has changed since it was listed.
+fn remove_sources(tree: &SourceTree, failures: &mut Vec<Failure>) {
+    if !failures.is_empty() {
+        return;
+    }
+    for file in &tree.files {
+        let unchanged = fs::symlink_metadata(&file.source)
+            .is_ok_and(|now| now.is_file() && now.len() == file.size && mtime_of(&now) == file.mtime);
+        let removed = if unchanged {
+            fs::remove_file(&file.source).map_err(|e| Error::io("cannot remove source", e))
+        } else {
+            Err(Error::new(ErrorKind::InvalidInput, "source changed after it was read; not removed"))
+        };
+        if let Err(error) = removed {
+            failures.push(Failure { path: file.path.clone(), error: error.in_file(&file.source) });
+        }
+    }
+}

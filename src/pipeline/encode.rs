@@ -1,0 +1,331 @@
+//! One run of bytes to one archive: blocks of a batch in parallel, while the batch before it is written.
+//!
+//! Each task copies its block from the source into a buffer of its own and does everything on that snapshot:
+//! the source may change while it is read, but the archive is consistent in itself. Records are written in
+//! order by one writer, so that the bytes do not depend on the number of threads.
+
+use std::io::Write;
+
+use rayon::prelude::*;
+use sha2::{Digest as _, Sha256};
+
+use super::context::{Checkout, Context};
+use super::report::Report;
+use super::timings::{Step, Timings};
+use crate::checkpoint::BlockSpan;
+use crate::container::{
+    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, Piece,
+    RECORD_HEADER_BYTES, Reference, block_header_bytes, crc64,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::stage::{BlockEncoder, BlockSource, Coding, Level};
+
+/// A block to be coded.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// Where it is in the original, and what it holds.
+    pub(crate) span: BlockSpan,
+    /// The earlier block with the same bytes, if it is stored as a reference.
+    pub(crate) reference: Option<Target>,
+    /// The bytes, where they had to be read in order; otherwise the task fetches them.
+    pub(crate) bytes: Option<Vec<u8>>,
+}
+
+/// The block that a reference names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    /// Its place.
+    pub(crate) reference: Reference,
+    /// CRC of its decoded bytes, where it is in another archive.
+    pub(crate) crc: Option<u64>,
+}
+
+/// A block's record and what is known of it.
+struct Coded {
+    span: BlockSpan,
+    info: BlockInfo,
+    decoded_crc: u64,
+    piece: Piece,
+    /// Record header and payload.
+    record: Vec<u8>,
+    target: Option<Target>,
+    /// The original bytes, kept where a SHA-256 is computed in order.
+    snapshot: Option<Vec<u8>>,
+}
+
+/// Memory that tasks use again.
+struct Scratch {
+    encoder: BlockEncoder,
+    timings: Timings,
+}
+
+/// Fetches a block's bytes into a buffer of its size.
+pub(crate) type Fetch<'s> = dyn Fn(&BlockSpan, &mut [u8]) -> Result<()> + Sync + 's;
+
+/// What determines an archive's bytes besides the blocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EncodeSettings {
+    /// Effort.
+    pub(crate) level: Level,
+    /// Encoder note (FORMAT.md, 4).
+    pub(crate) note: u64,
+    /// Header flags.
+    pub(crate) flags: u32,
+    /// Whether to record a SHA-256.
+    pub(crate) sha256: bool,
+    /// Number of the file, for the progress.
+    pub(crate) file_idx: usize,
+    /// Whether to stay on the calling thread, where files are coded in parallel.
+    pub(crate) serial: bool,
+}
+
+/// An archive that was written.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) content_hash: ContentHash,
+    pub(crate) sha256: Option<[u8; 32]>,
+    pub(crate) archive_bytes: u64,
+    pub(crate) original_bytes: u64,
+    /// Blocks by dtype and times.
+    pub(crate) report: Report,
+}
+
+/// Memory shared by all files of a run.
+#[derive(Default)]
+pub(crate) struct EncodeMemory {
+    scratch: Checkout<Scratch>,
+    buffers: Checkout<Vec<u8>>,
+}
+
+impl EncodeMemory {
+    /// A buffer of `len` bytes with unspecified contents.
+    pub(crate) fn buffer(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.buffers.take(Vec::new);
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    /// Gives a buffer back.
+    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
+        self.buffers.put(buffer);
+    }
+
+    /// The tasks' times.
+    pub(crate) fn into_timings(self) -> Timings {
+        let mut timings = Timings::default();
+        self.scratch.into_idle().iter().for_each(|scratch| timings.add(&scratch.timings));
+        timings
+    }
+}
+
+/// One archive being written.
+pub(crate) struct FileEncoder<'a> {
+    ctx: &'a Context<'a>,
+    memory: &'a EncodeMemory,
+    settings: EncodeSettings,
+}
+
+/// The ordered half of the work: what goes to the file and into the hashes.
+struct Committer<'w> {
+    sink: &'w mut (dyn Write + Send),
+    index: IndexBuilder,
+    hasher: ContentHasher,
+    sha256: Option<Sha256>,
+    /// CRC by original offset of blocks that a reference of this file may name.
+    crcs: Vec<(u64, u64)>,
+    has_references: bool,
+    report: Report,
+}
+
+impl<'a> FileEncoder<'a> {
+    pub(crate) fn new(ctx: &'a Context<'a>, memory: &'a EncodeMemory, settings: EncodeSettings) -> Self {
+        Self { ctx, memory, settings }
+    }
+
+    /// Writes the archive of the blocks that `next_job` gives, in the original's order, to `sink`. Must be
+    /// called within the pool unless serial.
+    pub(crate) fn run(
+        &self,
+        next_job: &mut (dyn FnMut() -> Result<Option<Job>> + Send),
+        fetch: &Fetch<'_>,
+        sink: &mut (dyn Write + Send),
+    ) -> Result<Encoded> {
+        let header = FileHeader::new(self.settings.flags, self.settings.note);
+        sink.write_all(&header.to_bytes()).map_err(cannot_write)?;
+        let mut committer = Committer {
+            sink,
+            index: IndexBuilder::new(),
+            hasher: ContentHasher::new(),
+            sha256: self.settings.sha256.then(Sha256::new),
+            crcs: Vec::new(),
+            has_references: self.settings.flags & FLAG_REFERENCES != 0,
+            report: Report::default(),
+        };
+        let mut pending: Vec<Coded> = Vec::new();
+        loop {
+            let batch = self.next_batch(next_job)?;
+            if batch.is_empty() && pending.is_empty() {
+                break;
+            }
+            let written = std::mem::take(&mut pending);
+            let commit = || committer.commit(written, self.memory, self.ctx, self.settings.file_idx);
+            let (committed, coded) = if self.settings.serial || batch.is_empty() {
+                (commit(), self.encode_batch(batch, fetch))
+            } else {
+                rayon::join(commit, || self.encode_batch(batch, fetch))
+            };
+            committed?;
+            pending = coded?;
+        }
+        committer.finish()
+    }
+
+    fn next_batch(&self, next_job: &mut (dyn FnMut() -> Result<Option<Job>> + Send)) -> Result<Vec<Job>> {
+        let mut batch = Vec::new();
+        let mut batch_bytes = 0;
+        while batch_bytes < self.ctx.batch_bytes() {
+            let Some(job) = next_job()? else { break };
+            batch_bytes += job.span.len;
+            batch.push(job);
+        }
+        Ok(batch)
+    }
+
+    fn encode_batch(&self, batch: Vec<Job>, fetch: &Fetch<'_>) -> Result<Vec<Coded>> {
+        let encode = |job| {
+            let mut scratch = self.memory.scratch.take(|| Scratch {
+                encoder: BlockEncoder::new(self.settings.level, self.ctx.isa),
+                timings: Timings::default(),
+            });
+            let coded = self.encode_block(job, fetch, &mut scratch);
+            self.memory.scratch.put(scratch);
+            coded
+        };
+        let coded: Vec<Result<Coded>> = if self.settings.serial {
+            batch.into_iter().map(encode).collect()
+        } else {
+            batch.into_par_iter().with_max_len(1).map(encode).collect()
+        };
+        // The first error in the file's order, whichever thread met one first.
+        coded.into_iter().collect()
+    }
+
+    fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
+        let Job { span, reference: target, bytes } = job;
+        let Scratch { encoder, timings } = scratch;
+        let snapshot = match bytes {
+            Some(bytes) => bytes,
+            None => {
+                let mut snapshot = self.memory.buffer(span.len);
+                timings.time(Step::Read, || fetch(&span, &mut snapshot))?;
+                snapshot
+            }
+        };
+        let decoded_crc = timings.time(Step::Checksum, || crc64(&snapshot));
+        let piece = timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
+        let mut record = self.memory.buffer(0);
+        record.resize(RECORD_HEADER_BYTES, 0);
+        let coding = match &target {
+            Some(target) => {
+                record.extend_from_slice(&target.reference.to_payload());
+                Coding::Reference
+            }
+            None => timings.time(Step::Encode, || {
+                let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
+                encoder.encode(source, &mut record)
+            }),
+        };
+        let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
+        let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
+        let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;
+        head.copy_from_slice(&header);
+        let snapshot = if self.settings.sha256 {
+            Some(snapshot)
+        } else {
+            self.memory.give_back(snapshot);
+            None
+        };
+        Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot })
+    }
+}
+
+impl Committer<'_> {
+    fn commit(
+        &mut self,
+        batch: Vec<Coded>,
+        memory: &EncodeMemory,
+        ctx: &Context<'_>,
+        file_idx: usize,
+    ) -> Result<()> {
+        for coded in batch {
+            self.check_target(&coded)?;
+            if self.has_references && coded.target.is_none() {
+                self.crcs.push((coded.span.offset, coded.decoded_crc));
+            }
+            let Self { sink, hasher, sha256, report, .. } = self;
+            report.timings.time(Step::Write, || sink.write_all(&coded.record)).map_err(cannot_write)?;
+            report.timings.time(Step::Hash, || {
+                if let (Some(sha256), Some(snapshot)) = (sha256, &coded.snapshot) {
+                    sha256.update(snapshot);
+                }
+                hasher.push(&coded.piece)
+            })?;
+            self.index.push(coded.info);
+            let decoded_bytes = u64::from(coded.info.decoded_bytes);
+            self.report.add_block(coded.info.dtype, decoded_bytes, coded.info.record_bytes());
+            if coded.target.is_some() {
+                self.report.reference_bytes += decoded_bytes;
+            }
+            memory.give_back(coded.record);
+            coded.snapshot.into_iter().for_each(|snapshot| memory.give_back(snapshot));
+            ctx.progress.advanced(file_idx, decoded_bytes);
+        }
+        Ok(())
+    }
+
+    /// Holds the CRC of a reference against that of the block it names, as it was when that was written.
+    fn check_target(&self, coded: &Coded) -> Result<()> {
+        let Some(target) = &coded.target else { return Ok(()) };
+        let target_crc = match target.reference {
+            Reference::SameFile { original_offset } => self
+                .crcs
+                .binary_search_by_key(&original_offset, |(offset, _)| *offset)
+                .ok()
+                .and_then(|found| self.crcs.get(found))
+                .map(|(_, crc)| *crc),
+            Reference::OtherFile(_) => target.crc,
+        };
+        if target_crc == Some(coded.decoded_crc) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "source changed while it was read: a tensor at offset {} is no duplicate now",
+                coded.span.offset
+            ),
+        ))
+    }
+
+    fn finish(self) -> Result<Encoded> {
+        let content_hash = self.hasher.finalize();
+        let sha256 = self.sha256.map(|sha256| sha256.finalize().into());
+        let (tail, footer) = self.index.finish(content_hash, sha256);
+        self.sink.write_all(&tail).and_then(|()| self.sink.flush()).map_err(cannot_write)?;
+        let mut report = self.report;
+        report.files = 1;
+        report.original_bytes = footer.original_bytes;
+        report.stored_bytes = footer.archive_bytes;
+        Ok(Encoded {
+            content_hash,
+            sha256,
+            archive_bytes: footer.archive_bytes,
+            original_bytes: footer.original_bytes,
+            report,
+        })
+    }
+}
+
+fn cannot_write(source: std::io::Error) -> Error {
+    Error::io("cannot write the archive", source)
+}

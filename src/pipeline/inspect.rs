@@ -1,0 +1,221 @@
+//! What is in an archive: tensors with their sizes and codings, found by index and header alone.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::bases::{MappedBases, find_archive_paths};
+use super::context::Context;
+use super::decode::{DecodeMemory, DecodeSettings, FileDecoder, Job, Records, Sink};
+use super::digest::Digest;
+use super::note::level_of;
+use super::report::Tally;
+use crate::checkpoint::{SafetensorsHeader, TensorInfo};
+use crate::container::{Archive, read_range};
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stage::{BlockDecoder, Level};
+use crate::storage::{AtomicFile, Durability, MappedFile};
+
+/// A tensor as an archive stores it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TensorReport {
+    /// Name, from the checkpoint's header.
+    pub name: String,
+    /// Dtype as the header names it.
+    pub dtype: String,
+    /// Elements along each dimension.
+    pub shape: Vec<u64>,
+    /// Where the tensor begins in the original file, in bytes.
+    pub offset: u64,
+    /// Size and stored size. Small tensors share a block, whose stored bytes are split by their sizes.
+    pub tally: Tally,
+    /// Codings of its blocks, each once.
+    pub codings: Vec<&'static str>,
+}
+
+/// An archive as [`inspect`] finds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArchiveReport {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Size of the original file, in bytes.
+    pub original_bytes: u64,
+    /// Size of the archive, in bytes.
+    pub archive_bytes: u64,
+    /// Number of blocks.
+    pub n_blocks: u64,
+    /// BLAKE3 of the original.
+    pub blake3: Digest,
+    /// SHA-256 of the original.
+    pub sha256: Option<Digest>,
+    /// The level that made it, if this version knows it.
+    pub level: Option<Level>,
+    /// Blocks by coding: how many, and their sizes.
+    pub codings: BTreeMap<&'static str, (u64, Tally)>,
+    /// Tensors in the order of their bytes; none for a file that is no checkpoint.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// Describes the archive at `path`. Decodes the checkpoint's header and nothing else.
+///
+/// # Errors
+/// [`ErrorKind::Io`], and what is wrong with the archive.
+pub fn inspect(ctx: &Context<'_>, path: &Path) -> Result<ArchiveReport> {
+    inspect_unnamed(ctx, path).map_err(|e| e.in_file(path))
+}
+
+fn inspect_unnamed(ctx: &Context<'_>, path: &Path) -> Result<ArchiveReport> {
+    let mapped = MappedFile::open(path)?;
+    let archive = Archive::open(mapped.bytes(), &ctx.limits)?;
+    let mut codings: BTreeMap<&'static str, (u64, Tally)> = BTreeMap::new();
+    for entry in archive.blocks() {
+        let (count, tally) = codings.entry(entry.coding.name()).or_default();
+        *count += 1;
+        tally.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
+    }
+    let header = read_header(ctx, &archive, path)?;
+    let tensors = header.iter().flat_map(|header| header.tensors());
+    Ok(ArchiveReport {
+        path: path.to_owned(),
+        original_bytes: archive.original_bytes(),
+        archive_bytes: archive.archive_bytes(),
+        n_blocks: archive.n_blocks(),
+        blake3: Digest(*archive.content_hash()),
+        sha256: archive.sha256().copied().map(Digest),
+        level: level_of(archive.note()),
+        codings,
+        tensors: tensors.map(|tensor| describe(&archive, tensor)).collect(),
+    })
+}
+
+fn describe(archive: &Archive<'_>, tensor: &TensorInfo) -> TensorReport {
+    let mut stored_bytes = 0.0;
+    let mut codings = Vec::new();
+    let blocks = archive.blocks_from(tensor.start).take_while(|entry| entry.original_offset < tensor.end);
+    for entry in blocks.filter(|_| tensor.byte_len() > 0) {
+        let shared = tensor.end.min(entry.original_end()) - tensor.start.max(entry.original_offset);
+        stored_bytes += entry.info().record_bytes() as f64 * shared as f64 / f64::from(entry.decoded_bytes);
+        if !codings.contains(&entry.coding.name()) {
+            codings.push(entry.coding.name());
+        }
+    }
+    let element_bits = tensor.dtype.unwrap_or(Dtype::Bytes).element_bits() as u64;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share of the archive's size"
+    )]
+    let tally = Tally {
+        original_bytes: tensor.byte_len(),
+        stored_bytes: stored_bytes.round() as u64,
+        elements: tensor.byte_len().saturating_mul(8) / element_bits,
+    };
+    TensorReport {
+        name: tensor.name.clone(),
+        dtype: tensor.dtype_name.clone(),
+        shape: tensor.shape.clone(),
+        offset: tensor.start,
+        tally,
+        codings,
+    }
+}
+
+/// The header of the checkpoint in `archive`; `None` where its first bytes are none.
+fn read_header(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<Option<SafetensorsHeader>> {
+    let original_bytes = archive.original_bytes();
+    let mut first = [0; 8];
+    if original_bytes < first.len() as u64 {
+        return Ok(None);
+    }
+    let bases = MappedBases::open(archive, &find_archive_paths(path, &ctx.limits))?;
+    let archives = bases.archives(&ctx.limits)?;
+    let resolver = archives.resolver();
+    let mut decoder = BlockDecoder::new(ctx.isa);
+    read_range(archive, 0, &mut first, &mut decoder, &resolver)?;
+    let Ok(prefix_len) = SafetensorsHeader::prefix_len(&first, Some(original_bytes), &ctx.limits) else {
+        return Ok(None);
+    };
+    let too_long = || Error::new(ErrorKind::LimitExceeded, "safetensors header exceeds the address space");
+    let mut prefix = vec![0; usize::try_from(prefix_len).map_err(|_| too_long())?];
+    read_range(archive, 0, &mut prefix, &mut decoder, &resolver)?;
+    Ok(SafetensorsHeader::parse(&prefix, Some(original_bytes), &ctx.limits).ok())
+}
+
+/// Where an extracted tensor goes.
+pub enum TensorOutput<'w> {
+    /// To a file, which is replaced only if `force`.
+    File {
+        /// The file's name.
+        path: &'w Path,
+        /// Replace it if it exists.
+        force: bool,
+    },
+    /// To a stream.
+    Stream(&'w mut (dyn std::io::Write + Send)),
+}
+
+impl std::fmt::Debug for TensorOutput<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::File { .. } => "File",
+            Self::Stream(_) => "Stream",
+        })
+    }
+}
+
+/// Decodes the tensor `name` of the archive at `path`: its elements, little-endian, nothing else. Blocks that
+/// hold none of it are not read.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] where the archive holds no tensor of that name, [`ErrorKind::Io`], and what is
+/// wrong with the archive.
+pub fn extract(ctx: &Context<'_>, path: &Path, name: &str, output: TensorOutput<'_>) -> Result<TensorReport> {
+    let mapped = MappedFile::open(path)?;
+    let archive = Archive::open(mapped.bytes(), &ctx.limits).map_err(|e| e.in_file(path))?;
+    let header = read_header(ctx, &archive, path).map_err(|e| e.in_file(path))?;
+    let tensor = header.iter().flat_map(|header| header.tensors()).find(|tensor| tensor.name == name);
+    let tensor = tensor.ok_or_else(|| {
+        let message =
+            format!("no tensor \"{}\" in this archive; `alcm inspect` lists them", name.escape_debug());
+        Error::new(ErrorKind::InvalidInput, message).in_file(path)
+    })?;
+    match output {
+        TensorOutput::Stream(stream) => decode_tensor(ctx, &archive, path, tensor, stream)?,
+        TensorOutput::File { path: output, force } => {
+            let mut file = AtomicFile::create(output, force)?;
+            decode_tensor(ctx, &archive, path, tensor, &mut file)?;
+            file.commit(Durability::PowerLoss)?;
+        }
+    }
+    Ok(describe(&archive, tensor))
+}
+
+fn decode_tensor(
+    ctx: &Context<'_>,
+    archive: &Archive<'_>,
+    path: &Path,
+    tensor: &TensorInfo,
+    stream: &mut (dyn std::io::Write + Send),
+) -> Result<()> {
+    let bases = MappedBases::open(archive, &find_archive_paths(path, &ctx.limits))?;
+    let archives = bases.archives(&ctx.limits)?;
+    let resolver = archives.resolver();
+    let settings = DecodeSettings {
+        range: tensor.start..tensor.end,
+        hash: false,
+        sha256: false,
+        file_idx: 0,
+        serial: false,
+    };
+    let mut entries = archive
+        .blocks_from(tensor.start)
+        .take_while(|entry| entry.original_offset < tensor.end && tensor.byte_len() > 0);
+    let mut next_job = || Ok(entries.next().map(|entry| Job { entry, owned: None }));
+    ctx.progress.begin(tensor.byte_len());
+    let memory = DecodeMemory::default();
+    let decoder = FileDecoder::new(ctx, &memory, Records::Archive(archive, &resolver), settings);
+    ctx.pool
+        .install(|| decoder.run(&mut next_job, Sink::Stream(stream)))
+        .map(|_| ())
+        .map_err(|e| e.in_tensor(&tensor.name).in_file(path))
+}

@@ -1,0 +1,243 @@
+//! What a run did: bytes per dtype and in total, files, failures, time.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::timings::Timings;
+use crate::dtype::Dtype;
+use crate::error::Error;
+
+/// Bytes of one dtype, or of several added up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Size of the original elements, in bytes.
+    pub original_bytes: u64,
+    /// Size of the block records in the archives, record headers included, in bytes.
+    pub stored_bytes: u64,
+    /// Elements.
+    pub elements: u64,
+}
+
+impl Tally {
+    /// Books a block of `dtype`.
+    pub fn add_block(&mut self, dtype: Dtype, original_bytes: u64, stored_bytes: u64) {
+        self.original_bytes += original_bytes;
+        self.stored_bytes += stored_bytes;
+        self.elements += original_bytes.saturating_mul(8) / dtype.element_bits() as u64;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.original_bytes += other.original_bytes;
+        self.stored_bytes += other.stored_bytes;
+        self.elements += other.elements;
+    }
+
+    /// Original ÷ stored; over 1 is smaller. 1 where nothing is stored.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        if self.stored_bytes == 0 { 1.0 } else { self.original_bytes as f64 / self.stored_bytes as f64 }
+    }
+
+    /// Percent of the original that is saved; negative where it grew.
+    #[must_use]
+    pub fn saved_percent(&self) -> f64 {
+        if self.original_bytes == 0 {
+            0.0
+        } else {
+            100.0 * (1.0 - self.stored_bytes as f64 / self.original_bytes as f64)
+        }
+    }
+
+    /// Stored bits ÷ elements; 0 without elements.
+    #[must_use]
+    pub fn bits_per_element(&self) -> f64 {
+        if self.elements == 0 { 0.0 } else { 8.0 * self.stored_bytes as f64 / self.elements as f64 }
+    }
+}
+
+/// A file that failed, and why.
+#[derive(Debug)]
+pub struct Failure {
+    /// Path within the tree, or as given.
+    pub path: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Bytes by dtype.
+    pub dtypes: BTreeMap<Dtype, Tally>,
+    /// Size of the original files, in bytes.
+    pub original_bytes: u64,
+    /// Size of the archives, in bytes; files stored as a duplicate of another count none.
+    pub stored_bytes: u64,
+    /// Files done, those below included.
+    pub files: u64,
+    /// Files found complete from an earlier run.
+    pub resumed_files: u64,
+    /// Files stored as the duplicate of another.
+    pub duplicate_files: u64,
+    /// Bytes of tensors stored as references to others.
+    pub reference_bytes: u64,
+    /// Wall time.
+    pub elapsed: Duration,
+    /// Thread time by step.
+    pub timings: Timings,
+    /// Files that failed, in the order of the run.
+    pub failures: Vec<Failure>,
+}
+
+impl Report {
+    /// Books a block.
+    pub fn add_block(&mut self, dtype: Dtype, original_bytes: u64, stored_bytes: u64) {
+        self.dtypes.entry(dtype).or_default().add_block(dtype, original_bytes, stored_bytes);
+    }
+
+    /// Adds what another part of the run did; wall times are not added.
+    pub fn absorb(&mut self, other: Self) {
+        for (dtype, tally) in &other.dtypes {
+            self.dtypes.entry(*dtype).or_default().add(tally);
+        }
+        self.original_bytes += other.original_bytes;
+        self.stored_bytes += other.stored_bytes;
+        self.files += other.files;
+        self.resumed_files += other.resumed_files;
+        self.duplicate_files += other.duplicate_files;
+        self.reference_bytes += other.reference_bytes;
+        self.timings.add(&other.timings);
+        self.failures.extend(other.failures);
+    }
+
+    /// Whole files: sizes with headers, index and footer; elements of all dtypes.
+    #[must_use]
+    pub fn total(&self) -> Tally {
+        Tally {
+            original_bytes: self.original_bytes,
+            stored_bytes: self.stored_bytes,
+            elements: self.dtypes.values().map(|tally| tally.elements).sum(),
+        }
+    }
+
+    /// Original bytes per second of wall time, in GB/s (10⁹).
+    #[must_use]
+    pub fn gigabytes_per_second(&self) -> f64 {
+        let seconds = self.elapsed.as_secs_f64();
+        if seconds > 0.0 { self.original_bytes as f64 / seconds / 1e9 } else { 0.0 }
+    }
+
+    /// The report as one JSON object; sizes in bytes, times in seconds.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let row = |tally: &Tally| {
+            json!({
+                "original_bytes": tally.original_bytes,
+                "stored_bytes": tally.stored_bytes,
+                "elements": tally.elements,
+                "saved_percent": tally.saved_percent(),
+                "ratio": tally.ratio(),
+                "bits_per_element": tally.bits_per_element(),
+            })
+        };
+        let dtypes: serde_json::Map<String, Value> =
+            self.dtypes.iter().map(|(dtype, tally)| (dtype.name().to_owned(), row(tally))).collect();
+        let timings: serde_json::Map<String, Value> = self
+            .timings
+            .iter()
+            .map(|(step, spent)| (step.name().to_owned(), json!(spent.as_secs_f64())))
+            .collect();
+        let failures: Vec<Value> = self
+            .failures
+            .iter()
+            .map(|f| json!({"path": f.path, "kind": f.error.kind().as_str(), "message": f.error.to_string()}))
+            .collect();
+        json!({
+            "files": self.files,
+            "resumed_files": self.resumed_files,
+            "duplicate_files": self.duplicate_files,
+            "reference_bytes": self.reference_bytes,
+            "total": row(&self.total()),
+            "dtypes": dtypes,
+            "seconds": self.elapsed.as_secs_f64(),
+            "gigabytes_per_second": self.gigabytes_per_second(),
+            "thread_seconds": timings,
+            "failures": failures,
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    /// The table: a row per dtype, then the whole files.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<8} {:>16} {:>16} {:>8} {:>7} {:>8}",
+            "dtype", "original bytes", "stored bytes", "saved", "ratio", "bits/el"
+        )?;
+        let mut row = |name: &str, tally: &Tally| {
+            writeln!(
+                f,
+                "{name:<8} {:>16} {:>16} {:>7.2}% {:>7.3} {:>8.3}",
+                tally.original_bytes,
+                tally.stored_bytes,
+                tally.saved_percent(),
+                tally.ratio(),
+                tally.bits_per_element()
+            )
+        };
+        for (dtype, tally) in &self.dtypes {
+            row(dtype.name(), tally)?;
+        }
+        row("total", &self.total())?;
+        write!(
+            f,
+            "{} files, {:.2} s, {:.2} GB/s",
+            self.files,
+            self.elapsed.as_secs_f64(),
+            self.gigabytes_per_second()
+        )?;
+        for (count, what) in [
+            (self.resumed_files, "already complete"),
+            (self.duplicate_files, "stored as duplicates of others"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        writeln!(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_in_the_documented_direction() {
+        let mut report = Report::default();
+        report.add_block(Dtype::Bf16, 1000, 600);
+        report.add_block(Dtype::F4, 100, 100);
+        report.original_bytes = 1100;
+        report.stored_bytes = 1000;
+        let bf16 = report.dtypes[&Dtype::Bf16];
+        assert_eq!(bf16.elements, 500);
+        assert!((bf16.bits_per_element() - 9.6).abs() < 1e-9);
+        assert!((bf16.saved_percent() - 40.0).abs() < 1e-9);
+        assert!(bf16.ratio() > 1.6);
+        assert_eq!(report.total().elements, 700);
+        assert_eq!(report.to_json()["dtypes"]["F4"]["elements"], 200);
+        assert!(report.to_string().lines().any(|line| line.starts_with("total")));
+    }
+
+    #[test]
+    fn empty_report_divides_by_nothing() {
+        let report = Report::default();
+        assert_eq!(report.total().saved_percent(), 0.0);
+        assert_eq!(report.gigabytes_per_second(), 0.0);
+        assert!(report.to_string().contains("0 files"));
+    }
+}

@@ -1,0 +1,90 @@
+//! What an earlier, interrupted run left: archives that are complete and can be kept, and partial files.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::context::Context;
+use super::encode::{EncodeMemory, EncodeSettings, Encoded, Target};
+use super::paths::OutputDir;
+use super::report::Report;
+use super::source::Source;
+use crate::container::{Archive, BlockEntry, Reference};
+use crate::error::Result;
+use crate::stage::Coding;
+use crate::storage::{MappedFile, remove_stale_partials};
+
+/// What an archive must be to be kept.
+pub(crate) struct Expected<'a> {
+    /// The settings that this run would use.
+    pub(crate) settings: EncodeSettings,
+    /// The references that this run would write.
+    pub(crate) targets: &'a HashMap<u64, Target>,
+}
+
+/// The archive at `path`, if it is whole, of the bytes that `source` has now, and as this run would make it.
+/// Whatever is wrong with it, the answer is to write it again.
+pub(crate) fn reusable(
+    ctx: &Context<'_>,
+    memory: &EncodeMemory,
+    path: &Path,
+    source: &Source,
+    expected: &Expected<'_>,
+) -> Option<Encoded> {
+    let mapped = MappedFile::open(path).ok()?;
+    let archive = Archive::open(mapped.bytes(), &ctx.limits).ok()?;
+    let settings = &expected.settings;
+    let made_alike = archive.note() == settings.note
+        && archive.flags() == settings.flags
+        && archive.sha256().is_some() == settings.sha256
+        && archive.original_bytes() == source.len();
+    if !made_alike || source.hash(ctx, memory).ok()? != *archive.content_hash() {
+        return None;
+    }
+    let entries: Vec<BlockEntry> = archive.blocks().collect();
+    let check = |entry: &BlockEntry| check_block(&archive, entry, expected.targets);
+    let good = if settings.serial { entries.iter().all(check) } else { entries.par_iter().all(check) };
+    if !good {
+        return None;
+    }
+    let mut report = Report { files: 1, resumed_files: 1, ..Report::default() };
+    for entry in &entries {
+        report.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
+    }
+    report.original_bytes = archive.original_bytes();
+    report.stored_bytes = archive.archive_bytes();
+    Some(Encoded {
+        content_hash: *archive.content_hash(),
+        sha256: archive.sha256().copied(),
+        archive_bytes: archive.archive_bytes(),
+        original_bytes: archive.original_bytes(),
+        report,
+    })
+}
+
+/// Whether a record is whole and, if a reference, the one that this run would write.
+fn check_block(archive: &Archive<'_>, entry: &BlockEntry, targets: &HashMap<u64, Target>) -> bool {
+    let is_planned = |payload: &[u8]| -> Result<bool> {
+        let planned = targets.get(&entry.original_offset).map(|target| target.reference);
+        Ok(match entry.coding {
+            Coding::Reference => planned == Some(Reference::parse(payload)?),
+            _ => planned.is_none(),
+        })
+    };
+    archive.record_of(entry).and_then(|record| is_planned(record.payload)).unwrap_or(false)
+}
+
+/// Removes the partial files of an interrupted run from the directories that this run writes to.
+pub(crate) fn remove_partial(out: &OutputDir, names: &[String]) -> Result<()> {
+    let mut dirs: HashSet<&str> =
+        names.iter().map(|name| name.rsplit_once('/').map_or("", |(dir, _)| dir)).collect();
+    dirs.insert("");
+    for dir in dirs {
+        let dir = out.root().join(dir);
+        if dir.is_dir() {
+            remove_stale_partials(&dir)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! A file that is being compressed: mapped, cut into regions, hashed.
+
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::context::Context;
+use super::encode::EncodeMemory;
+use super::settings::AsBytes;
+use crate::checkpoint::{Region, SafetensorsHeader, layout, plain_layout};
+use crate::container::{ContentHash, ContentHasher, Piece};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::storage::MappedFile;
+
+/// What the name of a checkpoint ends in.
+const CHECKPOINT_SUFFIX: &str = ".safetensors";
+/// Bytes hashed by one task.
+const HASH_PIECE_BYTES: usize = 1 << 20;
+
+/// A mapped source file.
+#[derive(Debug)]
+pub(crate) struct Source {
+    mapped: MappedFile,
+}
+
+/// How a file is cut.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    /// The regions, which fill the file.
+    pub(crate) regions: Vec<Region>,
+    /// Whether the regions are of a checkpoint.
+    pub(crate) is_checkpoint: bool,
+    /// Whether a checkpoint is coded as plain bytes on request.
+    pub(crate) as_bytes: bool,
+}
+
+impl Source {
+    /// Opens the file at `path`, which had `size` bytes when it was listed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`]; [`ErrorKind::InvalidInput`] where it has changed since.
+    pub(crate) fn open(path: &Path, size: u64) -> Result<Self> {
+        let source = Self { mapped: MappedFile::open(path)? };
+        if source.len() != size {
+            let message =
+                format!("source changed: it has {} bytes, had {size} when it was listed", source.len());
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        Ok(source)
+    }
+
+    /// Size in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        self.mapped.identity().len
+    }
+
+    /// Copies the bytes at `offset` to `dst`.
+    pub(crate) fn read(&self, offset: u64, dst: &mut [u8]) -> Result<()> {
+        let start = usize::try_from(offset).ok();
+        let end = start.and_then(|start| start.checked_add(dst.len()));
+        let bytes = start.zip(end).and_then(|(start, end)| self.mapped.bytes().get(start..end));
+        let outside =
+            || Error::new(ErrorKind::Internal, format!("{} bytes at {offset} asked for", dst.len()));
+        dst.copy_from_slice(bytes.ok_or_else(outside)?);
+        Ok(())
+    }
+
+    /// Checks that the file is still the one that was opened.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        self.mapped.check_unchanged()
+    }
+
+    /// Cuts the file, which is a checkpoint if its `name` says so.
+    ///
+    /// # Errors
+    /// Those of [`SafetensorsHeader::parse`] for a malformed checkpoint, unless it may be coded as bytes.
+    pub(crate) fn layout(&self, name: &str, as_bytes: AsBytes, limits: &Limits) -> Result<Layout> {
+        let plain = |as_bytes| Layout { regions: plain_layout(self.len()), is_checkpoint: false, as_bytes };
+        if !name.to_ascii_lowercase().ends_with(CHECKPOINT_SUFFIX) {
+            return Ok(plain(false));
+        }
+        if as_bytes == AsBytes::All {
+            return Ok(plain(true));
+        }
+        match self.header(limits) {
+            Ok(header) => Ok(Layout { regions: layout(&header), is_checkpoint: true, as_bytes: false }),
+            Err(error) if error.kind() == ErrorKind::Io => Err(error),
+            Err(_) if as_bytes == AsBytes::Malformed => Ok(plain(true)),
+            Err(error) => Err(with_remedy(&error)),
+        }
+    }
+
+    fn header(&self, limits: &Limits) -> Result<SafetensorsHeader> {
+        let mut first = [0; 8];
+        let first = match usize::try_from(self.len()) {
+            Ok(len) if len < first.len() => &mut first[..len],
+            _ => &mut first[..],
+        };
+        self.read(0, first)?;
+        let prefix_len = SafetensorsHeader::prefix_len(first, Some(self.len()), limits)?;
+        let too_long =
+            || Error::new(ErrorKind::LimitExceeded, "safetensors header exceeds the address space");
+        let mut prefix = vec![0; usize::try_from(prefix_len).map_err(|_| too_long())?];
+        self.read(0, &mut prefix)?;
+        SafetensorsHeader::parse(&prefix, Some(self.len()), limits)
+    }
+
+    /// BLAKE3 of the whole file; parallel if called within the pool.
+    pub(crate) fn hash(&self, ctx: &Context<'_>, memory: &EncodeMemory) -> Result<ContentHash> {
+        self.hash_range(0, self.len(), ctx, memory)
+    }
+
+    /// BLAKE3 of the `len` bytes at `offset`.
+    pub(crate) fn hash_range(
+        &self,
+        offset: u64,
+        len: u64,
+        ctx: &Context<'_>,
+        memory: &EncodeMemory,
+    ) -> Result<ContentHash> {
+        let mut hasher = ContentHasher::new();
+        let mut pieces = (0..len).step_by(HASH_PIECE_BYTES);
+        loop {
+            let batch: Vec<u64> = pieces.by_ref().take(ctx.batch_bytes() / HASH_PIECE_BYTES).collect();
+            if batch.is_empty() {
+                return Ok(hasher.finalize());
+            }
+            let hash_piece = |start: u64| {
+                let piece_len = (len - start).min(HASH_PIECE_BYTES as u64);
+                let mut buffer = memory.buffer(usize::try_from(piece_len).unwrap_or(HASH_PIECE_BYTES));
+                let piece = self.read(offset + start, &mut buffer).map(|()| Piece::hash(start, &buffer));
+                memory.give_back(buffer);
+                piece
+            };
+            let hashed: Vec<Result<Piece>> = batch.into_par_iter().map(hash_piece).collect();
+            for piece in hashed {
+                hasher.push(&piece?)?;
+            }
+        }
+    }
+}
+
+/// The error of a malformed checkpoint, with what can be done about it.
+fn with_remedy(error: &Error) -> Error {
+    let message = format!("malformed checkpoint: {error}; pass --as-bytes to keep it as plain bytes");
+    Error::new(error.kind(), message)
+}

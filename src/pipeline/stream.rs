@@ -1,0 +1,188 @@
+//! Pipes of any length in bounded memory.
+
+use std::fs::File;
+use std::io::{ErrorKind as IoErrorKind, Read, Seek, SeekFrom, Write};
+use std::time::Instant;
+
+use super::bases::ArchivePaths;
+use super::context::Context;
+use super::decode::{
+    DecodeMemory, DecodeSettings, FileDecoder, Job as DecodeJob, Records, Sink, check_hashes,
+};
+use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job};
+use super::note::encoder_note;
+use super::report::Report;
+use super::settings::{AsBytes, Coding};
+use super::verify::{decode_archive_file, whole_file};
+use crate::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout};
+use crate::container::{FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader};
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Compresses all of `source` to `sink`. A stream that begins as a safetensors file does is cut by its header;
+/// what does not follow the header, or any other stream, is coded as plain bytes. Identical tensors are not
+/// found, as that needs going back.
+///
+/// # Errors
+/// [`ErrorKind::Io`].
+pub fn compress_stream(
+    ctx: &Context<'_>,
+    mut source: impl Read + Send,
+    sink: &mut (dyn Write + Send),
+    coding: &Coding,
+) -> Result<Report> {
+    let start = Instant::now();
+    ctx.progress.begin(0);
+    let (prefix, header) = match coding.as_bytes {
+        AsBytes::All => (Vec::new(), None),
+        AsBytes::Never | AsBytes::Malformed => read_prefix(&mut source, ctx)?,
+    };
+    let regions = header.as_ref().map(layout).unwrap_or_default();
+    let settings = EncodeSettings {
+        level: coding.level,
+        note: encoder_note(coding.level, coding.as_bytes == AsBytes::All),
+        flags: 0,
+        sha256: coding.sha256,
+        file_idx: 0,
+        serial: false,
+    };
+    let memory = EncodeMemory::default();
+    let mut source = prefix.as_slice().chain(source);
+    let mut spans = blocks(&regions);
+    let mut offset = 0;
+    // After the header's blocks, or where the stream is shorter than they, plain bytes to the end.
+    let mut next_job = || -> Result<Option<Job>> {
+        let plain = || BlockSpan { offset, len: Dtype::Bytes.block_bytes(), dtype: Dtype::Bytes, row_len: 0 };
+        let mut span = spans.next().unwrap_or_else(plain);
+        let mut bytes = memory.buffer(span.len);
+        let read_len = read_up_to(&mut source, &mut bytes)?;
+        bytes.truncate(read_len);
+        if read_len < span.len {
+            span = BlockSpan { offset, len: read_len, dtype: Dtype::Bytes, row_len: 0 };
+        }
+        offset += read_len as u64;
+        Ok((read_len > 0).then_some(Job { span, reference: None, bytes: Some(bytes) }))
+    };
+    let no_fetch = |_: &BlockSpan, _: &mut [u8]| {
+        Err(Error::new(ErrorKind::Internal, "a stream's block without its bytes"))
+    };
+    let encoder = FileEncoder::new(ctx, &memory, settings);
+    let encoded = ctx.pool.install(|| encoder.run(&mut next_job, &no_fetch, sink))?;
+    let mut report = encoded.report;
+    report.timings.add(&memory.into_timings());
+    report.elapsed = start.elapsed();
+    Ok(report)
+}
+
+/// The first bytes of `source`, and the header if they are one.
+fn read_prefix(source: &mut impl Read, ctx: &Context<'_>) -> Result<(Vec<u8>, Option<SafetensorsHeader>)> {
+    // A header's length and the brace that its JSON begins with.
+    let mut prefix = vec![0; 9];
+    let read_len = read_up_to(source, &mut prefix)?;
+    prefix.truncate(read_len);
+    if prefix.get(8) != Some(&b'{') {
+        return Ok((prefix, None));
+    }
+    let Ok(prefix_len) = SafetensorsHeader::prefix_len(&prefix, None, &ctx.limits) else {
+        return Ok((prefix, None));
+    };
+    let rest_len = prefix_len.saturating_sub(prefix.len() as u64);
+    // Grows with what arrives, whatever the length claims.
+    source.by_ref().take(rest_len).read_to_end(&mut prefix).map_err(cannot_read)?;
+    let header = SafetensorsHeader::parse(&prefix, None, &ctx.limits).ok();
+    Ok((prefix, header))
+}
+
+/// Decompresses the archive that `source` is to `sink`. An archive with references is first copied to a
+/// temporary file, because they need going back.
+///
+/// What is written before an error is to be thrown away: the archive is known to be whole only at its end.
+///
+/// # Errors
+/// [`ErrorKind::Io`], and what is wrong with the archive.
+pub fn decompress_stream(
+    ctx: &Context<'_>,
+    mut source: impl Read + Send,
+    sink: &mut (dyn Write + Send),
+) -> Result<Report> {
+    let start = Instant::now();
+    ctx.progress.begin(0);
+    let mut first = [0; HEADER_BYTES];
+    let first_len = read_up_to(&mut source, &mut first)?;
+    let first = first.get(..first_len).unwrap_or_default();
+    let mut source = first.chain(source);
+    let memory = DecodeMemory::default();
+    let mut report = if FileHeader::parse(first)?.flags & FLAG_REFERENCES == 0 {
+        decode_forward(ctx, &memory, &mut source, sink)?
+    } else {
+        decode_spooled(ctx, &memory, &mut source, sink)?
+    };
+    report.files = 1;
+    report.timings.add(&memory.into_timings());
+    report.elapsed = start.elapsed();
+    Ok(report)
+}
+
+fn decode_forward(
+    ctx: &Context<'_>,
+    memory: &DecodeMemory,
+    source: &mut (impl Read + Send),
+    sink: &mut (dyn Write + Send),
+) -> Result<Report> {
+    let mut reader = StreamReader::new(source, &ctx.limits)?;
+    let sha256 = true;
+    let settings = DecodeSettings { range: 0..u64::MAX, hash: true, sha256, file_idx: 0, serial: false };
+    let decoder = FileDecoder::new(ctx, memory, Records::Owned, settings);
+    let mut next_job = || -> Result<Option<DecodeJob>> {
+        let mut payload = memory.buffer();
+        let record = reader.next_block(&mut payload)?.map(|record| (record.entry, record.decoded_crc));
+        Ok(record.map(|(entry, decoded_crc)| DecodeJob { entry, owned: Some((payload, decoded_crc)) }))
+    };
+    let decoded = ctx.pool.install(|| decoder.run(&mut next_job, Sink::Stream(sink)))?;
+    let end = reader.finish()?;
+    check_hashes(&decoded, &end.content_hash, end.sha256.as_ref())?;
+    let mut report = decoded.report;
+    report.original_bytes = end.original_bytes;
+    report.stored_bytes = end.archive_bytes;
+    Ok(report)
+}
+
+fn decode_spooled(
+    ctx: &Context<'_>,
+    memory: &DecodeMemory,
+    source: &mut impl Read,
+    sink: &mut (dyn Write + Send),
+) -> Result<Report> {
+    let cannot_spool = |e| Error::io("cannot copy the archive to a temporary file", e);
+    let mut spool = tempfile::NamedTempFile::new().map_err(cannot_spool)?;
+    copy(source, spool.as_file_mut())?;
+    let settings = whole_file(0, false, true);
+    let (path, none) = (spool.path(), ArchivePaths::new());
+    ctx.pool
+        .install(|| decode_archive_file(ctx, memory, path, &none, None, Sink::Stream(sink), settings))
+        .map(|checked| checked.report)
+}
+
+fn copy(source: &mut impl Read, spool: &mut File) -> Result<()> {
+    let cannot_spool = |e| Error::io("cannot copy the archive to a temporary file", e);
+    std::io::copy(source, spool).map_err(cannot_spool)?;
+    spool.seek(SeekFrom::Start(0)).map(|_| ()).map_err(cannot_spool)
+}
+
+/// Fills `dst` as far as there are bytes, and says how far.
+fn read_up_to(source: &mut impl Read, dst: &mut [u8]) -> Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = dst.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest) {
+            Ok(0) => break,
+            Ok(read_len) => filled += read_len,
+            Err(e) if e.kind() == IoErrorKind::Interrupted => {}
+            Err(e) => return Err(cannot_read(e)),
+        }
+    }
+    Ok(filled)
+}
+
+fn cannot_read(source: std::io::Error) -> Error {
+    Error::io("cannot read", source)
+}
