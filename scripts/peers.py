@@ -20,7 +20,7 @@ ZIPNN_DTYPES = {
     "F32": "float32", "BF16": "bfloat16", "F16": "float16",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
 }
-# pcodec knows no bf16 or fp8: their bits go in as unsigned numbers; its smallest type has 16 bits.
+# pcodec knows no bf16 or fp8: their bits go in as unsigned numbers.
 PCO_DTYPES = {
     "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2", "U64": "u8",
     "U32": "u4", "U16": "u2", "F8_E4M3": "u1", "F8_E5M2": "u1", "I8": "i1", "U8": "u1", "BOOL": "u1",
@@ -163,7 +163,9 @@ class OpenZl:
 
 
 class Pco:
-    """One pcodec file for each span of at least 16-bit numbers; the rest is zstd -3."""
+    """One pcodec file for each span of numbers; the rest is zstd -3."""
+
+    CONFIG = pcodec.ChunkConfig(enable_8_bit=True)
 
     def __init__(self, spans):
         self.spans = spans
@@ -179,7 +181,7 @@ class Pco:
                 blobs.append(zstandard.ZstdCompressor(level=3).compress(memoryview(data)[s.start:s.end]))
                 continue
             elements = np.frombuffer(data, np.uint8)[s.start:s.end].copy().view(dtype)
-            blobs.append(pcodec.standalone.simple_compress(elements, pcodec.ChunkConfig()))
+            blobs.append(pcodec.standalone.simple_compress(elements, self.CONFIG))
         return blobs
 
     def decode(self, blobs):
