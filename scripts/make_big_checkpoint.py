@@ -4,10 +4,10 @@
     python scripts/make_big_checkpoint.py OUT.safetensors            # 6.3 GB, one bf16 tensor of 4.3 GB
     python scripts/make_big_checkpoint.py OUT.safetensors --scale 0.01
 
-The tensors: `embedding.weight`, bf16, 4.3 GB, so that its length needs more than 32 bits; `layer.weight`, fp32, 1 GB; `layer.bias`, fp16, 0.5 GB;
-`layer.quantized`, fp8, 0.5 GB. Values are normal with a deviation that changes from row to row, as trained
-weights have it. For each tensor 64 MB are drawn, then written again and again with the rows in another order,
-which is as fast as the disk; no window of a general coder reaches back that far.
+The tensors: `embedding.weight`, bf16, 4.3 GB, so that its length needs more than 32 bits; `layer.weight`,
+fp32, 1 GB; `layer.bias`, fp16, 0.5 GB; `layer.quantized`, fp8, 0.5 GB. Values are normal with a deviation that
+changes from row to row, as trained weights have it. For each tensor 64 MB are drawn, then written again and
+again with the rows in another order, which is as fast as the disk; no block reaches back that far.
 """
 
 import argparse
