@@ -5,8 +5,8 @@
 #   scripts/memory_check.sh MODEL.safetensors
 #   SCALE=0.01 THREADS=8 LEVEL=high LIMIT_MB=500 FOLDER=/data scripts/memory_check.sh
 #
-# Reads RssAnon of the process 50 times a second; pages of mapped files are not counted, since the kernel drops
-# them when others need the memory. Needs some three times the file on disk under FOLDER, and Linux.
+# Reads RssAnon + RssShmem of the process up to 50 times a second, so that anonymous memory counts whether it is
+# shared or not; pages of mapped files do not, since the kernel drops them when others need the memory. Needs some three times the file on disk under FOLDER, and Linux.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -33,10 +33,7 @@ measured() { # measured NAME COMMAND...: runs it, prints its peak and whether it
     while kill -0 "$pid" 2>/dev/null; do
         now_kb=0
         while read -r key value _; do
-            if [ "$key" = RssAnon: ]; then
-                now_kb="$value"
-                break
-            fi
+            case "$key" in RssAnon: | RssShmem:) now_kb=$((now_kb + value)) ;; esac
         done 2>/dev/null <"/proc/$pid/status" || true
         if [ "$now_kb" -gt 0 ]; then
             samples=$((samples + 1))
@@ -61,8 +58,8 @@ measured() { # measured NAME COMMAND...: runs it, prints its peak and whether it
         "$(echo "$peak_kb * 1024 / 1000000" | bc -l)" "$samples" "$verdict"
 }
 
-echo "input: $(stat -c %s "$input") bytes; $threads threads, level $level; limit $limit_mb MB of RssAnon"
-printf '| step | seconds | peak RssAnon, MB | samples | |\n|---|---:|---:|---:|---|\n'
+echo "input: $(stat -c %s "$input") bytes; $threads threads, level $level; limit $limit_mb MB of RssAnon + RssShmem"
+printf '| step | seconds | peak, MB | samples | |\n|---|---:|---:|---:|---|\n'
 measured compress "$alcm" compress "$input" -o "$work/archive" --level "$level" --threads "$threads" --quiet
 measured verify "$alcm" verify "$work/archive" --threads "$threads" --quiet
 measured decompress "$alcm" decompress "$work/archive" -o "$work/restored" --threads "$threads" --quiet
