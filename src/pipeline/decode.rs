@@ -60,13 +60,15 @@ struct Scratch {
 #[derive(Default)]
 pub(crate) struct DecodeMemory {
     scratch: Checkout<Scratch>,
+    /// Apart from the payloads, so that they keep their length and are not filled with zeros again.
     buffers: Checkout<Vec<u8>>,
+    payloads: Checkout<Vec<u8>>,
 }
 
 impl DecodeMemory {
-    /// An empty buffer, which may have capacity.
-    pub(crate) fn buffer(&self) -> Vec<u8> {
-        self.buffers.take(Vec::new)
+    /// A buffer of any length for a payload.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        self.payloads.take(Vec::new)
     }
 
     /// The tasks' times.
@@ -150,11 +152,8 @@ impl<'a> FileDecoder<'a> {
                 }
                 report.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
                 self.ctx.progress.advanced(self.settings.file_idx, entry.decoded_bytes.into());
-                decoded
-                    .bytes
-                    .into_iter()
-                    .chain(decoded.payload)
-                    .for_each(|buffer| self.memory.buffers.put(buffer));
+                decoded.bytes.into_iter().for_each(|bytes| self.memory.buffers.put(bytes));
+                decoded.payload.into_iter().for_each(|payload| self.memory.payloads.put(payload));
             }
         }
         if let Sink::Stream(stream) = sink {
@@ -208,7 +207,7 @@ impl<'a> FileDecoder<'a> {
     ) -> Result<Decoded> {
         let Job { entry, owned } = job;
         let Scratch { decoder, timings } = scratch;
-        let mut bytes = self.memory.buffer();
+        let mut bytes = self.memory.buffers.take(Vec::new);
         bytes.resize(entry.decoded_bytes as usize, 0);
         match (&self.records, &owned) {
             (Records::Archive(archive, resolver), _) => {

@@ -94,7 +94,10 @@ pub(crate) struct Encoded {
 #[derive(Default)]
 pub(crate) struct EncodeMemory {
     scratch: Checkout<Scratch>,
+    /// Of the originals' bytes. Apart from the records, which begin empty: a buffer that keeps its length is
+    /// not filled with zeros again.
     buffers: Checkout<Vec<u8>>,
+    records: Checkout<Vec<u8>>,
 }
 
 impl EncodeMemory {
@@ -223,7 +226,8 @@ impl<'a> FileEncoder<'a> {
         };
         let decoded_crc = timings.time(Step::Checksum, || crc64(&snapshot));
         let piece = timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
-        let mut record = self.memory.buffer(0);
+        let mut record = self.memory.records.take(Vec::new);
+        record.clear();
         record.resize(RECORD_HEADER_BYTES, 0);
         let coding = match &target {
             Some(target) => {
@@ -276,7 +280,7 @@ impl Committer<'_> {
             if coded.target.is_some() {
                 self.report.reference_bytes += decoded_bytes;
             }
-            memory.give_back(coded.record);
+            memory.records.put(coded.record);
             coded.snapshot.into_iter().for_each(|snapshot| memory.give_back(snapshot));
             ctx.progress.advanced(file_idx, decoded_bytes);
         }

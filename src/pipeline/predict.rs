@@ -65,14 +65,13 @@ fn predict_file(
     let stride = (n_blocks / MIN_SAMPLED).clamp(1, SAMPLING);
     let encode = |span: BlockSpan| -> Result<(Dtype, u64, u64)> {
         let mut encoder = encoders.take(|| BlockEncoder::new(coding.level, ctx.isa));
-        let (mut bytes, mut payload) = (memory.buffer(span.len), memory.buffer(0));
+        let (mut bytes, mut payload) = (memory.buffer(span.len), Vec::new());
         let read = source.read(span.offset, &mut bytes);
         let block = BlockSource { dtype: span.dtype, bytes: &bytes, row_len: span.row_len };
         encoder.encode(block, &mut payload);
         let sizes = (span.dtype, bytes.len() as u64, (payload.len() + RECORD_HEADER_BYTES) as u64);
         encoders.put(encoder);
         memory.give_back(bytes);
-        memory.give_back(payload);
         read.map(|()| sizes)
     };
     let mut sampled: BTreeMap<Dtype, Tally> = BTreeMap::new();

@@ -134,7 +134,7 @@ fn decode_forward(
     let settings = DecodeSettings { range: 0..u64::MAX, hash: true, sha256, file_idx: 0, serial: false };
     let decoder = FileDecoder::new(ctx, memory, Records::Owned, settings);
     let mut next_job = || -> Result<Option<DecodeJob>> {
-        let mut payload = memory.buffer();
+        let mut payload = memory.payload();
         let record = reader.next_block(&mut payload)?.map(|record| (record.entry, record.decoded_crc));
         Ok(record.map(|(entry, decoded_crc)| DecodeJob { entry, owned: Some((payload, decoded_crc)) }))
     };
