@@ -1,6 +1,7 @@
 //! Small trees and checkpoints made by seed, and the binary under test.
 #![allow(
     dead_code,
+    clippy::cast_possible_truncation,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
