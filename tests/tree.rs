@@ -106,7 +106,9 @@ fn what_cannot_be_kept_fails_alone() {
     assert!(stderr.contains("--as-bytes"), "{stderr}");
     assert!(stderr.contains("new\\nline"), "{stderr}");
 
-    alcm(dir.path(), "decompress out -o back -q").assert().code(0);
+    let assert = alcm(dir.path(), "decompress out -o back").assert().code(0);
+    let table = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    assert!(table.contains("5 of the source never compressed"), "{table}");
     let back = snapshot(&dir.path().join("back/model"));
     let mut expected = snapshot(&model);
     for name in ["escape", "absolute", "new\nline", "broken.safetensors", "cut.safetensors"] {

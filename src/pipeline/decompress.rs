@@ -52,6 +52,7 @@ pub fn decompress_tree(
     let out = OutputDir::create(output)?;
     let bases = archive_paths(source, &manifest);
     let (dirs, links) = (std::mem::take(&mut manifest.dirs), std::mem::take(&mut manifest.links));
+    let missing_files = manifest.failed.len() as u64;
     let items = manifest_items(source, manifest);
     let mut failures = create_dirs(&out, &dirs);
     let restorer = Restorer { ctx, memory: DecodeMemory::default(), options, bases };
@@ -64,6 +65,7 @@ pub fn decompress_tree(
     // Last, because creating an entry changes its directory's time, and a read-only one takes none.
     failures.extend(finish_dirs(&out, &dirs));
     report.failures.extend(failures);
+    report.missing_files = missing_files;
     report.timings.add(&restorer.memory.into_timings());
     report.elapsed = start.elapsed();
     Ok(report)

@@ -82,6 +82,9 @@ pub struct Report {
     pub resumed_files: u64,
     /// Files stored as the duplicate of another.
     pub duplicate_files: u64,
+    /// Entries of the source that the manifest lists as failed when it was compressed, so that they are in no
+    /// archive.
+    pub missing_files: u64,
     /// Bytes of tensors stored as references to others.
     pub reference_bytes: u64,
     /// Wall time.
@@ -108,6 +111,7 @@ impl Report {
         self.files += other.files;
         self.resumed_files += other.resumed_files;
         self.duplicate_files += other.duplicate_files;
+        self.missing_files += other.missing_files;
         self.reference_bytes += other.reference_bytes;
         self.timings.add(&other.timings);
         self.failures.extend(other.failures);
@@ -159,6 +163,7 @@ impl Report {
             "files": self.files,
             "resumed_files": self.resumed_files,
             "duplicate_files": self.duplicate_files,
+            "missing_files": self.missing_files,
             "reference_bytes": self.reference_bytes,
             "total": row(&self.total()),
             "dtypes": dtypes,
@@ -203,6 +208,7 @@ impl fmt::Display for Report {
         for (count, what) in [
             (self.resumed_files, "already complete"),
             (self.duplicate_files, "stored as duplicates of others"),
+            (self.missing_files, "of the source never compressed"),
         ] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;

@@ -144,7 +144,8 @@ pub fn verify(ctx: &Context<'_>, paths: &[PathBuf]) -> Result<Report> {
     let mut report = Report::default();
     let memory = DecodeMemory::default();
     for path in paths {
-        let (items, bases) = list_archives(ctx, path)?;
+        let (items, bases, missing_files) = list_archives(ctx, path)?;
+        report.missing_files += missing_files;
         report.absorb(for_each_archive(ctx, &items, |item_idx, item, serial| {
             let found;
             let bases = match &bases {
@@ -174,14 +175,16 @@ pub(crate) fn duplicate_report(size: u64) -> Report {
     Report { files: 1, duplicate_files: 1, original_bytes: size, ..Report::default() }
 }
 
-/// The archives that `path` stands for, and for a directory with a manifest where each hash is found.
-fn list_archives(ctx: &Context<'_>, path: &Path) -> Result<(Vec<ArchiveItem>, Option<ArchivePaths>)> {
+/// The archives that `path` stands for; for a directory with a manifest also where each hash is found, and how
+/// many entries are in no archive.
+fn list_archives(ctx: &Context<'_>, path: &Path) -> Result<(Vec<ArchiveItem>, Option<ArchivePaths>, u64)> {
     if path.is_dir() {
         let manifest = Manifest::read(path, &ctx.limits)?;
         let bases = archive_paths(path, &manifest);
-        return Ok((manifest_items(path, manifest), Some(bases)));
+        let missing_files = manifest.failed.len() as u64;
+        return Ok((manifest_items(path, manifest), Some(bases), missing_files));
     }
-    Ok((vec![single_item(path)?], None))
+    Ok((vec![single_item(path)?], None, 0))
 }
 
 /// The files of `manifest`, which stands in `dir`.
