@@ -34,6 +34,10 @@ const FORBIDDEN_PATHS: &[(&[&str], &[&str])] = &[
     (&["container"], &["std::env", "std::time"]),
 ];
 
+/// Paths that no module may name: a compressor of local files opens no connection.
+const SOCKET_PATHS: &[&str] =
+    &["std::net", "core::net", "std::os::unix::net", "libc::socket", "libc::connect"];
+
 /// Only the command line writes to the terminal.
 const TERMINAL_MACROS: &[&str] = &["println!", "eprintln!", "print!", "eprint!", "dbg!"];
 
@@ -65,16 +69,16 @@ fn modules_use_only_the_layers_below() {
 }
 
 #[test]
-fn modules_keep_off_files_clock_and_terminal() {
+fn modules_keep_off_network_files_clock_and_terminal() {
     let mut found = Vec::new();
     for file in rust_files(&src()) {
         let Some(module) = module_of(&file) else { continue };
         let module = module_name(&module);
         let code = production_code(&read(&file));
         for (line_idx, line) in code.lines().enumerate() {
-            for path in
-                FORBIDDEN_PATHS.iter().filter(|(of, _)| of.contains(&module)).flat_map(|(_, paths)| *paths)
-            {
+            let own =
+                FORBIDDEN_PATHS.iter().filter(|(of, _)| of.contains(&module)).flat_map(|(_, paths)| *paths);
+            for path in own.chain(SOCKET_PATHS) {
                 if names_path(line, path) {
                     found.push(at(&file, line_idx + 1, &format!("`{module}` must not use {path}")));
                 }
@@ -154,6 +158,12 @@ fn planted_violations_are_found() {
     let uses: Vec<_> = crate_uses(&production_code(text), &file);
     let expected = [(2, "error"), (2, "bits"), (2, "stage"), (8, "pipeline")];
     assert_eq!(uses, expected.map(|(line, used)| (line, used.to_owned())));
+
+    assert!(
+        names_path("use std::{fs, net};", "std::net")
+            && names_path("std::net::TcpStream::connect(a)", "std::net")
+    );
+    assert!(!names_path("use std::network;", "std::net"));
 
     let sound = "// SAFETY: checked above\nunsafe { f() };\n";
     assert_eq!(unsafe_problems("storage/mmap.rs", sound).len(), 0);
