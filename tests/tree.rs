@@ -332,6 +332,26 @@ fn unwritable_output_is_a_clear_error() {
     set_mode(&locked, 0o755);
 }
 
+/// A limit on file sizes stands for a full disk: the write fails midway.
+#[test]
+fn failed_writes_leave_nothing() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("f.bin"), random_bytes(1, 8 << 20)).unwrap();
+    fs::write(dir.path().join("small.bin"), random_bytes(2, 1000)).unwrap();
+    let binary = assert_cmd::cargo::cargo_bin!("alcm");
+    let script =
+        format!("trap '' XFSZ; ulimit -f 1024; exec {} compress f.bin small.bin -o out -q", binary.display());
+    let output = Command::new("sh").args(["-c", &script]).current_dir(dir.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("out/f.bin.alcm"), "{stderr}");
+    assert!(!dir.path().join("out/f.bin.alcm").exists());
+    assert!(partials(dir.path()).is_empty());
+    alcm(dir.path(), "verify out -q").assert().code(0);
+    alcm(dir.path(), "compress f.bin small.bin -o out -q --resume").assert().code(0);
+    alcm(dir.path(), "verify out -q").assert().code(0);
+}
+
 /// Cuts the source short as soon as its first blocks are written.
 struct Shrink<'a>(&'a Path);
 

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::decode::DecodeMemory;
 use super::dedup::{DedupPlan, Duplicate, Planner};
 use super::digest::Digest;
+use super::durable::DurableFile;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
@@ -224,7 +225,7 @@ impl<'a> Run<'a> {
         targets: &HashMap<u64, Target>,
         settings: EncodeSettings,
     ) -> Result<Encoded> {
-        let mut output = AtomicFile::create(path, self.options.replaces())?;
+        let mut output = DurableFile::create(path, self.options.replaces(), self.options.durability())?;
         let mut spans = blocks(&layout.regions);
         let mut next_job = || {
             let job = |span: BlockSpan| {
@@ -235,14 +236,16 @@ impl<'a> Run<'a> {
         };
         let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings);
         let fetch = |span: &BlockSpan, dst: &mut [u8]| source.read(span.offset, dst);
-        let mut encoded = encoder.run(&mut next_job, &fetch, &mut output)?;
+        // The source is mapped, so what the system refuses here is the writing.
+        let at_output = |e: Error| if e.kind() == ErrorKind::Io { e.in_file(path) } else { e };
+        let mut encoded = encoder.run(&mut next_job, &fetch, &mut output).map_err(at_output)?;
         source.check_unchanged()?;
         if self.options.verify {
             let recorded = self.recorded_archives(targets);
             let verified = verify_archive_file(
                 self.ctx,
                 &self.decode_memory,
-                output.partial_path(),
+                output.atomic().partial_path(),
                 &recorded,
                 settings.serial,
             )?;
@@ -250,7 +253,7 @@ impl<'a> Run<'a> {
                 return Err(Error::new(ErrorKind::Internal, "archive decodes to other bytes than were read"));
             }
         }
-        encoded.report.timings.time(Step::Sync, || output.commit(self.options.durability()))?;
+        encoded.report.timings.time(Step::Sync, || output.commit())?;
         Ok(encoded)
     }
 
@@ -399,8 +402,8 @@ fn write_manifest(out: &OutputDir, text: &str, options: &CompressOptions) -> Res
     file.commit(options.durability())
 }
 
-/// Removes the files and links of `tree`, and the directories that are then empty; nothing where a file of the
-/// run failed, and no file that has changed since it was listed.
+/// Removes the files of `tree`; nothing where an entry of the run failed, and no file that has changed since it
+/// was listed.
 fn remove_sources(tree: &SourceTree, failures: &mut Vec<Failure>) {
     if !failures.is_empty() {
         return;

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use super::context::{Checkout, Context};
+use super::durable::DurableFile;
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::container::{
@@ -14,12 +15,11 @@ use crate::container::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::BlockDecoder;
-use crate::storage::AtomicFile;
 
 /// Where decoded bytes go.
 pub(crate) enum Sink<'s> {
     /// To their own place in a file, from any thread.
-    File(&'s AtomicFile),
+    File(&'s DurableFile),
     /// In order.
     Stream(&'s mut (dyn Write + Send)),
     /// Nowhere: they are only checked.
@@ -201,7 +201,7 @@ impl<'a> FileDecoder<'a> {
     fn decode_job(
         &self,
         job: Job,
-        file: Option<&AtomicFile>,
+        file: Option<&DurableFile>,
         keep: bool,
         scratch: &mut Scratch,
     ) -> Result<Decoded> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::bases::{ArchivePaths, archive_paths, find_archive_paths};
 use super::context::Context;
 use super::decode::{DecodeMemory, Sink};
+use super::durable::DurableFile;
 use super::manifest::{DirEntry, LinkEntry, Manifest};
 use super::outputs::ARCHIVE_SUFFIX;
 use super::paths::{OutputDir, check_free};
@@ -17,7 +18,7 @@ use super::verify::{
     ArchiveItem, decode_archive_file, for_each_archive, manifest_items, single_item, whole_file,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{AtomicFile, Durability};
+use crate::storage::Durability;
 
 /// What a run of decompress does with its outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -118,7 +119,8 @@ struct Restorer<'a> {
 
 impl Restorer<'_> {
     fn restore(&self, item_idx: usize, item: &ArchiveItem, output: &Path, serial: bool) -> Result<Report> {
-        let file = AtomicFile::create(output, self.options.force)?;
+        let durability = if self.options.sync { Durability::PowerLoss } else { Durability::ProcessEnd };
+        let file = DurableFile::create(output, self.options.force, durability)?;
         let settings = whole_file(item_idx, serial, false);
         let entry = item.entry.as_ref();
         let (ctx, memory) = (self.ctx, &self.memory);
@@ -126,11 +128,10 @@ impl Restorer<'_> {
             decode_archive_file(ctx, memory, &item.path, &self.bases, entry, Sink::File(&file), settings)?;
         let mut report = decoded.report;
         if let Some(entry) = entry {
-            set_attributes(file.file(), entry.mode, entry.mtime).map_err(|e| e.in_file(output))?;
+            set_attributes(file.atomic().file(), entry.mode, entry.mtime).map_err(|e| e.in_file(output))?;
             report.duplicate_files = u64::from(entry.same_as.is_some());
         }
-        let durability = if self.options.sync { Durability::PowerLoss } else { Durability::ProcessEnd };
-        report.timings.time(Step::Sync, || file.commit(durability))?;
+        report.timings.time(Step::Sync, || file.commit())?;
         Ok(report)
     }
 }

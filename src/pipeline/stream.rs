@@ -6,9 +6,7 @@ use std::time::Instant;
 
 use super::bases::ArchivePaths;
 use super::context::Context;
-use super::decode::{
-    DecodeMemory, DecodeSettings, FileDecoder, Job as DecodeJob, Records, Sink, check_hashes,
-};
+use super::decode::{DecodeMemory, FileDecoder, Job as DecodeJob, Records, Sink, check_hashes};
 use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job};
 use super::note::encoder_note;
 use super::report::Report;
@@ -130,8 +128,8 @@ fn decode_forward(
     sink: &mut (dyn Write + Send),
 ) -> Result<Report> {
     let mut reader = StreamReader::new(source, &ctx.limits)?;
-    let sha256 = true;
-    let settings = DecodeSettings { range: 0..u64::MAX, hash: true, sha256, file_idx: 0, serial: false };
+    // Whether there is a SHA-256 is known only at the end; the BLAKE3 is always there, and faster.
+    let settings = whole_file(0, false, false);
     let decoder = FileDecoder::new(ctx, memory, Records::Owned, settings);
     let mut next_job = || -> Result<Option<DecodeJob>> {
         let mut payload = memory.payload();

@@ -44,7 +44,8 @@ pub(crate) fn decode_archive_file(
     let archives = bases.archives(&ctx.limits)?;
     let resolver = archives.resolver();
     let records = Records::Archive(&archive, &resolver);
-    let settings = DecodeSettings { range: 0..archive.original_bytes(), ..settings };
+    let sha256 = settings.sha256 && archive.sha256().is_some();
+    let settings = DecodeSettings { range: 0..archive.original_bytes(), sha256, ..settings };
     let mut entries = archive.blocks();
     let mut next_job = || Ok(entries.next().map(|entry| Job { entry, owned: None }));
     let decoded: DecodedFile = FileDecoder::new(ctx, memory, records, settings).run(&mut next_job, sink)?;

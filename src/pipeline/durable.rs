@@ -1,0 +1,128 @@
+//! An output that is synced to the disk while it is still being written.
+//!
+//! Syncing a large file only at its end costs about as long again as writing it, all of it waiting. A thread of
+//! its own that syncs after every 32 MiB waits at the same time as others work.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{AtomicFile, Durability};
+
+/// Bytes after which the disk is woken.
+const SYNC_BYTES: u64 = 32 << 20;
+
+/// An [`AtomicFile`] that is synced on the way.
+#[derive(Debug)]
+pub(crate) struct DurableFile {
+    file: AtomicFile,
+    durability: Durability,
+    written_bytes: AtomicU64,
+    /// Started with the first [`SYNC_BYTES`].
+    syncer: Mutex<Option<Syncer>>,
+}
+
+#[derive(Debug)]
+struct Syncer {
+    wake: SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl DurableFile {
+    /// As [`AtomicFile::create`].
+    pub(crate) fn create(destination: &Path, overwrites: bool, durability: Durability) -> Result<Self> {
+        let file = AtomicFile::create(destination, overwrites)?;
+        Ok(Self { file, durability, written_bytes: AtomicU64::new(0), syncer: Mutex::new(None) })
+    }
+
+    /// The file itself.
+    pub(crate) fn atomic(&self) -> &AtomicFile {
+        &self.file
+    }
+
+    /// As [`AtomicFile::write_all_at`].
+    pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(bytes, offset)?;
+        self.wrote(bytes.len());
+        Ok(())
+    }
+
+    /// Gives the file its name, once all of it is as durable as asked for.
+    pub(crate) fn commit(self) -> Result<()> {
+        let destination = self.file.destination().to_owned();
+        let syncer = self.syncer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Syncer { wake, thread }) = syncer {
+            drop(wake);
+            // The kernel reports a failed write to one sync alone, so this one's error must not be lost.
+            let synced =
+                thread.join().map_err(|_| Error::new(ErrorKind::Internal, "the syncing thread failed"))?;
+            synced.map_err(|e| Error::io("cannot sync to the disk", e).in_file(destination))?;
+        }
+        self.file.commit(self.durability)
+    }
+
+    fn wrote(&self, len: usize) {
+        let len = len as u64;
+        let before = self.written_bytes.fetch_add(len, Ordering::Relaxed);
+        let is_due = before / SYNC_BYTES != (before + len) / SYNC_BYTES;
+        if self.durability == Durability::PowerLoss && is_due {
+            let mut syncer = self.syncer.lock().unwrap_or_else(PoisonError::into_inner);
+            if syncer.is_none() {
+                *syncer = self.file.file().try_clone().and_then(Syncer::start).ok();
+            }
+            if let Some(syncer) = &*syncer {
+                // Full means that it is awake; gone, that it has an error, which the commit will meet.
+                let _ = syncer.wake.try_send(());
+            }
+        }
+    }
+}
+
+impl Syncer {
+    fn start(file: File) -> io::Result<Self> {
+        let (wake, woken) = sync_channel(1);
+        let thread =
+            std::thread::Builder::new().name("alcm-sync".into()).spawn(move || sync(&file, &woken))?;
+        Ok(Self { wake, thread })
+    }
+}
+
+fn sync(file: &File, woken: &Receiver<()>) -> io::Result<()> {
+    woken.iter().try_for_each(|()| file.sync_data())
+}
+
+impl Write for DurableFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.wrote(written);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_files_are_synced_on_the_way_and_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        for durability in [Durability::PowerLoss, Durability::ProcessEnd] {
+            let mut file = DurableFile::create(&path, true, durability).unwrap();
+            let block = vec![7; 5 << 20];
+            (0..8).for_each(|_| file.write_all(&block).unwrap());
+            assert_eq!(file.syncer.lock().unwrap().is_some(), durability == Durability::PowerLoss);
+            file.commit().unwrap();
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), 40 << 20);
+        }
+    }
+}
