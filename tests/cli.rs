@@ -1,5 +1,5 @@
 //! The command line: exit codes, refusals, pipes, JSON, no leftovers.
-#![cfg(unix)]
+#![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;

@@ -1,5 +1,5 @@
 //! Trees come back byte for byte; what cannot is refused; nothing is lost to kills, bad files or hostile manifests.
-#![cfg(unix)]
+#![cfg(all(unix, feature = "cli"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
