@@ -11,8 +11,11 @@ use crate::limits::Limits;
 
 /// Bytes of blocks in one batch for each thread: 8 blocks of 256 Ki two-byte elements.
 const BATCH_BYTES_PER_THREAD: usize = 4 << 20;
-/// Most bytes in one batch. Two batches are in flight, one being coded and one being written.
-const MAX_BATCH_BYTES: usize = 96 << 20;
+/// Most bytes in one batch. Two batches are in flight, one being coded and one being written, and a stream holds
+/// both the bytes and the records of each: four times this.
+const MAX_BATCH_BYTES: usize = 48 << 20;
+/// Most blocks in one batch; a hostile archive may have blocks of one byte.
+pub(crate) const MAX_BATCH_BLOCKS: usize = 4096;
 
 /// Threads, limits and onlooker of a run.
 #[derive(Clone)]

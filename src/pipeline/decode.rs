@@ -6,7 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::context::{Checkout, Context};
+use super::context::{Checkout, Context, MAX_BATCH_BLOCKS};
 use super::durable::DurableFile;
 use super::report::Report;
 use super::timings::{Step, Timings};
@@ -169,7 +169,7 @@ impl<'a> FileDecoder<'a> {
     fn next_batch(&self, next_job: &mut (dyn FnMut() -> Result<Option<Job>> + Send)) -> Result<Vec<Job>> {
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
-        while batch_bytes < self.ctx.batch_bytes() {
+        while batch_bytes < self.ctx.batch_bytes() && batch.len() < MAX_BATCH_BLOCKS {
             let Some(job) = next_job()? else { break };
             batch_bytes += job.entry.decoded_bytes as usize;
             batch.push(job);

@@ -85,7 +85,7 @@ pub fn decompress_file(
 ) -> Result<Report> {
     let start = Instant::now();
     check_free(output, options.force)?;
-    let items = [single_item(source)?];
+    let items = [single_item(ctx, source)?];
     let bases = find_archive_paths(source, &ctx.limits);
     let restorer = Restorer { ctx, memory: DecodeMemory::default(), options, bases };
     let mut report = for_each_archive(ctx, &items, |item_idx, item, serial| {

@@ -9,7 +9,7 @@ use std::io::Write;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::context::{Checkout, Context};
+use super::context::{Checkout, Context, MAX_BATCH_BLOCKS};
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
@@ -186,7 +186,7 @@ impl<'a> FileEncoder<'a> {
     fn next_batch(&self, next_job: &mut (dyn FnMut() -> Result<Option<Job>> + Send)) -> Result<Vec<Job>> {
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
-        while batch_bytes < self.ctx.batch_bytes() {
+        while batch_bytes < self.ctx.batch_bytes() && batch.len() < MAX_BATCH_BLOCKS {
             let Some(job) = next_job()? else { break };
             batch_bytes += job.span.len;
             batch.push(job);

@@ -127,7 +127,7 @@ fn read_header(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<
     if original_bytes < first.len() as u64 {
         return Ok(None);
     }
-    let bases = MappedBases::open(archive, &find_archive_paths(path, &ctx.limits))?;
+    let bases = open_bases(ctx, archive, path)?;
     let archives = bases.archives(&ctx.limits)?;
     let resolver = archives.resolver();
     let mut decoder = BlockDecoder::new(ctx.isa);
@@ -139,6 +139,14 @@ fn read_header(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<
     let mut prefix = vec![0; usize::try_from(prefix_len).map_err(|_| too_long())?];
     read_range(archive, 0, &mut prefix, &mut decoder, &resolver)?;
     Ok(SafetensorsHeader::parse(&prefix, Some(original_bytes), &ctx.limits).ok())
+}
+
+/// The archives that `archive` refers to, by the manifest above it.
+fn open_bases(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<MappedBases> {
+    if !archive.header().may_have_references() {
+        return Ok(MappedBases::default());
+    }
+    MappedBases::open(archive, &find_archive_paths(path, &ctx.limits))
 }
 
 /// Where an extracted tensor goes.
@@ -197,7 +205,7 @@ fn decode_tensor(
     tensor: &TensorInfo,
     stream: &mut (dyn std::io::Write + Send),
 ) -> Result<()> {
-    let bases = MappedBases::open(archive, &find_archive_paths(path, &ctx.limits))?;
+    let bases = open_bases(ctx, archive, path)?;
     let archives = bases.archives(&ctx.limits)?;
     let resolver = archives.resolver();
     let settings = DecodeSettings {

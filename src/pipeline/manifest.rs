@@ -12,7 +12,7 @@
 //! | `failed` | array, sorted: `path`, `kind`, `message` of entries that are not in the archives |
 //!
 //! Unknown keys are rejected. Paths are relative, `/`-separated, without `.`, `..`, empty components, control
-//! characters and backslashes; no path stands twice; nothing lies below a file or a link; links stay inside the
+//! characters and backslashes, of at most 4095 bytes and 128 components; no path stands twice; nothing lies below a file or a link; links stay inside the
 //! tree that the first component names.
 
 use std::collections::HashMap;

@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Longest relative path, in bytes: Linux's `PATH_MAX` less its NUL.
 const MAX_PATH_BYTES: usize = 4095;
+/// Most components of a path: bounds the work of checking each ancestor of each path of a hostile manifest.
+const MAX_COMPONENTS: usize = 128;
 
 /// Says why `name` cannot be one component of a path in a manifest, if so.
 fn name_fault(name: &str) -> Option<&'static str> {
@@ -30,6 +32,8 @@ fn name_fault(name: &str) -> Option<&'static str> {
 pub fn check_relative(path: &str, kind: ErrorKind) -> Result<()> {
     let fault = if path.len() > MAX_PATH_BYTES {
         Some("more than 4095 bytes")
+    } else if path.split('/').count() > MAX_COMPONENTS {
+        Some("more than 128 components")
     } else if path.starts_with('/') {
         Some("a leading `/`")
     } else {
@@ -197,6 +201,7 @@ mod tests {
             assert!(!error.to_string().contains(['\n', '\0']), "{error}");
         }
         assert!(check_relative(&"a".repeat(5000), ErrorKind::Corrupt).is_err());
+        assert!(check_relative(&format!("{}a", "a/".repeat(128)), ErrorKind::Corrupt).is_err());
         for path in ["a", "a/b.c", "naïve/名前", "..a", "a..", "...", " "] {
             check_relative(path, ErrorKind::Corrupt).unwrap();
         }

@@ -185,7 +185,7 @@ fn list_archives(ctx: &Context<'_>, path: &Path) -> Result<(Vec<ArchiveItem>, Op
         let missing_files = manifest.failed.len() as u64;
         return Ok((manifest_items(path, manifest), Some(bases), missing_files));
     }
-    Ok((vec![single_item(path)?], None, 0))
+    Ok((vec![single_item(ctx, path)?], None, 0))
 }
 
 /// The files of `manifest`, which stands in `dir`.
@@ -200,9 +200,9 @@ pub(crate) fn manifest_items(dir: &Path, manifest: Manifest) -> Vec<ArchiveItem>
 }
 
 /// An archive without a manifest.
-pub(crate) fn single_item(path: &Path) -> Result<ArchiveItem> {
-    let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot read", e).in_file(path))?;
-    let label = path.display().to_string();
-    // The original's size is known only once the archive is open; the archive's own tells small from large.
-    Ok(ArchiveItem { label, path: path.to_owned(), entry: None, size: metadata.len() })
+pub(crate) fn single_item(ctx: &Context<'_>, path: &Path) -> Result<ArchiveItem> {
+    let mapped = MappedFile::open(path)?;
+    // What is wrong with the archive is reported at its turn.
+    let size = Archive::open(mapped.bytes(), &ctx.limits).map_or(0, |archive| archive.original_bytes());
+    Ok(ArchiveItem { label: path.display().to_string(), path: path.to_owned(), entry: None, size })
 }
