@@ -1,5 +1,9 @@
-//! Bits and bytes: little-endian input and output, checked.
+//! Bits and bytes: little-endian input and output, checked against the end of the data.
 
+mod bit_reader;
+mod bit_writer;
 pub mod cursor;
 
+pub use bit_reader::BitReader;
+pub use bit_writer::BitWriter;
 pub use cursor::ByteCursor;

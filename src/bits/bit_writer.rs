@@ -1,0 +1,45 @@
+//! Bits into bytes, least significant bit first.
+
+/// Appends bits to a byte vector; the first bit written is the lowest of the first byte.
+#[derive(Debug)]
+pub struct BitWriter<'a> {
+    dst: &'a mut Vec<u8>,
+    pending: u64,
+    pending_bits: u32,
+}
+
+impl<'a> BitWriter<'a> {
+    /// A writer that appends to `dst`.
+    pub fn new(dst: &'a mut Vec<u8>) -> Self {
+        Self { dst, pending: 0, pending_bits: 0 }
+    }
+
+    /// Appends the low `n_bits` (at most 32) of `value`.
+    pub fn put(&mut self, value: u32, n_bits: u32) {
+        debug_assert!(n_bits <= 32);
+        let mask = (1u64 << n_bits) - 1;
+        self.pending |= (u64::from(value) & mask) << self.pending_bits;
+        self.pending_bits += n_bits;
+        while self.pending_bits >= 8 {
+            self.dst.push(self.pending.to_le_bytes()[0]);
+            self.pending >>= 8;
+            self.pending_bits -= 8;
+        }
+    }
+
+    /// Appends `value` zeros and a one: the unary code.
+    pub fn put_unary(&mut self, mut value: u32) {
+        while value >= 31 {
+            self.put(0, 31);
+            value -= 31;
+        }
+        self.put(1 << value, value + 1);
+    }
+
+    /// Pads the last byte with zeros and writes it.
+    pub fn finish(self) {
+        if self.pending_bits > 0 {
+            self.dst.push(self.pending.to_le_bytes()[0]);
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Counts to frequencies: which symbols a table holds and how 256 slots are shared out.
+
+use crate::kernels::histogram::Histogram;
+use crate::kernels::rans8::{FREQ_SUM, Table};
+
+/// Values that a table's range spans at most.
+const RANGE_LEN: usize = 62;
+/// A symbol rarer than 1 in this many is escaped: an escape costs about 10 bits, its own slot costs the
+/// others 1.44/256 bits a symbol and 8 bits each time, which is level at about 1 in 450.
+const RAREST: u64 = 512;
+/// Bits that the rank of an escaped symbol is taken to cost.
+const RANK_BITS: u64 = 3;
+
+/// log2 in 1/65536 of a bit, rounded down: the same on every machine, which a library's `log2` is not.
+#[must_use]
+pub const fn log2_q16(value: u32) -> u32 {
+    let Some(whole) = value.checked_ilog2() else { return 0 };
+    // The mantissa in [1, 2) with 31 fractional bits; each squaring yields one bit of the logarithm.
+    let mut mantissa = (value as u64) << (31 - whole);
+    let mut log = whole;
+    let mut bit = 0;
+    while bit < 16 {
+        mantissa = mantissa * mantissa >> 31;
+        log <<= 1;
+        if mantissa >= 1 << 32 {
+            mantissa >>= 1;
+            log |= 1;
+        }
+        bit += 1;
+    }
+    log
+}
+
+/// [`log2_q16`] of 0 to 256.
+static LOG2: [u32; FREQ_SUM + 1] = {
+    let mut table = [0; FREQ_SUM + 1];
+    let mut value = 0;
+    while value <= FREQ_SUM {
+        #[expect(clippy::cast_possible_truncation, reason = "at most 256")]
+        {
+            table[value] = log2_q16(value as u32);
+        }
+        value += 1;
+    }
+    table
+};
+
+/// A table's symbols with their frequencies, ascending; what is left of 256 is the escape's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frequencies {
+    /// `(value, frequency)`; at least one.
+    pub pairs: Vec<(u8, u8)>,
+    /// What the counts cost with them, escapes included, in 1/65536 of a bit.
+    pub cost_q16: u64,
+}
+
+/// Shares 256 slots among the symbols of `counts`, of which at most `max_symbols` (up to 63) get their own.
+///
+/// Shares are rounded down to at least 1, then moved one by one where that costs least.
+#[must_use]
+pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
+    let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let kept = kept_symbols(counts, total, max_symbols);
+    let mut weights: Vec<u64> = kept.iter().map(|&value| u64::from(counts[usize::from(value)])).collect();
+    let escaped = total - weights.iter().sum::<u64>();
+    weights.push(escaped);
+    let share = |weight: u64| (weight * FREQ_SUM as u64).checked_div(total).unwrap_or(0);
+    // 255: one slot at least is another's.
+    let mut freqs: Vec<usize> =
+        weights.iter().map(|&weight| usize::try_from(share(weight).clamp(1, 255)).unwrap_or(1)).collect();
+    let gain = |weight: u64, from: usize, to: usize| weight * u64::from(LOG2[to].abs_diff(LOG2[from]));
+    let mut sum: usize = freqs.iter().sum();
+    while sum < FREQ_SUM {
+        let best = (0..freqs.len()).filter(|&i| freqs[i] < 255).max_by_key(|&i| {
+            (gain(weights[i], freqs[i], freqs[i] + 1), std::cmp::Reverse(i))
+        });
+        let Some(best) = best else { break };
+        freqs[best] += 1;
+        sum += 1;
+    }
+    while sum > FREQ_SUM {
+        let best = (0..freqs.len())
+            .filter(|&i| freqs[i] > 1)
+            .min_by_key(|&i| (gain(weights[i], freqs[i] - 1, freqs[i]), i));
+        let Some(best) = best else { break };
+        freqs[best] -= 1;
+        sum -= 1;
+    }
+    let cost = |(&weight, &freq): (&u64, &usize)| weight * u64::from(LOG2[FREQ_SUM] - LOG2[freq]);
+    let cost_q16 = weights.iter().zip(&freqs).map(cost).sum::<u64>() + escaped * (RANK_BITS << 16);
+    let pairs = kept.into_iter().zip(freqs).map(|(value, freq)| (value, u8::try_from(freq).unwrap_or(255))).collect();
+    Frequencies { pairs, cost_q16 }
+}
+
+/// The symbols worth a slot, ascending: the commonest ones that lie in one range, besides 0 and 1, which windowed
+/// symbols use for zeros and outliers.
+fn kept_symbols(counts: &Histogram, total: u64, max_symbols: usize) -> Vec<u8> {
+    let common = |value: usize| u64::from(counts[value]) * RAREST >= total.max(1);
+    let first = (0..=counts.len() - RANGE_LEN)
+        .max_by_key(|&first| {
+            let covered: u64 = counts[first..first + RANGE_LEN].iter().map(|&count| u64::from(count)).sum();
+            (covered, first)
+        })
+        .unwrap_or(0);
+    let in_range = |value: usize| (first..first + RANGE_LEN).contains(&value) || (value < 2 && first >= 2);
+    let mut kept: Vec<u8> = (0u8..=255).filter(|&value| in_range(value.into()) && common(value.into())).collect();
+    if kept.len() > max_symbols {
+        kept.sort_by_key(|&value| (std::cmp::Reverse(counts[usize::from(value)]), value));
+        kept.truncate(max_symbols);
+        kept.sort_unstable();
+    }
+    if kept.is_empty() {
+        // Nothing reaches the bar (or there is nothing): the commonest stands for all.
+        let commonest = (0u8..=255).max_by_key(|&value| (counts[usize::from(value)], std::cmp::Reverse(value)));
+        kept.push(commonest.unwrap_or(0));
+    }
+    kept
+}
+
+/// The longest a written table gets, in bytes.
+pub const MAX_TABLE_BYTES: usize = 2 + 2 + RANGE_LEN + 1;
+
+/// Flags in a written table's length byte.
+const HAS_ZERO: u8 = 1 << 6;
+const HAS_ONE: u8 = 1 << 7;
+
+/// Appends `pairs` as FORMAT.md section 3.3.2 says: first value of the range, its length and flags, frequencies.
+pub fn write_table(pairs: &[(u8, u8)], dst: &mut Vec<u8>) {
+    let span = |from: usize| match (pairs.get(from), pairs.last()) {
+        (Some(&(first, _)), Some(&(last, _))) => usize::from(last - first) + 1,
+        _ => 0,
+    };
+    let low = if span(0) <= RANGE_LEN { 0 } else { pairs.iter().take_while(|&&(value, _)| value < 2).count() };
+    let (outside, range) = pairs.split_at(low);
+    let first = range.first().map_or(2, |&(value, _)| value);
+    let mut n_and_flags = u8::try_from(span(low)).unwrap_or(0);
+    for &(value, _) in outside {
+        n_and_flags |= if value == 0 { HAS_ZERO } else { HAS_ONE };
+    }
+    dst.extend([first, n_and_flags]);
+    dst.extend(outside.iter().map(|&(_, freq)| freq));
+    let mut next = first;
+    for &(value, freq) in range {
+        dst.extend(std::iter::repeat_n(0, usize::from(value - next)));
+        dst.push(freq);
+        next = value.saturating_add(1);
+    }
+}
+
+/// Reads what [`write_table`] wrote from the front of `src`; `None` if it is no table.
+pub fn read_table(src: &mut &[u8]) -> Option<Table> {
+    let [first, n_and_flags] = *src.split_off(..2)?.first_chunk()?;
+    let mut pairs = Vec::with_capacity(RANGE_LEN + 2);
+    for (value, flag) in [(0, HAS_ZERO), (1, HAS_ONE)] {
+        if n_and_flags & flag != 0 {
+            pairs.push((value, *src.split_off_first()?));
+        }
+    }
+    if !pairs.is_empty() && first < 2 || pairs.iter().any(|&(_, freq)| freq == 0) {
+        return None;
+    }
+    let freqs = src.split_off(..usize::from(n_and_flags & 63))?;
+    for (offset, &freq) in (0u8..).zip(freqs) {
+        if freq != 0 {
+            pairs.push((first.checked_add(offset)?, freq));
+        }
+    }
+    Table::new(&pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn log2_is_right_to_its_last_place() {
+        for value in [1u32, 2, 3, 5, 7, 100, 255, 256, 65_535, 1 << 20, u32::MAX] {
+            let exact = f64::from(value).log2() * 65536.0;
+            assert!((exact - f64::from(log2_q16(value))).abs() < 1.01, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn frequencies_make_a_table_that_reads_back(
+            counts in prop::collection::vec((any::<u8>(), 0u32..100_000), 0..120),
+            max_symbols in 1usize..=63,
+        ) {
+            let mut histogram = [0; 256];
+            counts.iter().for_each(|&(value, count)| histogram[usize::from(value)] = count);
+            let frequencies = normalise(&histogram, max_symbols);
+            prop_assert!(frequencies.pairs.len() <= max_symbols);
+            prop_assert!(frequencies.pairs.iter().map(|pair| u32::from(pair.1)).sum::<u32>() < 256);
+            let table = Table::new(&frequencies.pairs);
+            prop_assert!(table.is_some());
+            let mut bytes = Vec::new();
+            write_table(&frequencies.pairs, &mut bytes);
+            prop_assert!(bytes.len() <= MAX_TABLE_BYTES);
+            let mut rest = &bytes[..];
+            prop_assert_eq!(format!("{:?}", read_table(&mut rest)), format!("{table:?}"));
+            prop_assert!(rest.is_empty());
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The section of symbols coded by [`crate::kernels::rans8`]: header, tables, segment ids, escapes, states, stream.
+//! FORMAT.md section 3.3.2 is its layout.
+
+use super::freq::{read_table, write_table};
+use super::plan::{Effort, MAX_TABLES, Planner, id_bits};
+use super::escapes;
+use crate::bits::{BitReader, BitWriter};
+use crate::kernels::rans8::{self, EncodeTable, GROUP_LEN, MAX_GROUPS, Plan, SLACK_BYTES, Table};
+use crate::kernels::transpose::transpose;
+use crate::kernels::{Isa, fields};
+
+const HEADER_BYTES: usize = 20;
+/// Blocks of fewer symbols take one group a step: half the states to store.
+const TWO_GROUPS_FROM: usize = 24 << 10;
+
+/// Symbols after padding for `groups` groups a step.
+fn padded_len(n_symbols: usize, groups: usize) -> usize {
+    n_symbols.next_multiple_of(groups * GROUP_LEN)
+}
+
+/// Length that a symbol buffer needs for either number of groups.
+#[must_use]
+pub fn buffer_len(n_symbols: usize) -> usize {
+    padded_len(n_symbols, MAX_GROUPS)
+}
+
+/// Scratch memory of the encoder.
+#[derive(Debug, Default)]
+pub struct Encoder {
+    planner: Planner,
+    turned: Vec<u8>,
+    stream: Vec<u8>,
+    escapes: Vec<u8>,
+    ids: Vec<u8>,
+}
+
+impl Encoder {
+    /// Appends the section for the first `n_symbols` of `symbols`, a buffer of [`buffer_len`] of which what is behind
+    /// may be overwritten. With `row_len` over 0 the symbols are coded column by column.
+    pub fn encode(
+        &mut self,
+        isa: Isa,
+        effort: Effort,
+        row_len: usize,
+        n_symbols: usize,
+        symbols: &mut [u8],
+        dst: &mut Vec<u8>,
+    ) {
+        let groups = if n_symbols < TWO_GROUPS_FROM { 1 } else { 2 };
+        let n_padded = padded_len(n_symbols, groups);
+        if let Some(&last) = n_symbols.checked_sub(1).and_then(|last| symbols.get(last)) {
+            symbols[n_symbols..n_padded].fill(last);
+        }
+        let symbols = if row_len > 0 {
+            self.turned.resize(n_padded, 0);
+            let whole = n_symbols / row_len * row_len;
+            transpose(&symbols[..whole], whole / row_len, row_len, &mut self.turned[..whole]);
+            self.turned[whole..].copy_from_slice(&symbols[whole..n_padded]);
+            &self.turned[..]
+        } else {
+            &symbols[..n_padded]
+        };
+        self.planner.plan(symbols, effort);
+        let tables: Vec<Table> =
+            self.planner.tables.iter().filter_map(|frequencies| Table::new(&frequencies.pairs)).collect();
+        let encode_tables: Vec<EncodeTable> = tables.iter().map(EncodeTable::new).collect();
+        let segment_len = self.planner.segment_len.min(n_padded);
+        let plan = Plan { groups, tables: &encode_tables, table_ids: &self.planner.table_ids, segment_len };
+        let buffer_len = rans8::encode_buffer_len(n_padded);
+        if self.stream.len() < buffer_len {
+            self.stream.resize(buffer_len, 0);
+            self.escapes.resize(buffer_len, 0);
+        }
+        let mut states = [0; MAX_GROUPS * GROUP_LEN];
+        let states = &mut states[..groups * GROUP_LEN];
+        let encoded = rans8::encode(isa, &plan, symbols, states, &mut self.stream, &mut self.escapes);
+        debug_assert!(encoded.is_some(), "the plan fits by construction");
+        if let Some(encoded) = encoded {
+            self.write(groups, row_len, states, encoded, dst);
+        }
+    }
+
+    fn write(
+        &mut self,
+        groups: usize,
+        row_len: usize,
+        states: &[u16],
+        encoded: rans8::Encoded,
+        dst: &mut Vec<u8>,
+    ) {
+        let stream = &self.stream[encoded.stream_start..self.stream.len() - SLACK_BYTES];
+        let escapes = &self.escapes[encoded.escapes_start..self.escapes.len() - SLACK_BYTES];
+        let n_tables = self.planner.tables.len();
+        self.ids.clear();
+        escapes::write(escapes, &mut self.ids);
+        let le32 = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+        let segment_log2 = if n_tables == 1 { 0 } else { self.planner.segment_len.trailing_zeros() };
+        dst.extend([groups, n_tables, segment_log2 as usize, 0].map(|value| value.to_le_bytes()[0]));
+        dst.extend(le32(row_len));
+        dst.extend(le32(escapes.len()));
+        dst.extend(le32(self.ids.len()));
+        dst.extend(le32(stream.len()));
+        self.planner.tables.iter().for_each(|frequencies| write_table(&frequencies.pairs, dst));
+        let mut bits = BitWriter::new(dst);
+        let n_bits = id_bits(n_tables);
+        self.planner.table_ids.iter().for_each(|&id| bits.put(id.into(), n_bits));
+        bits.finish();
+        dst.extend_from_slice(&self.ids);
+        states.iter().for_each(|state| dst.extend(state.to_le_bytes()));
+        dst.extend_from_slice(stream);
+    }
+}
+
+/// What a section's header says.
+struct Header {
+    groups: usize,
+    n_tables: usize,
+    segment_len: usize,
+    row_len: usize,
+    n_escapes: usize,
+    escapes_len: usize,
+    stream_len: usize,
+    n_padded: usize,
+}
+
+impl Header {
+    fn read(src: &mut &[u8], n_symbols: usize) -> Option<Self> {
+        let header: &[u8; HEADER_BYTES] = src.split_off(..HEADER_BYTES)?.first_chunk()?;
+        let [groups, n_tables, segment_log2, reserved] = *header.first_chunk()?;
+        let le32 = |at: usize| {
+            header.get(at..)?.first_chunk().and_then(|bytes| usize::try_from(u32::from_le_bytes(*bytes)).ok())
+        };
+        let groups = usize::from(groups);
+        let n_tables = usize::from(n_tables);
+        let is_valid = (1..=MAX_GROUPS).contains(&groups) && (1..=MAX_TABLES).contains(&n_tables) && reserved == 0;
+        let n_padded = if is_valid { padded_len(n_symbols, groups) } else { return None };
+        let segment_len = match (n_tables, segment_log2) {
+            (1, 0) => n_padded,
+            (2.., 6..=20) => 1 << segment_log2,
+            _ => return None,
+        };
+        let row_len = le32(4)?;
+        let n_escapes = le32(8)?;
+        (row_len <= n_symbols && n_escapes <= n_padded).then_some(Self {
+            groups,
+            n_tables,
+            segment_len,
+            row_len,
+            n_escapes,
+            escapes_len: le32(12)?,
+            stream_len: le32(16)?,
+            n_padded,
+        })
+    }
+}
+
+/// Scratch memory of the decoder.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    turned: Vec<u8>,
+    escapes: Vec<u8>,
+    table_ids: Vec<u8>,
+}
+
+impl Decoder {
+    /// Decodes `n_symbols` from all of `section` into the front of `symbols`, a buffer of [`buffer_len`]; what is behind is
+    /// overwritten, as padding. `None` if the section breaks the format.
+    pub fn decode(&mut self, isa: Isa, section: &[u8], n_symbols: usize, symbols: &mut [u8]) -> Option<()> {
+        let mut src = section;
+        let header = Header::read(&mut src, n_symbols)?;
+        let tables = (0..header.n_tables).map(|_| read_table(&mut src)).collect::<Option<Vec<Table>>>()?;
+        self.read_ids(&mut src, &header)?;
+        let escapes = src.split_off(..header.escapes_len)?;
+        self.escapes.clear();
+        self.escapes.resize(header.n_escapes + 3 * SLACK_BYTES, 0);
+        escapes::read(escapes, &mut self.escapes[..header.n_escapes])?;
+        let mut states = [0; MAX_GROUPS * GROUP_LEN];
+        let states = &mut states[..header.groups * GROUP_LEN];
+        let state_bytes = src.split_off(..states.len() * 2)?;
+        for (state, bytes) in states.iter_mut().zip(state_bytes.as_chunks().0) {
+            *state = u16::from_le_bytes(*bytes);
+        }
+        if src.len() != header.stream_len {
+            return None;
+        }
+        let plan = Plan {
+            groups: header.groups,
+            tables: &tables,
+            table_ids: &self.table_ids,
+            segment_len: header.segment_len,
+        };
+        let symbols = symbols.get_mut(..header.n_padded)?;
+        if header.row_len == 0 {
+            return rans8::decode(isa, &plan, states, src, &self.escapes, header.n_escapes, symbols);
+        }
+        self.turned.resize(header.n_padded, 0);
+        rans8::decode(isa, &plan, states, src, &self.escapes, header.n_escapes, &mut self.turned)?;
+        let whole = n_symbols / header.row_len * header.row_len;
+        transpose(&self.turned[..whole], header.row_len, whole / header.row_len, &mut symbols[..whole]);
+        symbols[whole..].copy_from_slice(&self.turned[whole..]);
+        Some(())
+    }
+
+    fn read_ids(&mut self, src: &mut &[u8], header: &Header) -> Option<()> {
+        let n_bits = id_bits(header.n_tables);
+        let n_segments = header.n_padded.div_ceil(header.segment_len.max(1));
+        let mut bits = BitReader::new(src.split_off(..(n_segments * n_bits as usize).div_ceil(8))?);
+        self.table_ids.clear();
+        for _ in 0..n_segments {
+            self.table_ids.push(u8::try_from(bits.get(n_bits)?).ok()?);
+        }
+        // Ids beyond the tables are refused with the plan.
+        bits.is_exhausted().then_some(())
+    }
+}
+
+const _: () = assert!(fields::GROUP_LEN == GROUP_LEN, "symbol buffers are padded alike");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn round_trip(values: &[u8], effort: Effort, row_len: usize) -> Result<(), TestCaseError> {
+        let mut symbols = values.to_vec();
+        symbols.resize(buffer_len(values.len()), 0);
+        let mut section = Vec::new();
+        Encoder::default().encode(Isa::detect(), effort, row_len, values.len(), &mut symbols, &mut section);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            let mut decoded = vec![0xaa; symbols.len()];
+            let mut decoder = Decoder::default();
+            prop_assert_eq!(decoder.decode(isa, &section, values.len(), &mut decoded), Some(()));
+            prop_assert!(decoded[..values.len()] == *values);
+            let shorter = &section[..section.len() - 1];
+            prop_assert_eq!(decoder.decode(isa, shorter, values.len(), &mut decoded), None);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_symbols_round_trip(
+            seed in any::<u64>(),
+            n in 1usize..70_000,
+            spread in 1u32..200,
+            row_len in 0usize..300,
+            n_tables in 1usize..=16,
+            n_rounds in 0usize..2,
+        ) {
+            let mut x = seed | 1;
+            let values: Vec<u8> = (0..n)
+                .map(|i| {
+                    x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let scale = (i / 512 % 7) as u32;
+                    ((x >> 40) as u32 % spread.max(1)).ilog2_or_zero_plus(scale)
+                })
+                .collect();
+            let effort = Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds };
+            round_trip(&values, effort, row_len.min(n))?;
+        }
+    }
+
+    trait Ilog2OrZero {
+        fn ilog2_or_zero_plus(self, more: u32) -> u8;
+    }
+
+    impl Ilog2OrZero for u32 {
+        fn ilog2_or_zero_plus(self, more: u32) -> u8 {
+            (self.checked_ilog2().unwrap_or(0) + more + 100).to_le_bytes()[0]
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! x86-64: `pext` and `pdep` for eight values at a time, and `vpmultishiftqb` for 64 on the way out.
+
+use std::arch::x86_64::*;
+
+use bytemuck::cast;
+
+use super::{GROUP_LEN, scalar};
+
+/// Bits to keep of each byte.
+fn lanes(n_bits: u32) -> u64 {
+    0x0101_0101_0101_0101 * ((1 << n_bits) - 1)
+}
+
+#[target_feature(enable = "bmi2")]
+pub(super) fn pack_bmi2(n_bits: u32, src: &[u8], dst: &mut [u8]) {
+    let (mask, n_bytes) = (lanes(n_bits), n_bits as usize);
+    for (values, packed) in src.as_chunks::<8>().0.iter().zip(dst.chunks_exact_mut(n_bytes)) {
+        let word = _pext_u64(u64::from_le_bytes(*values), mask).to_le_bytes();
+        packed.copy_from_slice(&word[..n_bytes]);
+    }
+}
+
+#[target_feature(enable = "bmi2")]
+pub(super) fn unpack_bmi2(n_bits: u32, src: &[u8], dst: &mut [u8]) {
+    let (mask, n_bytes) = (lanes(n_bits), n_bits as usize);
+    let (values, _) = dst.as_chunks_mut::<8>();
+    for (idx, values) in values.iter_mut().enumerate() {
+        let Some(rest) = src.get(idx * n_bytes..) else { return };
+        // Eight bytes at once where they are there; the bits beyond the first `n_bytes` do not count.
+        let word = rest.first_chunk().map_or_else(|| short_word(rest), |word| u64::from_le_bytes(*word));
+        *values = _pdep_u64(word, mask).to_le_bytes();
+    }
+}
+
+/// Fewer than eight bytes as a word.
+fn short_word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+pub(super) fn unpack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
+    let n_bytes = n_bits as usize;
+    // Bytes n·q to n·q + 7 into 64-bit lane q, then value j of it from bit n·j.
+    let mut spread = [0u8; 64];
+    let mut shifts = [0u8; 64];
+    for (lane, byte) in (0..8).flat_map(|lane| (0..8).map(move |byte| (lane, byte))) {
+        spread[8 * lane + byte] = (n_bytes * lane + byte).to_le_bytes()[0] & 63;
+        shifts[8 * lane + byte] = (n_bytes * byte).to_le_bytes()[0];
+    }
+    let (spread, shifts): (__m512i, __m512i) = (cast(spread), cast(shifts));
+    let mask = _mm512_set1_epi8(((1u8 << n_bits) - 1).cast_signed());
+    let (groups, _) = dst.as_chunks_mut::<GROUP_LEN>();
+    for (idx, group) in groups.iter_mut().enumerate() {
+        let Some(rest) = src.get(idx * 8 * n_bytes..) else { return };
+        let Some(window) = rest.first_chunk::<64>() else {
+            scalar::unpack(n_bits, rest, group);
+            continue;
+        };
+        let words = _mm512_permutexvar_epi8(spread, cast(*window));
+        *group = cast(_mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, words), mask));
+    }
+}

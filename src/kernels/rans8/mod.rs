@@ -1,0 +1,312 @@
+//! Interleaved rANS with 8-bit probabilities, 16-bit states and byte renormalisation.
+//!
+//! The method is range ANS (J. Duda, "Asymmetric numeral systems", 2013, arXiv:1311.2540), with the states
+//! interleaved as F. Giesen describes ("Interleaved entropy coders", 2014, arXiv:1402.3392). The parameters are
+//! chosen for vectors: a state `x` lies in [256, 65536), frequencies sum to M = 256, so the slot `x mod M` is
+//! one byte and every table fits registers. Symbols come in groups of 64; the symbol `2l` of a group belongs
+//! to lane `l` of its vector A, the symbol `2l + 1` to lane `l` of its vector B. With G groups a step there are
+//! 64·G states. Decoding one symbol:
+//!
+//! ```text
+//! slot = x mod 256;  e = entry that owns slot;  x = freq[e]·(x div 256) + slot − cum[e]
+//! if x < 256 { x = 256·x + next byte }
+//! ```
+//!
+//! Within a group the lanes of A take their bytes before the lanes of B, in lane order. The last entry of a
+//! table is the escape: its symbols' values come from a queue of bytes, in symbol order. An encoder starts with
+//! every state at 256 and runs backwards, so a decoder ends with every state at 256: a check that costs nothing.
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512;
+
+use super::Isa;
+
+/// Symbols of one group: two vectors of 32 lanes.
+pub const GROUP_LEN: usize = 64;
+/// Most groups in a step.
+pub const MAX_GROUPS: usize = 2;
+/// Most entries of a table, the escape included.
+pub const MAX_ENTRIES: usize = 64;
+/// Sum of a table's frequencies.
+pub const FREQ_SUM: usize = 256;
+/// Lower end of a state's range.
+pub const STATE_MIN: u16 = 256;
+/// Bytes that must lie behind the data in the escape queue given to [`decode`], and that [`encode`] needs at
+/// both ends of its output buffers.
+pub const SLACK_BYTES: usize = 64;
+
+/// One frequency table. Entries 0 to `n_entries − 2` are symbols, the last is the escape.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub struct Table {
+    /// Entry that owns each slot.
+    slot_to_entry: [u8; FREQ_SUM],
+    /// Frequency of each entry, 0 to 255.
+    freq: [u8; MAX_ENTRIES],
+    /// Sum of the frequencies before each entry.
+    cum: [u8; MAX_ENTRIES],
+    /// Symbol value of each entry; of no meaning for the escape.
+    value: [u8; MAX_ENTRIES],
+    n_entries: u8,
+}
+
+impl Table {
+    /// A table of `(value, frequency)` pairs and an escape that takes what is left of 256. `None` unless all
+    /// frequencies are positive, there are 1 to 63 pairs, and the escape's frequency is positive.
+    #[must_use]
+    pub fn new(symbols: &[(u8, u8)]) -> Option<Self> {
+        let n_entries = symbols.len() + 1;
+        if symbols.is_empty() || n_entries > MAX_ENTRIES {
+            return None;
+        }
+        let mut table = Self {
+            slot_to_entry: [0; FREQ_SUM],
+            freq: [0; MAX_ENTRIES],
+            cum: [0; MAX_ENTRIES],
+            value: [0; MAX_ENTRIES],
+            n_entries: u8::try_from(n_entries).ok()?,
+        };
+        let mut cum = 0u8;
+        for (entry, &(value, freq)) in (0u8..).zip(symbols) {
+            let next = cum.checked_add(freq)?;
+            if freq == 0 {
+                return None;
+            }
+            table.freq[usize::from(entry)] = freq;
+            table.cum[usize::from(entry)] = cum;
+            table.value[usize::from(entry)] = value;
+            table.slot_to_entry[usize::from(cum)..usize::from(next)].fill(entry);
+            cum = next;
+        }
+        let escape = table.n_entries - 1;
+        table.freq[usize::from(escape)] = cum.wrapping_neg();
+        table.cum[usize::from(escape)] = cum;
+        table.slot_to_entry[usize::from(cum)..].fill(escape);
+        (cum > 0).then_some(table)
+    }
+
+    /// Number of entries, the escape included.
+    #[must_use]
+    pub fn n_entries(&self) -> usize {
+        usize::from(self.n_entries)
+    }
+}
+
+/// A [`Table`] as the encoders want it: symbol to entry, and the division by the frequency as a product.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub struct EncodeTable {
+    /// Entry of each symbol value; the escape's entry for values that the table lacks.
+    entry_of: [u8; 256],
+    /// freq · 256: a state that reaches it gives off a byte first.
+    threshold: [u16; MAX_ENTRIES],
+    /// Factor and shift of the division: x div freq = (x · factor >> 16) >> shift, but for freq over 128,
+    /// where the result may be 1 too small, and freq = 1, where it is, which `bias` makes good.
+    factor: [u16; MAX_ENTRIES],
+    shift: [u16; MAX_ENTRIES],
+    /// 256 − freq.
+    complement: [u16; MAX_ENTRIES],
+    /// cum, and 255 more where freq is 1.
+    bias: [u16; MAX_ENTRIES],
+    escape: u8,
+    /// Some frequency exceeds 128.
+    has_large_freq: bool,
+}
+
+impl EncodeTable {
+    /// The encoder's view of `table`.
+    #[must_use]
+    pub fn new(table: &Table) -> Self {
+        let escape = table.n_entries - 1;
+        let mut encode = Self {
+            entry_of: [escape; 256],
+            threshold: [0; MAX_ENTRIES],
+            factor: [0; MAX_ENTRIES],
+            shift: [0; MAX_ENTRIES],
+            complement: [0; MAX_ENTRIES],
+            bias: [0; MAX_ENTRIES],
+            escape,
+            has_large_freq: false,
+        };
+        for entry in 0..table.n_entries() {
+            let freq = u16::from(table.freq[entry]);
+            if entry < usize::from(escape) {
+                encode.entry_of[usize::from(table.value[entry])] = u8::try_from(entry).unwrap_or(escape);
+            }
+            encode.threshold[entry] = freq << 8;
+            encode.complement[entry] = 256 - freq;
+            encode.bias[entry] = u16::from(table.cum[entry]);
+            encode.has_large_freq |= freq > 128;
+            let log2 = freq.max(1).ilog2();
+            if freq == 1 {
+                encode.factor[entry] = u16::MAX;
+                encode.bias[entry] += 255;
+            } else if freq.is_power_of_two() {
+                encode.factor[entry] = 1 << 15;
+                encode.shift[entry] = u16::try_from(log2 - 1).unwrap_or(0);
+            } else {
+                // Rounded up the quotient is exact for freq up to 128; rounded down it is at most 1 too small.
+                let (numerator, freq) = (1u32 << (16 + log2), u32::from(freq));
+                let factor = if freq > 128 { numerator / freq } else { numerator.div_ceil(freq) };
+                encode.factor[entry] = u16::try_from(factor).unwrap_or(u16::MAX);
+                encode.shift[entry] = u16::try_from(log2).unwrap_or(0);
+            }
+        }
+        encode
+    }
+
+    /// Whether `symbol` has an entry of its own.
+    #[must_use]
+    pub fn contains(&self, symbol: u8) -> bool {
+        self.entry_of[usize::from(symbol)] != self.escape
+    }
+}
+
+/// What both directions need to know of the data: tables, and which segment uses which.
+#[derive(Debug)]
+pub struct Plan<'a, T> {
+    /// Groups in a step, 1 or 2.
+    pub groups: usize,
+    /// Tables of the block.
+    pub tables: &'a [T],
+    /// Index into `tables` for each segment.
+    pub table_ids: &'a [u8],
+    /// Symbols of a segment, a multiple of `groups · 64`; the last segment may be shorter.
+    pub segment_len: usize,
+}
+
+impl<T> Plan<'_, T> {
+    /// Whether the plan fits `n_symbols` symbols, which loops rely on to stay inside their slices.
+    fn fits(&self, n_symbols: usize) -> bool {
+        let step = self.groups * GROUP_LEN;
+        (1..=MAX_GROUPS).contains(&self.groups)
+            && self.segment_len > 0
+            && self.segment_len.is_multiple_of(step)
+            && n_symbols.is_multiple_of(step)
+            && self.table_ids.len() == n_symbols.div_ceil(self.segment_len)
+            && self.table_ids.iter().all(|&id| usize::from(id) < self.tables.len())
+    }
+}
+
+/// Where a decoder stands: next stream byte, next escape, next symbol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Position {
+    stream: usize,
+    escape: usize,
+    symbol: usize,
+}
+
+/// Decodes `dst.len()` symbols, a multiple of `groups · 64`.
+///
+/// `states` holds the initial state of every lane, for each group A's 32 then B's 32. `stream` is the coded
+/// bytes. `escapes` holds `n_escapes` values and at least [`SLACK_BYTES`] more.
+///
+/// `None` if the data is not what an encoder wrote: too short, too long, a state out of range at the start or not
+/// 256 at the end, escapes left over or missing, or a plan that does not fit. `dst` then holds unspecified bytes.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn decode(
+    isa: Isa,
+    plan: &Plan<'_, Table>,
+    states: &mut [u16],
+    stream: &[u8],
+    escapes: &[u8],
+    n_escapes: usize,
+    dst: &mut [u8],
+) -> Option<()> {
+    if !plan.fits(dst.len())
+        || states.len() != plan.groups * GROUP_LEN
+        || states.iter().any(|&state| state < STATE_MIN)
+        || escapes.len() < n_escapes.checked_add(SLACK_BYTES)?
+    {
+        return None;
+    }
+    let mut position = Position::default();
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            position = if plan.groups == 1 {
+                // SAFETY: `available` has just tested every feature that the function enables.
+                unsafe { x86_avx512::decode::<1>(plan, states, stream, escapes, dst) }
+            } else {
+                // SAFETY: as above.
+                unsafe { x86_avx512::decode::<2>(plan, states, stream, escapes, dst) }
+            };
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            position = unsafe { x86_avx2::decode(plan, states, stream, escapes, dst) };
+        }
+        _ => {}
+    }
+    // The vector loops stop where they might read past the stream's end; the rest is done here.
+    scalar::decode(plan, states, stream, escapes, dst, &mut position)?;
+    let done = position.stream == stream.len()
+        && position.escape == n_escapes
+        && states.iter().all(|&state| state == STATE_MIN);
+    done.then_some(())
+}
+
+/// Where [`encode`] has put its results: from these offsets to the buffers' ends less [`SLACK_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoded {
+    /// First byte of the coded stream.
+    pub stream_start: usize,
+    /// First byte of the escape values.
+    pub escapes_start: usize,
+}
+
+/// Bytes that [`encode`] needs in each of its output buffers for `n_symbols`.
+#[must_use]
+pub fn encode_buffer_len(n_symbols: usize) -> usize {
+    n_symbols + 2 * SLACK_BYTES
+}
+
+/// Encodes `symbols`, a multiple of `groups · 64`, backwards into the ends of `stream` and `escapes`.
+///
+/// Fills `states` with the final states, which a decoder starts from. `None` only if an argument breaks the
+/// contract: a plan that does not fit, or buffers shorter than [`encode_buffer_len`].
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn encode(
+    isa: Isa,
+    plan: &Plan<'_, EncodeTable>,
+    symbols: &[u8],
+    states: &mut [u16],
+    stream: &mut [u8],
+    escapes: &mut [u8],
+) -> Option<Encoded> {
+    let buffer_len = encode_buffer_len(symbols.len());
+    if !plan.fits(symbols.len())
+        || states.len() != plan.groups * GROUP_LEN
+        || stream.len() < buffer_len
+        || escapes.len() < buffer_len
+    {
+        return None;
+    }
+    states.fill(STATE_MIN);
+    let fits_narrow = plan.tables.iter().all(|table| table.escape < 32);
+    Some(match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() && fits_narrow => {
+            if plan.groups == 1 {
+                // SAFETY: `available` has just tested every feature that the function enables.
+                unsafe { x86_avx512::encode::<1>(plan, symbols, states, stream, escapes) }
+            } else {
+                // SAFETY: as above.
+                unsafe { x86_avx512::encode::<2>(plan, symbols, states, stream, escapes) }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 if Isa::Avx2.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86_avx2::encode(plan, symbols, states, stream, escapes) }
+        }
+        _ => scalar::encode(plan, symbols, states, stream, escapes),
+    })
+}
+
+#[cfg(test)]
+mod tests;

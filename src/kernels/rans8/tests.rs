@@ -1,0 +1,154 @@
+use super::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// A table of `n` symbols from `first` on with geometric frequencies.
+fn geometric_table(first: u8, n: u8, top: u8) -> Table {
+    let mut pairs: Vec<(u8, u8)> = Vec::new();
+    let (mut freq, mut sum) = (top, 0u32);
+    for i in 0..n {
+        if sum + u32::from(freq) > 255 {
+            break;
+        }
+        pairs.push((first + i, freq));
+        sum += u32::from(freq);
+        freq = (freq - freq / 3).max(1);
+    }
+    Table::new(&pairs).unwrap()
+}
+
+struct Case {
+    tables: Vec<Table>,
+    table_ids: Vec<u8>,
+    segment_len: usize,
+    groups: usize,
+    symbols: Vec<u8>,
+}
+
+fn cases() -> Vec<Case> {
+    let mut rng = ChaCha8Rng::seed_from_u64(42);
+    let mut cases = Vec::new();
+    for groups in [1usize, 2] {
+        for (n_symbols, segment_len) in [(128usize, 128usize), (1024, 256), (8192, 512), (128 * 37, 256)] {
+            for (n_entries, top) in [(1u8, 255u8), (1, 1), (2, 200), (9, 80), (15, 60), (30, 40), (31, 9), (63, 5)] {
+                let tables: Vec<Table> = (0..5).map(|i| geometric_table(100 + i, n_entries, top)).collect();
+                let table_ids: Vec<u8> =
+                    (0..n_symbols.div_ceil(segment_len)).map(|_| (rng.next_u32() % 5) as u8).collect();
+                let symbols = (0..n_symbols)
+                    .map(|i| {
+                        let table = &tables[usize::from(table_ids[i / segment_len])];
+                        let entry = table.slot_to_entry[(rng.next_u32() % 256) as usize];
+                        match rng.next_u32() % 40 {
+                            0 => (rng.next_u32() % 256) as u8,
+                            _ if entry + 1 == table.n_entries => table.value[0],
+                            _ => table.value[usize::from(entry)],
+                        }
+                    })
+                    .collect();
+                cases.push(Case { tables, table_ids, segment_len, groups, symbols });
+            }
+        }
+    }
+    cases
+}
+
+fn encode_case(isa: Isa, case: &Case) -> (Vec<u16>, Vec<u8>, Vec<u8>) {
+    let tables: Vec<EncodeTable> = case.tables.iter().map(EncodeTable::new).collect();
+    let plan = Plan {
+        groups: case.groups,
+        tables: &tables,
+        table_ids: &case.table_ids,
+        segment_len: case.segment_len,
+    };
+    let mut states = vec![0; case.groups * GROUP_LEN];
+    let mut stream = vec![0xaa; encode_buffer_len(case.symbols.len())];
+    let mut escapes = stream.clone();
+    let encoded = encode(isa, &plan, &case.symbols, &mut states, &mut stream, &mut escapes).unwrap();
+    let end = stream.len() - SLACK_BYTES;
+    (states, stream[encoded.stream_start..end].to_vec(), escapes[encoded.escapes_start..end].to_vec())
+}
+
+fn decode_case(isa: Isa, case: &Case, states: &[u16], stream: &[u8], escapes: &[u8]) -> Option<Vec<u8>> {
+    let plan = Plan {
+        groups: case.groups,
+        tables: &case.tables,
+        table_ids: &case.table_ids,
+        segment_len: case.segment_len,
+    };
+    let mut padded = escapes.to_vec();
+    padded.resize(escapes.len() + SLACK_BYTES, 0x55);
+    let mut symbols = vec![0xcc; case.symbols.len()];
+    decode(isa, &plan, &mut states.to_vec(), stream, &padded, escapes.len(), &mut symbols)?;
+    Some(symbols)
+}
+
+fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.available())
+}
+
+#[test]
+fn every_pairing_of_encoder_and_decoder_round_trips_and_streams_are_equal() {
+    for case in cases() {
+        let reference = encode_case(Isa::Scalar, &case);
+        for isa in isas() {
+            let coded = encode_case(isa, &case);
+            assert!(coded == reference, "{isa:?} groups {} entries {}", case.groups, case.tables[0].n_entries);
+            let decoded = decode_case(isa, &case, &coded.0, &coded.1, &coded.2);
+            assert!(decoded.as_deref() == Some(&case.symbols[..]), "{isa:?} groups {}", case.groups);
+        }
+    }
+}
+
+#[test]
+fn damaged_data_gives_the_same_verdict_on_every_isa() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    for case in cases().iter().step_by(5) {
+        let (states, stream, escapes) = encode_case(Isa::Scalar, case);
+        for round in 0..20 {
+            let (mut states, mut stream, mut escapes) = (states.clone(), stream.clone(), escapes.clone());
+            match round % 5 {
+                0 | 4 if stream.is_empty() => continue,
+                0 => stream.truncate(stream.len() / 2),
+                1 => stream.push(7),
+                2 => escapes.push(9),
+                3 => states[3] ^= 1 << (round % 16),
+                _ => {
+                    let at = rng.next_u32() as usize % stream.len();
+                    stream[at] ^= 1 << (round % 8);
+                }
+            }
+            let verdicts: Vec<_> =
+                isas().map(|isa| decode_case(isa, case, &states, &stream, &escapes)).collect();
+            assert!(verdicts.windows(2).all(|pair| pair[0] == pair[1]));
+            if round % 5 < 3 {
+                assert_eq!(verdicts[0], None, "round {round}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_division_is_exact_for_every_frequency_and_state() {
+    for freq in 1..=255u8 {
+        let table = EncodeTable::new(&Table::new(&[(0, freq)]).unwrap());
+        for x in 0..u32::from(table.threshold[0]) {
+            let product = x * u32::from(table.factor[0]) >> 16 >> table.shift[0];
+            let (quotient, rest) = (x / u32::from(freq), x % u32::from(freq));
+            let short = u32::from(freq > 128 || freq == 1);
+            assert!(product == quotient || (product + short == quotient), "freq {freq} x {x}");
+            if freq == 1 && x > 0 {
+                let next = x + product * u32::from(table.complement[0]) + u32::from(table.bias[0]);
+                assert_eq!(next, (quotient << 8) + rest + u32::from(table.bias[0]) - 255);
+            }
+        }
+    }
+}
+
+#[test]
+fn tables_refuse_what_breaks_the_contract() {
+    assert!(Table::new(&[]).is_none());
+    assert!(Table::new(&[(1, 0)]).is_none());
+    assert!(Table::new(&[(1, 200), (2, 56)]).is_none());
+    assert!(Table::new(&[(0, 1); 64]).is_none());
+    assert!(Table::new(&[(1, 200), (2, 55)]).is_some());
+}

@@ -1,0 +1,253 @@
+//! AVX-512: a group's 64 symbols a turn, every table in registers.
+//!
+//! Slot to entry is a 256-byte look-up in four registers (two `vpermi2b` and a blend), frequency, cumulative
+//! sum and value are one `vpermb` each, the refill is `vpexpandw` of the next 32 bytes. Two groups a step hide
+//! the latency of the chain from state to state; four would save little and cost another 256 bytes a block.
+
+use std::arch::x86_64::*;
+
+use bytemuck::cast;
+
+use super::{EncodeTable, Encoded, GROUP_LEN, Plan, Position, SLACK_BYTES, Table};
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn load(bytes: &[u8; 64]) -> __m512i {
+    cast(*bytes)
+}
+
+/// The 64 bytes of `table` from `at`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn quarter(table: &[u8; 256], at: usize) -> __m512i {
+    let (quarters, _) = table.as_chunks::<64>();
+    cast(quarters[at])
+}
+
+/// Decodes while a whole step's bytes are certain to be there; the caller does the rest from the position
+/// returned. The caller has checked the plan, the states and the slack behind the escapes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+pub(super) fn decode<const G: usize>(
+    plan: &Plan<'_, Table>,
+    states: &mut [u16],
+    stream: &[u8],
+    escapes: &[u8],
+    dst: &mut [u8],
+) -> Position {
+    let low_byte = _mm512_set1_epi16(0x00ff);
+    let high_byte = _mm512_set1_epi16(-256);
+    let mut position = Position::default();
+    let mut a = [_mm512_setzero_si512(); G];
+    let mut b = [_mm512_setzero_si512(); G];
+    for g in 0..G {
+        let (lanes, _) = states[g * GROUP_LEN..].as_chunks::<32>();
+        a[g] = cast(lanes[0]);
+        b[g] = cast(lanes[1]);
+    }
+    let mut at = 0usize;
+    let mut escape_at = 0usize;
+    'segments: for (segment, &id) in dst.chunks_mut(plan.segment_len).zip(plan.table_ids) {
+        let table = &plan.tables[usize::from(id)];
+        let [lut0, lut1, lut2, lut3] = [0, 1, 2, 3].map(|i| quarter(&table.slot_to_entry, i));
+        let (freq, cum, value) = (load(&table.freq), load(&table.cum), load(&table.value));
+        let escape_entry = _mm512_set1_epi8((table.n_entries - 1).cast_signed());
+        let (groups, _) = segment.as_chunks_mut::<GROUP_LEN>();
+        for step in groups.chunks_exact_mut(G) {
+            // 64 bytes a group at most, and the last load takes 32 whatever it needs.
+            if stream.len() < at + G * GROUP_LEN + 32 || escapes.len() < escape_at + (G + 1) * GROUP_LEN {
+                break 'segments;
+            }
+            for g in 0..G {
+                let slot = _mm512_ternarylogic_epi32(low_byte, a[g], _mm512_slli_epi16(b[g], 8), 0xCA);
+                let low = _mm512_permutex2var_epi8(lut0, slot, lut1);
+                let high = _mm512_permutex2var_epi8(lut2, slot, lut3);
+                let entry = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(slot), high);
+                let f = _mm512_permutexvar_epi8(entry, freq);
+                let bias = _mm512_sub_epi8(slot, _mm512_permutexvar_epi8(entry, cum));
+                let next_a = _mm512_add_epi16(
+                    _mm512_mullo_epi16(_mm512_srli_epi16(a[g], 8), _mm512_and_si512(f, low_byte)),
+                    _mm512_and_si512(bias, low_byte),
+                );
+                let next_b = _mm512_add_epi16(
+                    _mm512_mullo_epi16(_mm512_srli_epi16(b[g], 8), _mm512_srli_epi16(f, 8)),
+                    _mm512_srli_epi16(bias, 8),
+                );
+                (a[g], at) = refill(next_a, high_byte, stream, at);
+                (b[g], at) = refill(next_b, high_byte, stream, at);
+                let mut symbols = _mm512_permutexvar_epi8(entry, value);
+                let escaped = _mm512_cmpeq_epi8_mask(entry, escape_entry);
+                if escaped != 0 {
+                    // In bounds: checked above for a group more than the step can take.
+                    if let Some(queue) = escapes.get(escape_at..).and_then(|rest| rest.first_chunk::<64>()) {
+                        symbols = _mm512_mask_expand_epi8(symbols, escaped, load(queue));
+                    }
+                    escape_at += escaped.count_ones() as usize;
+                }
+                step[g] = cast(symbols);
+            }
+            position = Position { stream: at, escape: escape_at, symbol: position.symbol + G * GROUP_LEN };
+        }
+    }
+    for g in 0..G {
+        let (lanes, _) = states[g * GROUP_LEN..].as_chunks_mut::<32>();
+        lanes[0] = cast(a[g]);
+        lanes[1] = cast(b[g]);
+    }
+    position
+}
+
+/// Shifts a byte into every state below 256, in lane order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
+fn refill(x: __m512i, high_byte: __m512i, stream: &[u8], at: usize) -> (__m512i, usize) {
+    let small = _mm512_testn_epi16_mask(x, high_byte);
+    // In bounds: the step's check covers what all refills of it can take.
+    let next: [u8; 32] = stream.get(at..).and_then(|rest| rest.first_chunk::<32>()).copied().unwrap_or([0; 32]);
+    let bytes = _mm512_cvtepu8_epi16(cast(next));
+    let shifted = _mm512_mask_slli_epi16(x, small, x, 8);
+    (_mm512_or_si512(shifted, _mm512_maskz_expand_epi16(small, bytes)), at + small.count_ones() as usize)
+}
+
+/// One table in registers, for alphabets of at most 32 entries.
+struct Registers {
+    entry_of: [__m512i; 4],
+    threshold: __m512i,
+    factor: __m512i,
+    shift: __m512i,
+    complement: __m512i,
+    bias: __m512i,
+    escape: __m512i,
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn registers(table: &EncodeTable) -> Registers {
+    let first_32 = |words: &[u16; 64]| -> __m512i { cast(words.as_chunks::<32>().0[0]) };
+    Registers {
+        entry_of: [0, 1, 2, 3].map(|i| quarter(&table.entry_of, i)),
+        threshold: first_32(&table.threshold),
+        factor: first_32(&table.factor),
+        shift: first_32(&table.shift),
+        complement: first_32(&table.complement),
+        bias: first_32(&table.bias),
+        escape: _mm512_set1_epi8(table.escape.cast_signed()),
+    }
+}
+
+/// Encodes all of `symbols`; the caller has checked the plan and the buffers, and that no table has more than
+/// 32 entries.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+pub(super) fn encode<const G: usize>(
+    plan: &Plan<'_, EncodeTable>,
+    symbols: &[u8],
+    states: &mut [u16],
+    stream: &mut [u8],
+    escapes: &mut [u8],
+) -> Encoded {
+    if plan.tables.iter().any(|table| table.has_large_freq) {
+        encode_with::<G, true>(plan, symbols, states, stream, escapes)
+    } else {
+        encode_with::<G, false>(plan, symbols, states, stream, escapes)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+fn encode_with<const G: usize, const LARGE_FREQ: bool>(
+    plan: &Plan<'_, EncodeTable>,
+    symbols: &[u8],
+    states: &mut [u16],
+    stream: &mut [u8],
+    escapes: &mut [u8],
+) -> Encoded {
+    let mut a = [_mm512_set1_epi16(256); G];
+    let mut b = a;
+    let mut at = stream.len() - SLACK_BYTES;
+    let mut escape_at = escapes.len() - SLACK_BYTES;
+    for (segment, &id) in symbols.chunks(plan.segment_len).zip(plan.table_ids).rev() {
+        let table = registers(&plan.tables[usize::from(id)]);
+        let (groups, _) = segment.as_chunks::<GROUP_LEN>();
+        for step in groups.chunks_exact(G).rev() {
+            for g in (0..G).rev() {
+                let symbols = load(&step[g]);
+                let low = _mm512_permutex2var_epi8(table.entry_of[0], symbols, table.entry_of[1]);
+                let high = _mm512_permutex2var_epi8(table.entry_of[2], symbols, table.entry_of[3]);
+                let entries = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(symbols), high);
+                let escaped = _mm512_cmpeq_epi8_mask(entries, table.escape);
+                if escaped != 0 {
+                    escape_at -= escaped.count_ones() as usize;
+                    push_escapes(escapes, escape_at, escaped, symbols);
+                }
+                let entries_a = _mm512_and_si512(entries, _mm512_set1_epi16(0xff));
+                let entries_b = _mm512_srli_epi16(entries, 8);
+                (b[g], at) = put::<LARGE_FREQ>(b[g], entries_b, &table, stream, at);
+                (a[g], at) = put::<LARGE_FREQ>(a[g], entries_a, &table, stream, at);
+            }
+        }
+    }
+    for g in 0..G {
+        let (lanes, _) = states[g * GROUP_LEN..].as_chunks_mut::<32>();
+        lanes[0] = cast(a[g]);
+        lanes[1] = cast(b[g]);
+    }
+    Encoded { stream_start: at, escapes_start: escape_at }
+}
+
+/// Writes the symbols of `escaped` at `at`, and leaves what is behind them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi2")]
+fn push_escapes(escapes: &mut [u8], at: usize, escaped: u64, symbols: __m512i) {
+    if let Some(place) = escapes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<64>()) {
+        let first = _bzhi_u64(u64::MAX, escaped.count_ones());
+        let packed = _mm512_maskz_compress_epi8(escaped, symbols);
+        *place = cast(_mm512_mask_mov_epi8(load(place), first, packed));
+    }
+}
+
+/// Puts one symbol into each of 32 states: x becomes (x div f)·256 + x mod f + cum, which is
+/// x + (x div f)·(256 − f) + cum.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
+fn put<const LARGE_FREQ: bool>(
+    x: __m512i,
+    entries: __m512i,
+    table: &Registers,
+    stream: &mut [u8],
+    at: usize,
+) -> (__m512i, usize) {
+    /// Shifts `count` bytes to the end of a vector of 32: indices 32 − count places further on.
+    static ALIGN: [u8; 64] = {
+        let mut align = [0; 64];
+        let mut i = 0;
+        while i < 32 {
+            #[expect(clippy::cast_possible_truncation, reason = "below 32")]
+            {
+                align[32 + i] = i as u8;
+            }
+            i += 1;
+        }
+        align
+    };
+    let threshold = _mm512_permutexvar_epi16(entries, table.threshold);
+    let full = _mm512_cmpge_epu16_mask(x, threshold);
+    let count = full.count_ones() as usize;
+    let bytes = _mm256_maskz_compress_epi8(full, _mm512_cvtepi16_epi8(x));
+    let align: [u8; 32] = ALIGN.get(count..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; 32]);
+    // In bounds: the buffer holds a byte for every symbol and slack in front.
+    if let Some(place) = stream.get_mut(at - 32..).and_then(|rest| rest.first_chunk_mut::<32>()) {
+        *place = cast(_mm256_permutexvar_epi8(cast(align), bytes));
+    }
+    let x = _mm512_mask_srli_epi16(x, full, x, 8);
+    let high = _mm512_mulhi_epu16(x, _mm512_permutexvar_epi16(entries, table.factor));
+    let mut quotient = _mm512_srlv_epi16(high, _mm512_permutexvar_epi16(entries, table.shift));
+    if LARGE_FREQ {
+        let one = _mm512_set1_epi16(1);
+        let freq = _mm512_srli_epi16(threshold, 8);
+        let rest = _mm512_sub_epi16(x, _mm512_mullo_epi16(quotient, freq));
+        let short = _mm512_cmpge_epu16_mask(rest, freq) & _mm512_cmpgt_epu16_mask(freq, one);
+        quotient = _mm512_mask_add_epi16(quotient, short, quotient, one);
+    }
+    let raised = _mm512_mullo_epi16(quotient, _mm512_permutexvar_epi16(entries, table.complement));
+    let bias = _mm512_permutexvar_epi16(entries, table.bias);
+    (_mm512_add_epi16(_mm512_add_epi16(x, bias), raised), at - count)
+}
