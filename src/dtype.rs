@@ -96,6 +96,18 @@ impl Dtype {
         self.row().4
     }
 
+    /// Bytes of one float, half of it for a complex number; `None` for what is no float of a byte or more.
+    #[must_use]
+    pub fn float_bytes(self) -> Option<usize> {
+        match self {
+            Self::F64 => Some(8),
+            Self::F32 | Self::C64 => Some(4),
+            Self::F16 | Self::Bf16 => Some(2),
+            Self::F8E4m3 | Self::F8E5m2 => Some(1),
+            _ => None,
+        }
+    }
+
     /// Bytes that a full block of this dtype holds when the encoder cuts a tensor: 256 Ki elements, or
     /// 512 Ki of the one-byte types; 1 MiB of plain bytes. A decoder takes any size up to
     /// [`crate::limits::MAX_BLOCK_BYTES`].

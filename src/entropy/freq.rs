@@ -45,6 +45,15 @@ static LOG2: [u32; FREQ_SUM + 1] = {
     table
 };
 
+/// Order-0 entropy of counts, in 1/65536 of a bit a symbol; 0 for none.
+#[must_use]
+pub fn entropy_q16(counts: &Histogram) -> u64 {
+    let total: u32 = counts.iter().sum();
+    let log2_total = log2_q16(total);
+    let bits = |&count: &u32| u64::from(count) * u64::from(log2_total - log2_q16(count).min(log2_total));
+    counts.iter().filter(|&&count| count > 0).map(bits).sum::<u64>().checked_div(total.into()).unwrap_or(0)
+}
+
 /// A table's symbols with their frequencies, ascending; what is left of 256 is the escape's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frequencies {
@@ -71,9 +80,9 @@ pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
     let gain = |weight: u64, from: usize, to: usize| weight * u64::from(LOG2[to].abs_diff(LOG2[from]));
     let mut sum: usize = freqs.iter().sum();
     while sum < FREQ_SUM {
-        let best = (0..freqs.len()).filter(|&i| freqs[i] < 255).max_by_key(|&i| {
-            (gain(weights[i], freqs[i], freqs[i] + 1), std::cmp::Reverse(i))
-        });
+        let best = (0..freqs.len())
+            .filter(|&i| freqs[i] < 255)
+            .max_by_key(|&i| (gain(weights[i], freqs[i], freqs[i] + 1), std::cmp::Reverse(i)));
         let Some(best) = best else { break };
         freqs[best] += 1;
         sum += 1;
@@ -88,7 +97,8 @@ pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
     }
     let cost = |(&weight, &freq): (&u64, &usize)| weight * u64::from(LOG2[FREQ_SUM] - LOG2[freq]);
     let cost_q16 = weights.iter().zip(&freqs).map(cost).sum::<u64>() + escaped * (RANK_BITS << 16);
-    let pairs = kept.into_iter().zip(freqs).map(|(value, freq)| (value, u8::try_from(freq).unwrap_or(255))).collect();
+    let pairs =
+        kept.into_iter().zip(freqs).map(|(value, freq)| (value, u8::try_from(freq).unwrap_or(255))).collect();
     Frequencies { pairs, cost_q16 }
 }
 
@@ -103,7 +113,8 @@ fn kept_symbols(counts: &Histogram, total: u64, max_symbols: usize) -> Vec<u8> {
         })
         .unwrap_or(0);
     let in_range = |value: usize| (first..first + RANGE_LEN).contains(&value) || (value < 2 && first >= 2);
-    let mut kept: Vec<u8> = (0u8..=255).filter(|&value| in_range(value.into()) && common(value.into())).collect();
+    let mut kept: Vec<u8> =
+        (0u8..=255).filter(|&value| in_range(value.into()) && common(value.into())).collect();
     if kept.len() > max_symbols {
         kept.sort_by_key(|&value| (std::cmp::Reverse(counts[usize::from(value)]), value));
         kept.truncate(max_symbols);
@@ -111,7 +122,8 @@ fn kept_symbols(counts: &Histogram, total: u64, max_symbols: usize) -> Vec<u8> {
     }
     if kept.is_empty() {
         // Nothing reaches the bar (or there is nothing): the commonest stands for all.
-        let commonest = (0u8..=255).max_by_key(|&value| (counts[usize::from(value)], std::cmp::Reverse(value)));
+        let commonest =
+            (0u8..=255).max_by_key(|&value| (counts[usize::from(value)], std::cmp::Reverse(value)));
         kept.push(commonest.unwrap_or(0));
     }
     kept
@@ -130,7 +142,8 @@ pub fn write_table(pairs: &[(u8, u8)], dst: &mut Vec<u8>) {
         (Some(&(first, _)), Some(&(last, _))) => usize::from(last - first) + 1,
         _ => 0,
     };
-    let low = if span(0) <= RANGE_LEN { 0 } else { pairs.iter().take_while(|&&(value, _)| value < 2).count() };
+    let low =
+        if span(0) <= RANGE_LEN { 0 } else { pairs.iter().take_while(|&&(value, _)| value < 2).count() };
     let (outside, range) = pairs.split_at(low);
     let first = range.first().map_or(2, |&(value, _)| value);
     let mut n_and_flags = u8::try_from(span(low)).unwrap_or(0);

@@ -3,4 +3,5 @@
 pub mod escapes;
 pub mod freq;
 pub mod plan;
+pub mod rans12;
 pub mod rans8;

@@ -84,8 +84,10 @@ impl Planner {
             for (k, threshold) in thresholds.iter_mut().enumerate() {
                 *threshold = (mean(k) + mean(k + 1)).div_ceil(2);
             }
-            let next: Vec<usize> =
-                thresholds.iter().map(|threshold| self.sorted.partition_point(|sum| sum < threshold)).collect();
+            let next: Vec<usize> = thresholds
+                .iter()
+                .map(|threshold| self.sorted.partition_point(|sum| sum < threshold))
+                .collect();
             if bounds[1..n_tables] == next {
                 break;
             }
@@ -115,7 +117,8 @@ impl Planner {
         }));
         let used: Vec<usize> = (0..256).filter(|&value| histograms.iter().any(|h| h[value] > 0)).collect();
         for _ in 0..effort.n_rounds {
-            let costs: Vec<[u32; 256]> = histograms.iter().map(|h| symbol_costs(h, effort.max_symbols)).collect();
+            let costs: Vec<[u32; 256]> =
+                histograms.iter().map(|h| symbol_costs(h, effort.max_symbols)).collect();
             histograms.iter_mut().for_each(|histogram| histogram.fill(0));
             for (segment, id) in self.segment_histograms.iter().zip(&mut self.table_ids) {
                 let cost = |costs: &[u32; 256]| -> u64 {

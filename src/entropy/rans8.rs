@@ -1,9 +1,9 @@
 //! The section of symbols coded by [`crate::kernels::rans8`]: header, tables, segment ids, escapes, states, stream.
 //! FORMAT.md section 3.3.2 is its layout.
 
+use super::escapes;
 use super::freq::{read_table, write_table};
 use super::plan::{Effort, MAX_TABLES, Planner, id_bits};
-use super::escapes;
 use crate::bits::{BitReader, BitWriter};
 use crate::kernels::rans8::{self, EncodeTable, GROUP_LEN, MAX_GROUPS, Plan, SLACK_BYTES, Table};
 use crate::kernels::transpose::transpose;
@@ -132,7 +132,8 @@ impl Header {
         };
         let groups = usize::from(groups);
         let n_tables = usize::from(n_tables);
-        let is_valid = (1..=MAX_GROUPS).contains(&groups) && (1..=MAX_TABLES).contains(&n_tables) && reserved == 0;
+        let is_valid =
+            (1..=MAX_GROUPS).contains(&groups) && (1..=MAX_TABLES).contains(&n_tables) && reserved == 0;
         let n_padded = if is_valid { padded_len(n_symbols, groups) } else { return None };
         let segment_len = match (n_tables, segment_log2) {
             (1, 0) => n_padded,

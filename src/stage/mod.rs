@@ -3,9 +3,22 @@
 //! This is the boundary between the container, which sees only payload bytes and ids, and the coding of
 //! values. [`BlockEncoder`] chooses a [`Coding`] and never fails; [`BlockDecoder`] takes untrusted payloads.
 
+mod constant;
+mod fields;
+mod payload;
+mod planes;
+mod repeats;
+mod sparse;
+mod zstd_frame;
+
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
+use crate::limits::MAX_BLOCK_BYTES;
+use fields::{FieldDecoder, FieldEncoder};
+use payload::{corrupt, scratch};
+use sparse::{SparseDecoder, SparseEncoder};
+use zstd_frame::{ZstdDecoder, ZstdEncoder};
 
 /// How a block's payload is coded; the id is on the wire and never reused (FORMAT.md, "codings").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,37 +26,50 @@ use crate::kernels::Isa;
 pub enum Coding {
     /// The bytes themselves.
     Stored,
+    /// One element, repeated.
+    Constant,
+    /// A zstd frame of the bytes, plain or as byte planes.
+    Zstd,
+    /// Symbols entropy-coded, the residual in planes.
+    Fields,
+    /// Zeros marked apart, the other elements coded densely.
+    Sparse,
     /// The bytes of an earlier block; resolved by [`crate::container`], never by a [`BlockDecoder`].
     Reference,
 }
 
 impl Coding {
+    /// Every coding with its id and its name, in the order of the ids.
+    const TABLE: [(Self, u8, &'static str); 6] = [
+        (Self::Stored, 0, "stored"),
+        (Self::Constant, 1, "constant"),
+        (Self::Zstd, 2, "zstd"),
+        (Self::Fields, 3, "fields"),
+        (Self::Sparse, 4, "sparse"),
+        (Self::Reference, 5, "reference"),
+    ];
+
+    /// Every coding.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::TABLE.iter().map(|row| row.0)
+    }
+
     /// The id on the wire.
     #[must_use]
     pub fn wire_id(self) -> u8 {
-        match self {
-            Self::Stored => 0,
-            Self::Reference => 5,
-        }
+        Self::TABLE[self as usize].1
     }
 
     /// The coding of a wire id, or `None` for one this version does not know.
     #[must_use]
     pub fn from_wire_id(id: u8) -> Option<Self> {
-        match id {
-            0 => Some(Self::Stored),
-            5 => Some(Self::Reference),
-            _ => None,
-        }
+        Self::TABLE.iter().find(|row| row.1 == id).map(|row| row.0)
     }
 
     /// Name for people, as `inspect` prints it.
     #[must_use]
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Reference => "reference",
-        }
+        Self::TABLE[self as usize].2
     }
 }
 
@@ -72,39 +98,123 @@ pub struct BlockSource<'a> {
 }
 
 /// Encodes blocks, reusing its scratch memory; one for each worker thread.
-#[derive(Debug)]
 pub struct BlockEncoder {
     level: Level,
     isa: Isa,
+    fields: FieldEncoder,
+    sparse: SparseEncoder,
+    zstd: ZstdEncoder,
+}
+
+impl std::fmt::Debug for BlockEncoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockEncoder")
+            .field("level", &self.level)
+            .field("isa", &self.isa)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BlockEncoder {
     /// An encoder of `level` whose kernels run on `isa`; the payload is the same for every `isa`.
     #[must_use]
     pub fn new(level: Level, isa: Isa) -> Self {
-        Self { level, isa }
+        Self {
+            level,
+            isa,
+            fields: FieldEncoder::default(),
+            sparse: SparseEncoder::default(),
+            zstd: ZstdEncoder::new(level),
+        }
     }
 
     /// Appends the payload of `source` to `dst` and says how it is coded. The payload is never longer than
     /// the block's bytes.
     pub fn encode(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
-        let _ = (self.level, self.isa);
+        let start = dst.len();
+        if let Some(element) = constant::element(source.dtype, source.bytes) {
+            dst.extend_from_slice(element);
+            return Coding::Constant;
+        }
+        let coding = self.encode_varying(source, dst);
+        if coding != Coding::Stored && dst.len() - start < source.bytes.len() {
+            return coding;
+        }
+        dst.truncate(start);
         dst.extend_from_slice(source.bytes);
         Coding::Stored
+    }
+
+    fn encode_varying(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
+        if source.dtype == Dtype::Bytes {
+            return self.zstd.encode(source.bytes, 1, dst);
+        }
+        let float_bytes = source.dtype.float_bytes();
+        if let Some(element_bytes) = float_bytes.filter(|&n| SparseEncoder::is_worth_it(n, source.bytes)) {
+            return self.encode_sparse(source, element_bytes, dst);
+        }
+        self.encode_dense(source, dst)
+    }
+
+    fn encode_dense(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
+        let start = dst.len();
+        let fits = self.fields.encode(self.isa, self.level, source, &mut self.zstd.planes, dst);
+        let fields_len = if fits { dst.len() - start } else { source.bytes.len() };
+        if !fits || repeats::are_common(source.dtype.unit_bytes(), source.bytes) {
+            // Repeated elements are no noise: look for them.
+            let end = dst.len();
+            let coding = self.zstd.encode(source.bytes, source.dtype.unit_bytes(), dst);
+            if coding == Coding::Zstd && dst.len() - end < fields_len {
+                dst.drain(start..end);
+                return coding;
+            }
+            dst.truncate(end);
+        }
+        if fits { Coding::Fields } else { Coding::Stored }
+    }
+
+    fn encode_sparse(&mut self, source: BlockSource<'_>, element_bytes: usize, dst: &mut Vec<u8>) -> Coding {
+        let start = dst.len();
+        let dense = self.sparse.encode(self.isa, element_bytes, source.bytes, dst).to_vec();
+        let inner = BlockSource { bytes: &dense, row_len: 0, ..source };
+        let inner_start = dst.len();
+        let mut coding = if dense.is_empty() { Coding::Stored } else { self.encode_dense(inner, dst) };
+        if coding == Coding::Stored || dst.len() - inner_start >= dense.len() {
+            dst.truncate(inner_start);
+            dst.extend_from_slice(&dense);
+            coding = Coding::Stored;
+        }
+        SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
+        Coding::Sparse
     }
 }
 
 /// Decodes blocks, reusing its scratch memory; one for each worker thread.
-#[derive(Debug)]
 pub struct BlockDecoder {
     isa: Isa,
+    fields: FieldDecoder,
+    sparse: SparseDecoder,
+    zstd: ZstdDecoder,
+    dense: Vec<u8>,
+}
+
+impl std::fmt::Debug for BlockDecoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockDecoder").field("isa", &self.isa).finish_non_exhaustive()
+    }
 }
 
 impl BlockDecoder {
     /// A decoder whose kernels run on `isa`; the result is the same for every `isa`.
     #[must_use]
     pub fn new(isa: Isa) -> Self {
-        Self { isa }
+        Self {
+            isa,
+            fields: FieldDecoder::default(),
+            sparse: SparseDecoder::default(),
+            zstd: ZstdDecoder::new(),
+            dense: Vec::new(),
+        }
     }
 
     /// Fills `dst` with the elements of `payload`. `dst.len()` is the block's decoded size and at most
@@ -113,21 +223,43 @@ impl BlockDecoder {
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the payload breaks the format; `dst` then holds unspecified bytes.
     pub fn decode(&mut self, coding: Coding, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        let _ = (self.isa, dtype);
+        if dst.len() > MAX_BLOCK_BYTES {
+            return Err(Error::new(ErrorKind::LimitExceeded, format!("a block of {} bytes", dst.len())));
+        }
+        if coding != Coding::Sparse {
+            return self.decode_dense(coding, dtype, payload, dst);
+        }
+        let opened = self.sparse.open(self.isa, payload, dst.len())?;
+        let inner = match Coding::from_wire_id(opened.coding_id) {
+            Some(inner @ (Coding::Stored | Coding::Zstd | Coding::Fields)) => inner,
+            _ => return Err(corrupt("the sparse block's inner coding is not one that may stand there")),
+        };
+        let mut dense = std::mem::take(&mut self.dense);
+        let buffer = scratch(&mut dense, opened.dense_bytes);
+        let result = self.decode_dense(inner, dtype, opened.payload, buffer);
+        if result.is_ok() {
+            self.sparse.scatter(&opened, buffer, dst);
+        }
+        self.dense = dense;
+        result
+    }
+
+    fn decode_dense(&mut self, coding: Coding, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
         match coding {
-            Coding::Stored => {
-                if payload.len() != dst.len() {
-                    return Err(Error::new(
-                        ErrorKind::Corrupt,
-                        format!("stored block has {} bytes, its header says {}", payload.len(), dst.len()),
-                    ));
-                }
+            Coding::Stored if payload.len() == dst.len() => {
                 dst.copy_from_slice(payload);
                 Ok(())
             }
-            Coding::Reference => {
-                Err(Error::new(ErrorKind::Corrupt, "a reference stands where a coded block is needed"))
+            Coding::Stored => Err(corrupt("a stored block's payload has another size than the block")),
+            Coding::Constant => constant::decode(dtype, payload, dst),
+            Coding::Zstd => self.zstd.decode(payload, dst),
+            Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
+            Coding::Sparse | Coding::Reference => {
+                Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,10 +159,20 @@ fn split_words<W: Word>(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8
             padded[..tail.len()].copy_from_slice(tail);
             padded[tail.len()..].chunks_exact_mut(W::BYTES).for_each(|element| element.copy_from_slice(last));
             let at = first + n_whole;
-            split_tile::<W>(isa, layout, padded, tail_symbols, byte_planes, n_padded, at, &mut top[n_whole..]);
+            split_tile::<W>(
+                isa,
+                layout,
+                padded,
+                tail_symbols,
+                byte_planes,
+                n_padded,
+                at,
+                &mut top[n_whole..],
+            );
         }
         let n_bits = layout.packed_bits();
-        let range = pack_bits::packed_len(n_bits, first)..pack_bits::packed_len(n_bits, first + symbols.len());
+        let range =
+            pack_bits::packed_len(n_bits, first)..pack_bits::packed_len(n_bits, first + symbols.len());
         pack_bits::pack(isa, n_bits, &top[..symbols.len()], &mut packed[range]);
         first += symbols.len();
     }

@@ -63,7 +63,11 @@ pub(super) fn split_tile<W: Word>(
         let mut residual = [W::default(); GROUP_LEN];
         for (residual, &element) in residual.iter_mut().zip(&elements) {
             let rest = element.and(fields.rest_mask);
-            let sign = if fields.keeps_sign { element.shr(fields.symbol_top).shl(fields.rest_bits) } else { W::default() };
+            let sign = if fields.keeps_sign {
+                element.shr(fields.symbol_top).shl(fields.rest_bits)
+            } else {
+                W::default()
+            };
             *residual = rest.or(sign).shr(fields.low_zero_bits);
         }
         let at = first + group_idx * GROUP_LEN;
@@ -141,7 +145,11 @@ pub(super) fn join_tile<W: Word>(
                 fields.shared_sign
             };
             let wide = W::from_u16(u16::from(symbol));
-            let wide = if layout.is_windowed() && symbol != 0 { wide.add(W::from_u16(layout.symbol_base)) } else { wide };
+            let wide = if layout.is_windowed() && symbol != 0 {
+                wide.add(W::from_u16(layout.symbol_base))
+            } else {
+                wide
+            };
             let element = residual.and(fields.rest_mask).or(wide.shl(fields.rest_bits)).or(sign);
             element.write(dst);
         }

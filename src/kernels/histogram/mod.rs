@@ -73,7 +73,10 @@ mod tests {
             let mut counts = [0; 256];
             bytes[..len].iter().for_each(|&byte| counts[usize::from(byte)] += 1);
             assert_eq!(counters.total(), counts);
-            assert_eq!(byte_sum(&bytes[..len]), bytes[..len].iter().map(|&byte| u64::from(byte)).sum());
+            assert_eq!(
+                byte_sum(&bytes[..len]),
+                bytes[..len].iter().map(|&byte| u64::from(byte)).sum::<u64>()
+            );
         }
         assert_eq!(byte_sum(&[255; 4096]), 255 * 4096);
     }

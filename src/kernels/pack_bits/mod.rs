@@ -67,7 +67,10 @@ mod tests {
                 let mut unpacked = vec![0xff; values.len()];
                 unpack(isa, n_bits, &packed, &mut unpacked);
                 let mask = (1u8 << n_bits) - 1;
-                assert!(unpacked.iter().zip(&values).all(|(&got, &value)| got == value & mask), "{isa:?} {n_bits}");
+                assert!(
+                    unpacked.iter().zip(&values).all(|(&got, &value)| got == value & mask),
+                    "{isa:?} {n_bits}"
+                );
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The definition of the coder, one symbol at a time.
 
-use super::{EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, MAX_GROUPS, Plan, Position, SLACK_BYTES, STATE_MIN, Table};
+use super::{
+    EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, MAX_GROUPS, Plan, Position, SLACK_BYTES, STATE_MIN, Table,
+};
 
 /// What one slot decodes to: `freq | bias << 8 | value << 16 | is_escape << 24`.
 type Slots = [u32; FREQ_SUM];

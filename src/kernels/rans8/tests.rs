@@ -30,7 +30,9 @@ fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for groups in [1usize, 2] {
         for (n_symbols, segment_len) in [(128usize, 128usize), (1024, 256), (8192, 512), (128 * 37, 256)] {
-            for (n_entries, top) in [(1u8, 255u8), (1, 1), (2, 200), (9, 80), (15, 60), (30, 40), (31, 9), (63, 5)] {
+            for (n_entries, top) in
+                [(1u8, 255u8), (1, 1), (2, 200), (9, 80), (15, 60), (30, 40), (31, 9), (63, 5)]
+            {
                 let tables: Vec<Table> = (0..5).map(|i| geometric_table(100 + i, n_entries, top)).collect();
                 let table_ids: Vec<u8> =
                     (0..n_symbols.div_ceil(segment_len)).map(|_| (rng.next_u32() % 5) as u8).collect();
@@ -92,7 +94,12 @@ fn every_pairing_of_encoder_and_decoder_round_trips_and_streams_are_equal() {
         let reference = encode_case(Isa::Scalar, &case);
         for isa in isas() {
             let coded = encode_case(isa, &case);
-            assert!(coded == reference, "{isa:?} groups {} entries {}", case.groups, case.tables[0].n_entries);
+            assert!(
+                coded == reference,
+                "{isa:?} groups {} entries {}",
+                case.groups,
+                case.tables[0].n_entries
+            );
             let decoded = decode_case(isa, &case, &coded.0, &coded.1, &coded.2);
             assert!(decoded.as_deref() == Some(&case.symbols[..]), "{isa:?} groups {}", case.groups);
         }

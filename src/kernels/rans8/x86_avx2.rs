@@ -350,7 +350,8 @@ fn push_escapes(
 ) -> usize {
     let wanted = _mm256_set1_epi8(escape.cast_signed());
     let (halves, _) = entries.as_chunks::<32>();
-    let mask = |half: usize| _mm256_movemask_epi8(_mm256_cmpeq_epi8(cast(halves[half]), wanted)).cast_unsigned();
+    let mask =
+        |half: usize| _mm256_movemask_epi8(_mm256_cmpeq_epi8(cast(halves[half]), wanted)).cast_unsigned();
     let mut escaped = u64::from(mask(0)) | u64::from(mask(1)) << 32;
     while escaped != 0 {
         let last = 63 - escaped.leading_zeros();

@@ -102,7 +102,8 @@ pub(super) fn decode<const G: usize>(
 fn refill(x: __m512i, high_byte: __m512i, stream: &[u8], at: usize) -> (__m512i, usize) {
     let small = _mm512_testn_epi16_mask(x, high_byte);
     // In bounds: the step's check covers what all refills of it can take.
-    let next: [u8; 32] = stream.get(at..).and_then(|rest| rest.first_chunk::<32>()).copied().unwrap_or([0; 32]);
+    let next: [u8; 32] =
+        stream.get(at..).and_then(|rest| rest.first_chunk::<32>()).copied().unwrap_or([0; 32]);
     let bytes = _mm512_cvtepu8_epi16(cast(next));
     let shifted = _mm512_mask_slli_epi16(x, small, x, 8);
     (_mm512_or_si512(shifted, _mm512_maskz_expand_epi16(small, bytes)), at + small.count_ones() as usize)

@@ -37,7 +37,9 @@ pub fn transpose(src: &[u8], n_rows: usize, row_len: usize, dst: &mut [u8]) {
 /// "Hacker's Delight", 2nd ed. 2012, section 7–3, for bytes in place of bits).
 #[inline]
 fn turn(mut rows: [u64; SIDE]) -> [u64; SIDE] {
-    for (side, mask) in [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff_u64)] {
+    for (side, mask) in
+        [(4, 0x0000_0000_ffff_ffff), (2, 0x0000_ffff_0000_ffff), (1, 0x00ff_00ff_00ff_00ff_u64)]
+    {
         for upper in (0..SIDE).filter(|row| row & side == 0) {
             let lower = upper + side;
             let shift = 8 * side;
@@ -56,7 +58,8 @@ mod tests {
     #[test]
     fn every_element_changes_its_indices() {
         for (n_rows, row_len) in [(0, 0), (1, 1), (8, 8), (7, 9), (16, 24), (33, 70), (1, 100), (100, 1)] {
-            let src: Vec<u8> = (0..n_rows * row_len).map(|i: usize| (i * 167 % 251).to_le_bytes()[0]).collect();
+            let src: Vec<u8> =
+                (0..n_rows * row_len).map(|i: usize| (i * 167 % 251).to_le_bytes()[0]).collect();
             let mut dst = vec![0; src.len()];
             transpose(&src, n_rows, row_len, &mut dst);
             for (row, col) in (0..n_rows).flat_map(|row| (0..row_len).map(move |col| (row, col))) {

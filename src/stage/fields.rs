@@ -1,0 +1,354 @@
+//! Coding 3, fields: the symbol of each element entropy-coded, the residual in planes. FORMAT.md section 3.3.
+
+use super::payload::{corrupt, le32, scratch};
+use super::planes::{self, Kind, PlaneCoder};
+use super::{BlockSource, Level};
+use crate::bits::ByteCursor;
+use crate::entropy::plan::Effort;
+use crate::entropy::{rans8, rans12};
+use crate::error::Result;
+use crate::kernels::fields::{self, Layout, OUTLIER};
+use crate::kernels::histogram::byte_sum;
+use crate::kernels::{Isa, pack_bits};
+
+mod layout;
+
+const HEADER_BYTES: usize = 16;
+
+/// How the symbols are stored; on the wire.
+const SYMBOLS_NONE: u8 = 0;
+const SYMBOLS_CONSTANT: u8 = 1;
+const SYMBOLS_RANS8: u8 = 2;
+
+/// Flags of the header.
+const HAS_SIGN: u8 = 1;
+const SIGN_SHARED: u8 = 2;
+const SHARED_SIGN_NEGATIVE: u8 = 4;
+
+/// Scratch memory of the encoder.
+#[derive(Debug, Default)]
+pub(super) struct FieldEncoder {
+    symbols: Vec<u8>,
+    planes: Vec<u8>,
+    sections: Vec<u8>,
+    entries: Vec<u8>,
+    rans8: rans8::Encoder,
+    plane_coder: PlaneCoder,
+}
+
+impl FieldEncoder {
+    /// Appends the payload of a block of floats or integers to `dst`. `false`, and `dst` as it was, where fields are no
+    /// way to code it.
+    pub(super) fn encode(
+        &mut self,
+        isa: Isa,
+        level: Level,
+        source: BlockSource<'_>,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        dst: &mut Vec<u8>,
+    ) -> bool {
+        let Some(layout) = layout::choose(source.dtype, source.bytes, level) else { return false };
+        let n_elements = source.bytes.len() * 8 / layout.element_bits as usize;
+        let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
+        let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
+        let planes = scratch(&mut self.planes, fields::planes_len(&layout, n_padded));
+        fields::split(isa, &layout, source.bytes, &mut symbols[..n_padded], planes);
+        let start = dst.len();
+        self.sections.clear();
+        let n_outliers = write_outliers(&layout, source.bytes, &symbols[..n_elements], &mut self.sections);
+        if n_outliers * 32 > n_elements {
+            return false;
+        }
+        write_header(&layout, n_outliers, dst);
+        self.encode_symbols(isa, level, &layout, source.row_len, n_elements, start, dst);
+        self.encode_planes(isa, &layout, n_padded, start + HEADER_BYTES, zstd, dst);
+        true
+    }
+
+    /// Puts the symbol section in front of the outliers in `sections` and notes it in the header at `start`.
+    #[expect(clippy::too_many_arguments, reason = "the block's data, its place and how to code it")]
+    fn encode_symbols(
+        &mut self,
+        isa: Isa,
+        level: Level,
+        layout: &Layout,
+        row_len: usize,
+        n_elements: usize,
+        start: usize,
+        dst: &mut Vec<u8>,
+    ) {
+        let n_entries = layout.n_byte_planes() + usize::from(layout.packed_bits() > 0);
+        let at = start + HEADER_BYTES + n_entries * planes::ENTRY_BYTES;
+        dst.resize(at, 0);
+        let symbols = &mut self.symbols[..rans8::buffer_len(n_elements)];
+        let mode = match symbols.first() {
+            _ if layout.symbol_bits == 0 => SYMBOLS_NONE,
+            Some(&first) if symbols[..n_elements].iter().all(|&symbol| symbol == first) => {
+                dst.push(first);
+                SYMBOLS_CONSTANT
+            }
+            _ => {
+                let row_len = columns(&symbols[..n_elements], row_len);
+                self.rans8.encode(isa, effort(level, n_elements), row_len, n_elements, symbols, dst);
+                SYMBOLS_RANS8
+            }
+        };
+        dst[start + 6] = mode;
+        let section_len = le32(dst.len() - at);
+        dst[start + 8..start + 12].copy_from_slice(&section_len);
+        dst.extend_from_slice(&self.sections);
+    }
+
+    /// Appends the planes and notes them in the header's entries at `entries_at`.
+    fn encode_planes(
+        &mut self,
+        isa: Isa,
+        layout: &Layout,
+        n_padded: usize,
+        entries_at: usize,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        dst: &mut Vec<u8>,
+    ) {
+        self.entries.clear();
+        let n_bytes = n_padded * layout.n_byte_planes();
+        let (byte_planes, packed) = self.planes[..fields::planes_len(layout, n_padded)].split_at(n_bytes);
+        let kind = if layout.symbol_bits == 0 { Kind::Integer } else { Kind::Byte };
+        for plane in byte_planes.chunks_exact(n_padded) {
+            self.plane_coder.encode(isa, kind, plane, zstd, &mut self.entries, dst);
+        }
+        if layout.packed_bits() > 0 {
+            self.plane_coder.encode(isa, Kind::Packed, packed, zstd, &mut self.entries, dst);
+        }
+        dst[entries_at..entries_at + self.entries.len()].copy_from_slice(&self.entries);
+    }
+}
+
+/// How hard to plan the symbols' tables.
+fn effort(level: Level, n_symbols: usize) -> Effort {
+    // A table costs about 25 bytes and saves a few hundredths of a bit a symbol.
+    let n_tables = match n_symbols {
+        0..8192 => 1,
+        8192..65_536 => 4,
+        _ => 8,
+    };
+    match level {
+        Level::Fast => Effort { n_tables: 1, segment_len: 256, max_symbols: 31, n_rounds: 0 },
+        Level::Default => Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds: 0 },
+        Level::High => Effort { n_tables: 2 * n_tables, segment_len: 256, max_symbols: 63, n_rounds: 3 },
+    }
+}
+
+/// `row_len` if symbols differ more from column to column than from segment to segment along the rows, else 0.
+///
+/// Compared are the variances of the means, less what chance makes of them.
+fn columns(symbols: &[u8], row_len: usize) -> usize {
+    const RUN_LEN: usize = 256;
+    let n_rows = symbols.len().checked_div(row_len).unwrap_or(0);
+    if row_len < 4 || n_rows < 32 {
+        return 0;
+    }
+    let mut sums = vec![0u32; row_len];
+    for row in symbols.chunks_exact(row_len) {
+        sums.iter_mut().zip(row).for_each(|(sum, &symbol)| *sum += u32::from(symbol));
+    }
+    let of_columns = spread(sums.iter().map(|&sum| f64::from(sum) / n_rows as f64));
+    let runs = symbols.chunks_exact(RUN_LEN);
+    let of_runs = spread(runs.map(|run| byte_sum(run) as f64 / RUN_LEN as f64));
+    let of_symbols = spread(symbols.iter().step_by(61).map(|&symbol| f64::from(symbol)));
+    let excess = |spread: f64, n: usize| spread - of_symbols / n as f64;
+    let (columns, runs) = (excess(of_columns, n_rows), excess(of_runs, RUN_LEN));
+    if columns > 1.5 * runs.max(0.0) + of_symbols / 64.0 { row_len } else { 0 }
+}
+
+/// Variance.
+fn spread(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
+    for value in values {
+        n += 1.0;
+        sum += value;
+        squares += value * value;
+    }
+    if n == 0.0 { 0.0 } else { squares / n - (sum / n) * (sum / n) }
+}
+
+fn write_header(layout: &Layout, n_outliers: usize, dst: &mut Vec<u8>) {
+    let mut flags = 0;
+    if layout.has_sign {
+        flags |= HAS_SIGN;
+    }
+    if let Some(is_negative) = layout.shared_sign {
+        flags |= SIGN_SHARED | if is_negative { SHARED_SIGN_NEGATIVE } else { 0 };
+    }
+    let bytes = [layout.element_bits, layout.symbol_bits, flags.into(), layout.low_zero_bits];
+    dst.extend(bytes.map(|value| value.to_le_bytes()[0]));
+    dst.extend(layout.symbol_base.to_le_bytes());
+    dst.extend([0, 0]);
+    dst.extend(le32(0));
+    dst.extend(le32(n_outliers));
+}
+
+/// Appends the whole symbol of each element that the window leaves out; returns their number.
+fn write_outliers(layout: &Layout, bytes: &[u8], symbols: &[u8], dst: &mut Vec<u8>) -> usize {
+    if !layout.is_windowed() || !symbols.contains(&OUTLIER) {
+        return 0;
+    }
+    let element_bytes = layout.element_bits as usize / 8;
+    let mut n_outliers = 0;
+    for (element, _) in
+        bytes.chunks_exact(element_bytes).zip(symbols).filter(|(_, symbol)| **symbol == OUTLIER)
+    {
+        dst.extend(layout.symbol(read_element(element)).to_le_bytes());
+        n_outliers += 1;
+    }
+    n_outliers
+}
+
+/// An element's bits, whatever its width.
+fn read_element(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |element, &byte| element << 8 | u64::from(byte))
+}
+
+/// What a payload's header says.
+struct Header {
+    layout: Layout,
+    symbols: u8,
+    symbols_len: usize,
+    n_outliers: usize,
+}
+
+impl Header {
+    fn read(src: &mut ByteCursor<'_>) -> Option<Self> {
+        let [element_bits, symbol_bits, flags, low_zero_bits] = src.array::<4>()?;
+        let symbol_base = src.u16()?;
+        let symbols = src.u8()?;
+        let reserved = src.u8()?;
+        let shares = flags & SIGN_SHARED != 0;
+        let layout = Layout {
+            element_bits: element_bits.into(),
+            symbol_bits: symbol_bits.into(),
+            has_sign: flags & HAS_SIGN != 0,
+            shared_sign: shares.then_some(flags & SHARED_SIGN_NEGATIVE != 0),
+            low_zero_bits: low_zero_bits.into(),
+            symbol_base,
+        };
+        let is_valid = layout.is_valid()
+            && flags & !(HAS_SIGN | SIGN_SHARED | SHARED_SIGN_NEGATIVE) == 0
+            && (shares || flags & SHARED_SIGN_NEGATIVE == 0)
+            && reserved == 0
+            && (symbol_bits == 0) == (symbols == SYMBOLS_NONE);
+        let symbols_len = usize::try_from(src.u32()?).ok()?;
+        let n_outliers = usize::try_from(src.u32()?).ok()?;
+        is_valid.then_some(Self { layout, symbols, symbols_len, n_outliers })
+    }
+}
+
+/// Scratch memory of the decoder.
+#[derive(Debug, Default)]
+pub(super) struct FieldDecoder {
+    symbols: Vec<u8>,
+    planes: Vec<u8>,
+    rans8: rans8::Decoder,
+    rans12: rans12::Decoder,
+}
+
+impl FieldDecoder {
+    /// Decodes `payload` into all of `dst`.
+    pub(super) fn decode(
+        &mut self,
+        isa: Isa,
+        payload: &[u8],
+        zstd: &mut zstd::bulk::Decompressor<'static>,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        let mut src = ByteCursor::new(payload);
+        let header = Header::read(&mut src).ok_or_else(|| corrupt("the fields' header breaks the format"))?;
+        let layout = header.layout;
+        let element_bytes = layout.element_bits as usize / 8;
+        if !dst.len().is_multiple_of(element_bytes) {
+            return Err(corrupt("the block is no whole number of elements"));
+        }
+        let n_elements = dst.len() / element_bytes;
+        let n_planes = layout.n_byte_planes() + usize::from(layout.packed_bits() > 0);
+        let entries = (0..n_planes)
+            .map(|_| planes::Entry::read(&mut src))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| corrupt("a plane's entry breaks the format"))?;
+        let section =
+            src.take(header.symbols_len).ok_or_else(|| corrupt("the symbols' section is cut off"))?;
+        self.decode_symbols(isa, &header, section, n_elements)
+            .ok_or_else(|| corrupt("the symbols' section breaks the format"))?;
+        let outliers = header
+            .n_outliers
+            .checked_mul(2)
+            .and_then(|len| src.take(len))
+            .ok_or_else(|| corrupt("the outliers' section is cut off"))?;
+        self.join(isa, &layout, &entries, &mut src, zstd, n_elements, dst)
+            .ok_or_else(|| corrupt("a plane's section breaks the format"))?;
+        if !src.rest().is_empty() {
+            return Err(corrupt("bytes are left over behind the planes"));
+        }
+        self.place_outliers(&layout, outliers, dst)
+            .ok_or_else(|| corrupt("outliers do not match their symbols"))
+    }
+
+    fn decode_symbols(&mut self, isa: Isa, header: &Header, section: &[u8], n_elements: usize) -> Option<()> {
+        let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
+        match header.symbols {
+            SYMBOLS_RANS8 => self.rans8.decode(isa, section, n_elements, symbols),
+            SYMBOLS_CONSTANT => match section {
+                [symbol] => Some(symbols.fill(*symbol)),
+                _ => None,
+            },
+            SYMBOLS_NONE => section.is_empty().then(|| symbols.fill(0)),
+            _ => None,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the payload's parts")]
+    fn join(
+        &mut self,
+        isa: Isa,
+        layout: &Layout,
+        entries: &[planes::Entry],
+        src: &mut ByteCursor<'_>,
+        zstd: &mut zstd::bulk::Decompressor<'static>,
+        n_elements: usize,
+        dst: &mut [u8],
+    ) -> Option<()> {
+        let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
+        let packed_len = pack_bits::packed_len(layout.packed_bits(), n_padded);
+        let mut coded = scratch(&mut self.planes, fields::planes_len(layout, n_padded));
+        let mut planes: [&[u8]; 8] = [&[]; 8];
+        for (idx, entry) in entries.iter().enumerate() {
+            let len = if idx < layout.n_byte_planes() { n_padded } else { packed_len };
+            let section = src.take(entry.len())?;
+            planes[idx] = if entry.is_raw() {
+                section
+            } else {
+                let (plane, rest) = coded.split_at_mut(len);
+                coded = rest;
+                entry.decode(isa, section, zstd, &mut self.rans12, plane)?;
+                plane
+            };
+        }
+        let packed = if packed_len > 0 { planes[layout.n_byte_planes()] } else { &[] };
+        fields::join(isa, layout, &self.symbols[..n_padded], &planes[..layout.n_byte_planes()], packed, dst)
+    }
+
+    /// Replaces the symbols of outliers by their own.
+    fn place_outliers(&self, layout: &Layout, outliers: &[u8], dst: &mut [u8]) -> Option<()> {
+        let element_bytes = layout.element_bits as usize / 8;
+        let symbols = &self.symbols[..dst.len() / element_bytes];
+        let (outliers, _) = outliers.as_chunks::<2>();
+        let mut outliers = outliers.iter();
+        if layout.is_windowed() && symbols.contains(&OUTLIER) {
+            let elements = dst.chunks_exact_mut(element_bytes).zip(symbols);
+            for (element, _) in elements.filter(|(_, symbol)| **symbol == OUTLIER) {
+                let symbol = u16::from_le_bytes(*outliers.next()?);
+                let bits = layout.with_symbol(read_element(element), symbol);
+                element.copy_from_slice(&bits.to_le_bytes()[..element_bytes]);
+            }
+        }
+        outliers.next().is_none().then_some(())
+    }
+}

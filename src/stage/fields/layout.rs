@@ -1,0 +1,133 @@
+//! How the elements of a block are cut into fields.
+
+use crate::dtype::Dtype;
+use crate::entropy::freq::normalise;
+use crate::kernels::fields::Layout;
+use crate::kernels::survey::or_and;
+use crate::stage::Level;
+
+use super::read_element;
+
+/// Elements of the sample that choices are made from.
+const SAMPLE_LEN: usize = 4096;
+/// Elements taken from one place.
+const RUN_LEN: usize = 64;
+
+/// Exponent bits of a float type.
+fn exponent_bits(dtype: Dtype) -> Option<u32> {
+    match dtype {
+        Dtype::F64 => Some(11),
+        Dtype::F32 | Dtype::Bf16 | Dtype::C64 => Some(8),
+        Dtype::F16 | Dtype::F8E5m2 => Some(5),
+        Dtype::F8E4m3 => Some(4),
+        _ => None,
+    }
+}
+
+/// The layout for a block, `None` where fields are no way to code it.
+pub(super) fn choose(dtype: Dtype, bytes: &[u8], level: Level) -> Option<Layout> {
+    // A complex number is two floats of half its size.
+    let element_bytes = if dtype == Dtype::C64 { 4 } else { dtype.unit_bytes() };
+    let element_bits = u32::try_from(8 * element_bytes).ok()?;
+    let plain = |symbol_bits| Layout {
+        element_bits,
+        symbol_bits,
+        has_sign: false,
+        shared_sign: None,
+        low_zero_bits: 0,
+        symbol_base: 0,
+    };
+    match exponent_bits(dtype) {
+        Some(exponent_bits) => Some(float_layout(plain(exponent_bits), bytes, level)),
+        None => match dtype {
+            Dtype::Bytes => None,
+            Dtype::F8E8m0 | Dtype::Bool => Some(plain(8)),
+            // Eight neighbouring values of a quantised weight are about equally common.
+            Dtype::I8 => Some(plain(5)),
+            _ => Some(plain(0)),
+        },
+    }
+}
+
+/// The layout for floats: the symbol is the exponent, and the top mantissa bit where that pays.
+fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
+    let element_bits = plain.element_bits;
+    let (any, all) = or_and(bytes, element_bits as usize / 8);
+    let sign = 1u64 << (element_bits - 1);
+    let shared_sign = match (any & sign != 0, all & sign != 0) {
+        (true, false) => None,
+        (_, is_negative) => Some(is_negative),
+    };
+    let with_symbol = |symbol_bits: u32| {
+        let rest_bits = element_bits - 1 - symbol_bits;
+        Layout {
+            symbol_bits,
+            has_sign: true,
+            shared_sign,
+            low_zero_bits: any.trailing_zeros().min(rest_bits),
+            ..plain
+        }
+    };
+    let mut joint = with_symbol(plain.symbol_bits + 1);
+    let counts = sample(&joint, bytes);
+    if joint.is_windowed() {
+        joint.symbol_base = window(&counts);
+    }
+    if plain.symbol_bits > 8 {
+        // An 11-bit exponent needs the window either way.
+        return joint;
+    }
+    let exponent = with_symbol(plain.symbol_bits);
+    // The top mantissa bit costs a whole bit where it is not part of the symbol.
+    let max_symbols = if level == Level::High { 63 } else { 31 };
+    let joint_cost = normalise(&windowed(&joint, &counts), max_symbols).cost_q16;
+    let halved: Vec<u32> = counts.chunks(2).map(|pair| pair.iter().sum()).collect();
+    let n_sampled: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    let exponent_cost = normalise(&windowed(&exponent, &halved), max_symbols).cost_q16 + (n_sampled << 16);
+    if joint.low_zero_bits + joint.symbol_bits + 1 > element_bits || exponent_cost <= joint_cost {
+        exponent
+    } else {
+        joint
+    }
+}
+
+/// Counts of the symbols of a sample: runs of elements from all over the block.
+fn sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
+    let element_bytes = layout.element_bits as usize / 8;
+    let mut counts = vec![0; 1 << layout.symbol_bits];
+    let n_elements = bytes.len() / element_bytes;
+    let stride = (n_elements * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * element_bytes;
+    for run in bytes.chunks(stride) {
+        for element in run.chunks_exact(element_bytes).take(RUN_LEN) {
+            counts[usize::from(layout.symbol(read_element(element)))] += 1;
+        }
+    }
+    counts
+}
+
+/// The window's offset that covers the most of `counts`; of several, the middle one.
+fn window(counts: &[u32]) -> u16 {
+    /// Symbols in the window, which begins 2 behind its offset.
+    const LEN: usize = 254;
+    let covered = |base: usize| -> u32 { counts[base + 2..(base + 2 + LEN).min(counts.len())].iter().sum() };
+    let bases = 0..=counts.len().saturating_sub(LEN + 2);
+    let most = bases.clone().map(covered).max().unwrap_or(0);
+    let first = bases.clone().find(|&base| covered(base) == most).unwrap_or(0);
+    let last = bases.rev().find(|&base| covered(base) == most).unwrap_or(0);
+    u16::try_from(usize::midpoint(first, last)).unwrap_or(0)
+}
+
+/// `counts` as they fall on windowed symbols.
+fn windowed(layout: &Layout, counts: &[u32]) -> [u32; 256] {
+    let mut histogram = [0; 256];
+    for (symbol, &count) in counts.iter().enumerate() {
+        let at = match symbol.checked_sub(layout.symbol_base.into()) {
+            _ if !layout.is_windowed() => symbol,
+            _ if symbol == 0 => 0,
+            Some(offset @ 2..256) => offset,
+            _ => 1,
+        };
+        histogram[at] += count;
+    }
+    histogram
+}

@@ -1,0 +1,21 @@
+//! Scratch memory that stages share, and errors of payloads.
+
+use crate::error::{Error, ErrorKind};
+
+/// A payload that breaks a rule of the format.
+pub(super) fn corrupt(what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, what)
+}
+
+/// A length as the wire's 32 bits; blocks are bounded far below.
+pub(super) fn le32(len: usize) -> [u8; 4] {
+    u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
+}
+
+/// `buffer` at no less than `len` bytes, its contents unspecified.
+pub(super) fn scratch(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
+    }
+    &mut buffer[..len]
+}
