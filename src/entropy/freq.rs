@@ -65,7 +65,7 @@ pub struct Frequencies {
 
 /// Shares 256 slots among the symbols of `counts`, of which at most `max_symbols` (up to 63) get their own.
 ///
-/// Shares are rounded down to at least 1, then moved one by one where that costs least.
+/// Shares are rounded, to at least 1, then moved one by one where that costs least.
 #[must_use]
 pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
     let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
@@ -73,7 +73,7 @@ pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
     let mut weights: Vec<u64> = kept.iter().map(|&value| u64::from(counts[usize::from(value)])).collect();
     let escaped = total - weights.iter().sum::<u64>();
     weights.push(escaped);
-    let share = |weight: u64| (weight * FREQ_SUM as u64).checked_div(total).unwrap_or(0);
+    let share = |weight: u64| (weight * FREQ_SUM as u64 + total / 2).checked_div(total).unwrap_or(0);
     // 255: one slot at least is another's.
     let mut freqs: Vec<usize> =
         weights.iter().map(|&weight| usize::try_from(share(weight).clamp(1, 255)).unwrap_or(1)).collect();
@@ -106,12 +106,15 @@ pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
 /// symbols use for zeros and outliers.
 fn kept_symbols(counts: &Histogram, total: u64, max_symbols: usize) -> Vec<u8> {
     let common = |value: usize| u64::from(counts[value]) * RAREST >= total.max(1);
-    let first = (0..=counts.len() - RANGE_LEN)
-        .max_by_key(|&first| {
-            let covered: u64 = counts[first..first + RANGE_LEN].iter().map(|&count| u64::from(count)).sum();
-            (covered, first)
-        })
-        .unwrap_or(0);
+    // The range that covers most; of equal ones the last.
+    let mut covered: u64 = counts[..RANGE_LEN].iter().map(|&count| u64::from(count)).sum();
+    let (mut first, mut most) = (0, covered);
+    for next in 1..=counts.len() - RANGE_LEN {
+        covered = covered + u64::from(counts[next + RANGE_LEN - 1]) - u64::from(counts[next - 1]);
+        if covered >= most {
+            (first, most) = (next, covered);
+        }
+    }
     let in_range = |value: usize| (first..first + RANGE_LEN).contains(&value) || (value < 2 && first >= 2);
     let mut kept: Vec<u8> =
         (0u8..=255).filter(|&value| in_range(value.into()) && common(value.into())).collect();

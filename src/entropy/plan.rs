@@ -23,6 +23,10 @@ pub struct Effort {
     pub max_symbols: usize,
     /// Rounds of k-means on the histograms.
     pub n_rounds: usize,
+    /// Of each segment's symbols, one in this many is counted.
+    pub count_one_in: usize,
+    /// Prefer fewer stored states to faster decoding.
+    pub saves_bytes: bool,
 }
 
 /// A plan, in scratch memory that the next one reuses.
@@ -59,12 +63,12 @@ impl Planner {
             self.sums.extend(symbols.chunks(effort.segment_len).map(byte_sum));
             self.cluster(n_tables);
         }
-        self.count(symbols, n_tables);
+        self.count(symbols, n_tables, effort.count_one_in);
         let mut histograms: Vec<Histogram> = self.counters[..n_tables].iter().map(Counters::total).collect();
         if effort.n_rounds > 0 && n_tables > 1 {
             self.refine(symbols, &mut histograms, effort);
         }
-        self.settle(&histograms, effort.max_symbols);
+        self.settle(&histograms, effort);
     }
 
     /// Sets `table_ids` by k-means on `sums`.
@@ -98,12 +102,12 @@ impl Planner {
         }
     }
 
-    /// Counts the symbols of each table's segments.
-    fn count(&mut self, symbols: &[u8], n_tables: usize) {
+    /// Counts the symbols of each table's segments, of each segment the first one in `one_in`.
+    fn count(&mut self, symbols: &[u8], n_tables: usize, one_in: usize) {
         self.counters.clear();
         self.counters.resize(n_tables, Counters::default());
         for (segment, &id) in symbols.chunks(self.segment_len).zip(&self.table_ids) {
-            self.counters[usize::from(id)].count(segment);
+            self.counters[usize::from(id)].count(&segment[..segment.len().div_ceil(one_in)]);
         }
     }
 
@@ -133,7 +137,8 @@ impl Planner {
     }
 
     /// Drops empty tables, and goes down to one table where more do not pay for themselves.
-    fn settle(&mut self, histograms: &[Histogram], max_symbols: usize) {
+    fn settle(&mut self, histograms: &[Histogram], effort: Effort) {
+        let max_symbols = effort.max_symbols;
         let is_used = |histogram: &Histogram| histogram.iter().any(|&count| count > 0);
         let mut new_ids = [0u8; MAX_TABLES];
         self.tables.clear();
@@ -149,7 +154,8 @@ impl Planner {
         }
         let single = normalise(&total, max_symbols);
         let id_cost = self.table_ids.len() as u64 * u64::from(id_bits(self.tables.len()));
-        if cost_bits(std::slice::from_ref(&single)) <= cost_bits(&self.tables) + id_cost {
+        let scale = effort.count_one_in as u64;
+        if cost_bits(std::slice::from_ref(&single), scale) <= cost_bits(&self.tables, scale) + id_cost {
             self.tables.clear();
             self.tables.push(single);
             self.table_ids.truncate(1);
@@ -161,9 +167,9 @@ impl Planner {
     }
 }
 
-/// Bits that tables and the symbols coded with them take.
-fn cost_bits(tables: &[Frequencies]) -> u64 {
-    tables.iter().map(|table| (table.cost_q16 >> 16) + 8 * (table.pairs.len() as u64 + 2)).sum()
+/// Bits that tables and the symbols coded with them take, where one symbol in `one_in` was counted.
+fn cost_bits(tables: &[Frequencies], one_in: u64) -> u64 {
+    tables.iter().map(|table| (table.cost_q16 >> 16) * one_in + 8 * (table.pairs.len() as u64 + 2)).sum()
 }
 
 /// Cost of each value with the table that `histogram` gives, in 1/65536 of a bit.
@@ -182,7 +188,14 @@ fn symbol_costs(histogram: &Histogram, max_symbols: usize) -> [u32; 256] {
 mod tests {
     use super::*;
 
-    const EFFORT: Effort = Effort { n_tables: 8, segment_len: 256, max_symbols: 31, n_rounds: 0 };
+    const EFFORT: Effort = Effort {
+        n_tables: 8,
+        segment_len: 256,
+        max_symbols: 31,
+        n_rounds: 0,
+        count_one_in: 1,
+        saves_bytes: false,
+    };
 
     /// Segments of two kinds by turns: around 100 and around 140.
     fn two_kinds(n: usize) -> Vec<u8> {

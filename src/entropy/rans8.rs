@@ -10,8 +10,21 @@ use crate::kernels::transpose::transpose;
 use crate::kernels::{Isa, fields};
 
 const HEADER_BYTES: usize = 20;
-/// Blocks of fewer symbols take one group a step: half the states to store.
-const TWO_GROUPS_FROM: usize = 24 << 10;
+
+/// Groups a step: more are faster to decode, and their states take 128 bytes each.
+fn groups(n_symbols: usize, saves_bytes: bool) -> usize {
+    match n_symbols {
+        ..24_576 => 1,
+        ..196_608 => 2,
+        _ => {
+            if saves_bytes {
+                2
+            } else {
+                4
+            }
+        }
+    }
+}
 
 /// Symbols after padding for `groups` groups a step.
 fn padded_len(n_symbols: usize, groups: usize) -> usize {
@@ -46,7 +59,7 @@ impl Encoder {
         symbols: &mut [u8],
         dst: &mut Vec<u8>,
     ) {
-        let groups = if n_symbols < TWO_GROUPS_FROM { 1 } else { 2 };
+        let groups = groups(n_symbols, effort.saves_bytes);
         let n_padded = padded_len(n_symbols, groups);
         if let Some(&last) = n_symbols.checked_sub(1).and_then(|last| symbols.get(last)) {
             symbols[n_symbols..n_padded].fill(last);
@@ -164,10 +177,19 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes `n_symbols` from all of `section` into the front of `symbols`, a buffer of [`buffer_len`]; what is behind is
-    /// overwritten, as padding. `None` if the section breaks the format.
-    pub fn decode(&mut self, isa: Isa, section: &[u8], n_symbols: usize, symbols: &mut [u8]) -> Option<()> {
-        let mut src = section;
+    /// Decodes `n_symbols` from the first `section_len` bytes of `src` into the front of `symbols`, a buffer of
+    /// [`buffer_len`] of which the rest is overwritten with padding. What stands in `src` behind the section does not
+    /// matter, but lets the vector loops run to the end. `None` if the section breaks the format.
+    pub fn decode(
+        &mut self,
+        isa: Isa,
+        src: &[u8],
+        section_len: usize,
+        n_symbols: usize,
+        symbols: &mut [u8],
+    ) -> Option<()> {
+        let behind = src.len().checked_sub(section_len)?;
+        let mut src = src;
         let header = Header::read(&mut src, n_symbols)?;
         let tables = (0..header.n_tables).map(|_| read_table(&mut src)).collect::<Option<Vec<Table>>>()?;
         self.read_ids(&mut src, &header)?;
@@ -181,7 +203,7 @@ impl Decoder {
         for (state, bytes) in states.iter_mut().zip(state_bytes.as_chunks().0) {
             *state = u16::from_le_bytes(*bytes);
         }
-        if src.len() != header.stream_len {
+        if src.len().checked_sub(behind)? != header.stream_len {
             return None;
         }
         let plan = Plan {
@@ -192,10 +214,28 @@ impl Decoder {
         };
         let symbols = symbols.get_mut(..header.n_padded)?;
         if header.row_len == 0 {
-            return rans8::decode(isa, &plan, states, src, &self.escapes, header.n_escapes, symbols);
+            return rans8::decode(
+                isa,
+                &plan,
+                states,
+                src,
+                header.stream_len,
+                &self.escapes,
+                header.n_escapes,
+                symbols,
+            );
         }
         self.turned.resize(header.n_padded, 0);
-        rans8::decode(isa, &plan, states, src, &self.escapes, header.n_escapes, &mut self.turned)?;
+        rans8::decode(
+            isa,
+            &plan,
+            states,
+            src,
+            header.stream_len,
+            &self.escapes,
+            header.n_escapes,
+            &mut self.turned,
+        )?;
         let whole = n_symbols / header.row_len * header.row_len;
         transpose(&self.turned[..whole], header.row_len, whole / header.row_len, &mut symbols[..whole]);
         symbols[whole..].copy_from_slice(&self.turned[whole..]);
@@ -230,10 +270,13 @@ mod tests {
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             let mut decoded = vec![0xaa; symbols.len()];
             let mut decoder = Decoder::default();
-            prop_assert_eq!(decoder.decode(isa, &section, values.len(), &mut decoded), Some(()));
+            prop_assert_eq!(
+                decoder.decode(isa, &section, section.len(), values.len(), &mut decoded),
+                Some(())
+            );
             prop_assert!(decoded[..values.len()] == *values);
             let shorter = &section[..section.len() - 1];
-            prop_assert_eq!(decoder.decode(isa, shorter, values.len(), &mut decoded), None);
+            prop_assert_eq!(decoder.decode(isa, shorter, shorter.len(), values.len(), &mut decoded), None);
         }
         Ok(())
     }
@@ -257,7 +300,7 @@ mod tests {
                     ((x >> 40) as u32 % spread.max(1)).ilog2_or_zero_plus(scale)
                 })
                 .collect();
-            let effort = Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds };
+            let effort = Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds, count_one_in: 1, saves_bytes: n % 2 == 0 };
             round_trip(&values, effort, row_len.min(n))?;
         }
     }

@@ -131,32 +131,53 @@ fn effort(level: Level, n_symbols: usize) -> Effort {
         8192..65_536 => 4,
         _ => 8,
     };
+    let default = Effort {
+        n_tables,
+        segment_len: 256,
+        max_symbols: 31,
+        n_rounds: 0,
+        count_one_in: if n_symbols < 65_536 { 1 } else { 2 },
+        saves_bytes: false,
+    };
     match level {
-        Level::Fast => Effort { n_tables: 1, segment_len: 256, max_symbols: 31, n_rounds: 0 },
-        Level::Default => Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds: 0 },
-        Level::High => Effort { n_tables: 2 * n_tables, segment_len: 256, max_symbols: 63, n_rounds: 3 },
+        Level::Fast => {
+            Effort { n_tables: 1, count_one_in: if n_symbols < 65_536 { 1 } else { 8 }, ..default }
+        }
+        Level::Default => default,
+        Level::High => Effort {
+            n_tables: 2 * n_tables,
+            max_symbols: 63,
+            n_rounds: 3,
+            count_one_in: 1,
+            saves_bytes: true,
+            ..default
+        },
     }
 }
 
 /// `row_len` if symbols differ more from column to column than from segment to segment along the rows, else 0.
 ///
-/// Compared are the variances of the means, less what chance makes of them.
+/// Compared are the variances of the means of a sample, less what chance makes of them.
 fn columns(symbols: &[u8], row_len: usize) -> usize {
     const RUN_LEN: usize = 256;
+    /// Symbols in the sample of rows, and rows in it at least.
+    const SAMPLE_LEN: usize = 32 << 10;
+    const MIN_ROWS: usize = 32;
     let n_rows = symbols.len().checked_div(row_len).unwrap_or(0);
-    if row_len < 4 || n_rows < 32 {
+    if row_len < 4 || n_rows < MIN_ROWS {
         return 0;
     }
+    let n_sampled = (SAMPLE_LEN / row_len).clamp(MIN_ROWS, n_rows);
     let mut sums = vec![0u32; row_len];
-    for row in symbols.chunks_exact(row_len) {
+    for row in symbols.chunks_exact(row_len).step_by(n_rows / n_sampled).take(n_sampled) {
         sums.iter_mut().zip(row).for_each(|(sum, &symbol)| *sum += u32::from(symbol));
     }
-    let of_columns = spread(sums.iter().map(|&sum| f64::from(sum) / n_rows as f64));
-    let runs = symbols.chunks_exact(RUN_LEN);
+    let of_columns = spread(sums.iter().map(|&sum| f64::from(sum) / n_sampled as f64));
+    let runs = symbols.chunks_exact(RUN_LEN).step_by(4);
     let of_runs = spread(runs.map(|run| byte_sum(run) as f64 / RUN_LEN as f64));
-    let of_symbols = spread(symbols.iter().step_by(61).map(|&symbol| f64::from(symbol)));
+    let of_symbols = spread(symbols.iter().step_by(251).map(|&symbol| f64::from(symbol)));
     let excess = |spread: f64, n: usize| spread - of_symbols / n as f64;
-    let (columns, runs) = (excess(of_columns, n_rows), excess(of_runs, RUN_LEN));
+    let (columns, runs) = (excess(of_columns, n_sampled), excess(of_runs, RUN_LEN));
     if columns > 1.5 * runs.max(0.0) + of_symbols / 64.0 { row_len } else { 0 }
 }
 
@@ -189,7 +210,9 @@ fn write_header(layout: &Layout, n_outliers: usize, dst: &mut Vec<u8>) {
 
 /// Appends the whole symbol of each element that the window leaves out; returns their number.
 fn write_outliers(layout: &Layout, bytes: &[u8], symbols: &[u8], dst: &mut Vec<u8>) -> usize {
-    if !layout.is_windowed() || !symbols.contains(&OUTLIER) {
+    // Without a way out in the middle the search is done in vectors.
+    let has_outliers = symbols.iter().fold(false, |found, &symbol| found | (symbol == OUTLIER));
+    if !layout.is_windowed() || !has_outliers {
         return 0;
     }
     let element_bytes = layout.element_bits as usize / 8;
@@ -273,9 +296,9 @@ impl FieldDecoder {
             .map(|_| planes::Entry::read(&mut src))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| corrupt("a plane's entry breaks the format"))?;
-        let section =
-            src.take(header.symbols_len).ok_or_else(|| corrupt("the symbols' section is cut off"))?;
-        self.decode_symbols(isa, &header, section, n_elements)
+        let from_symbols = src.rest();
+        src.take(header.symbols_len).ok_or_else(|| corrupt("the symbols' section is cut off"))?;
+        self.decode_symbols(isa, &header, from_symbols, n_elements)
             .ok_or_else(|| corrupt("the symbols' section breaks the format"))?;
         let outliers = header
             .n_outliers
@@ -291,10 +314,12 @@ impl FieldDecoder {
             .ok_or_else(|| corrupt("outliers do not match their symbols"))
     }
 
-    fn decode_symbols(&mut self, isa: Isa, header: &Header, section: &[u8], n_elements: usize) -> Option<()> {
+    /// Decodes the symbols from the front of `src`.
+    fn decode_symbols(&mut self, isa: Isa, header: &Header, src: &[u8], n_elements: usize) -> Option<()> {
         let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
+        let section = src.get(..header.symbols_len)?;
         match header.symbols {
-            SYMBOLS_RANS8 => self.rans8.decode(isa, section, n_elements, symbols),
+            SYMBOLS_RANS8 => self.rans8.decode(isa, src, section.len(), n_elements, symbols),
             SYMBOLS_CONSTANT => match section {
                 [symbol] => Some(symbols.fill(*symbol)),
                 _ => None,
@@ -341,7 +366,7 @@ impl FieldDecoder {
         let symbols = &self.symbols[..dst.len() / element_bytes];
         let (outliers, _) = outliers.as_chunks::<2>();
         let mut outliers = outliers.iter();
-        if layout.is_windowed() && symbols.contains(&OUTLIER) {
+        if layout.is_windowed() && !outliers.as_slice().is_empty() {
             let elements = dst.chunks_exact_mut(element_bytes).zip(symbols);
             for (element, _) in elements.filter(|(_, symbol)| **symbol == OUTLIER) {
                 let symbol = u16::from_le_bytes(*outliers.next()?);

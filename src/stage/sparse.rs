@@ -67,7 +67,14 @@ impl SparseEncoder {
         dst.extend([element_bytes.to_le_bytes()[0], 0, 0, 0]);
         dst.extend(le32(0));
         dst.extend(le32(self.dense.len() / element_bytes));
-        let effort = Effort { n_tables: 8, segment_len: 256, max_symbols: 3, n_rounds: 0 };
+        let effort = Effort {
+            n_tables: 8,
+            segment_len: 256,
+            max_symbols: 3,
+            n_rounds: 0,
+            count_one_in: 1,
+            saves_bytes: true,
+        };
         self.rans8.encode(isa, effort, 0, n_elements, classes, dst);
         let section_len = le32(dst.len() - start - HEADER_BYTES);
         dst[start + 4..start + 8].copy_from_slice(&section_len);
@@ -122,9 +129,10 @@ impl SparseDecoder {
             return None;
         }
         let n_elements = block_bytes / element_bytes;
-        let section = src.take(section_len)?;
+        let behind = src.rest();
+        src.take(section_len)?;
         let classes = scratch(&mut self.classes, rans8::buffer_len(n_elements));
-        self.rans8.decode(isa, section, n_elements, classes)?;
+        self.rans8.decode(isa, behind, section_len, n_elements, classes)?;
         let classes = &classes[..n_elements];
         let n_others = classes.iter().filter(|&&class| class == OTHER).count();
         let is_valid = n_others == n_dense && classes.iter().all(|&class| class <= NEGATIVE_ZERO);

@@ -13,7 +13,7 @@
 //! bits) into a packed plane.
 //!
 //! A symbol wider than a byte is stored in a *window*: 0 stands for symbol 0 (true zeros), 1 for an outlier whose
-//! symbol is kept elsewhere, 2 to 255 for `symbol_base + 2` to `symbol_base + 255`.
+//! symbol is kept elsewhere (or, where a block has no outliers, for `symbol_base + 1`), 2 to 255 for `symbol_base + 2` to `symbol_base + 255`.
 
 mod scalar;
 mod word;
@@ -55,6 +55,7 @@ impl Layout {
         matches!(self.element_bits, 8 | 16 | 32 | 64)
             && self.symbol_bits <= 16
             && taken <= self.element_bits
+            && self.low_zero_bits < self.element_bits
             && (self.has_sign || self.shared_sign.is_none())
             && (self.symbol_bits > 0 || !self.has_sign)
             && (self.is_windowed() || self.symbol_base == 0)
@@ -142,8 +143,8 @@ fn split_words<W: Word>(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8
     let (byte_planes, packed) = planes.split_at_mut(n_padded * layout.n_byte_planes());
     let mut padded_tail = [0u8; GROUP_LEN * 8];
     let mut first = 0;
+    let mut top = [0u8; TILE_LEN];
     for symbols in symbols.chunks_mut(TILE_LEN) {
-        let mut top = [0u8; TILE_LEN];
         let whole = src.get(first * W::BYTES..(first + symbols.len()) * W::BYTES);
         if let Some(tile) = whole {
             split_tile::<W>(isa, layout, tile, symbols, byte_planes, n_padded, first, &mut top);
@@ -246,11 +247,11 @@ fn join_words<W: Word>(
     dst: &mut [u8],
 ) {
     let n_bits = layout.packed_bits();
-    let mut first = 0;
-    for dst in dst.chunks_mut(TILE_LEN * W::BYTES) {
+    let mut first = GROUP_LEN * join_fused(isa, layout, symbols, byte_planes, packed, dst);
+    let mut top = [0u8; TILE_LEN];
+    for dst in dst[first * W::BYTES..].chunks_mut(TILE_LEN * W::BYTES) {
         let n = dst.len() / W::BYTES;
         let n_padded = n.next_multiple_of(GROUP_LEN);
-        let mut top = [0u8; TILE_LEN];
         let range = pack_bits::packed_len(n_bits, first)..pack_bits::packed_len(n_bits, first + n_padded);
         pack_bits::unpack(isa, n_bits, &packed[range], &mut top[..n_padded]);
         let n_whole = n / GROUP_LEN * GROUP_LEN;
@@ -264,6 +265,27 @@ fn join_words<W: Word>(
             tail.copy_from_slice(&padded[..tail.len()]);
         }
         first += n_padded;
+    }
+}
+
+/// Joins as many whole groups as a loop made for the layout can; returns their number.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
+fn join_fused(
+    isa: Isa,
+    layout: &Layout,
+    symbols: &[u8],
+    byte_planes: &[&[u8]],
+    packed: &[u8],
+    dst: &mut [u8],
+) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() && x86::has_fused_join(layout) => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::join_avx512(layout, symbols, byte_planes, packed, dst) }
+        }
+        _ => 0,
     }
 }
 

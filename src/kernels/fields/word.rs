@@ -12,6 +12,10 @@ pub trait Word: Copy + Default + PartialEq + std::fmt::Debug {
     fn shl(self, n_bits: u32) -> Self;
     /// Shifts right; 0 for a shift by the width or more.
     fn shr(self, n_bits: u32) -> Self;
+    /// Shifts left by `n_bits` modulo the width.
+    fn wrapping_shl(self, n_bits: u32) -> Self;
+    /// Shifts right by `n_bits` modulo the width.
+    fn wrapping_shr(self, n_bits: u32) -> Self;
     /// Bitwise or.
     fn or(self, other: Self) -> Self;
     /// Bitwise and.
@@ -24,6 +28,8 @@ pub trait Word: Copy + Default + PartialEq + std::fmt::Debug {
     fn low_u8(self) -> u8;
     /// The low 16 bits.
     fn low_u16(self) -> u16;
+    /// The value.
+    fn from_u8(value: u8) -> Self;
     /// The low bits of `value`.
     fn from_u16(value: u16) -> Self;
     /// The low bits of `value`.
@@ -55,6 +61,14 @@ macro_rules! word {
                 if n_bits >= Self::BITS { 0 } else { self >> n_bits }
             }
             #[inline(always)]
+            fn wrapping_shl(self, n_bits: u32) -> Self {
+                <$int>::wrapping_shl(self, n_bits)
+            }
+            #[inline(always)]
+            fn wrapping_shr(self, n_bits: u32) -> Self {
+                <$int>::wrapping_shr(self, n_bits)
+            }
+            #[inline(always)]
             fn or(self, other: Self) -> Self {
                 self | other
             }
@@ -77,6 +91,10 @@ macro_rules! word {
             #[inline(always)]
             fn low_u16(self) -> u16 {
                 self as u16
+            }
+            #[inline(always)]
+            fn from_u8(value: u8) -> Self {
+                value as Self
             }
             #[inline(always)]
             fn from_u16(value: u16) -> Self {

@@ -1,6 +1,12 @@
-//! The same loops compiled for AVX2 and AVX-512: they widen by themselves, so no intrinsics are needed.
+//! The same loops compiled for AVX2 and AVX-512: they widen by themselves, so they need no intrinsics. The layouts that
+//! weights mostly have get a loop of their own for AVX-512, which unpacks and joins in one go.
 
-use super::{Layout, Word, scalar};
+use std::arch::x86_64::*;
+
+use bytemuck::cast;
+
+use super::{GROUP_LEN, Layout, Word, scalar};
+use crate::kernels::pack_bits::{packed_len, spread_avx512};
 
 macro_rules! tiers {
     ($($features:literal, $split:ident, $join:ident;)*) => {$(
@@ -34,4 +40,136 @@ macro_rules! tiers {
 tiers! {
     "avx2,bmi1,bmi2,popcnt,lzcnt", split_tile_avx2, join_tile_avx2;
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt", split_tile_avx512, join_tile_avx512;
+}
+
+/// Whether [`join_avx512`] knows the layout: two or four bytes, a packed plane, and no bits left out.
+pub(super) fn has_fused_join(layout: &Layout) -> bool {
+    let keeps_all = layout.has_sign && layout.shared_sign.is_none() && layout.low_zero_bits == 0;
+    keeps_all
+        && layout.packed_bits() > 0
+        && matches!((layout.element_bits, layout.n_byte_planes()), (16, 0 | 1) | (32, 2))
+}
+
+/// Joins whole groups of a layout that [`has_fused_join`]; returns how many groups it did, which are all but the last,
+/// near the end of `packed`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+pub(super) fn join_avx512(
+    layout: &Layout,
+    symbols: &[u8],
+    byte_planes: &[&[u8]],
+    packed: &[u8],
+    dst: &mut [u8],
+) -> usize {
+    match (layout.element_bits, byte_planes) {
+        (16, []) => join_16::<0>(layout, symbols, &[], packed, dst),
+        (16, [low]) => join_16::<1>(layout, symbols, low, packed, dst),
+        (32, [low, middle]) => join_32(layout, symbols, [low, middle], packed, dst),
+        _ => 0,
+    }
+}
+
+/// The 64 values of `n_bits` from the front of `packed`, a byte each, as a closure over the constants.
+macro_rules! unpacker {
+    ($n_bits:expr) => {{
+        let (spread, shifts) = spread_avx512($n_bits);
+        let (spread, shifts): (__m512i, __m512i) = (cast(*spread), cast(*shifts));
+        let mask = _mm512_set1_epi8(((1u8 << $n_bits) - 1).cast_signed());
+        move |packed: &[u8; 64]| {
+            let words = _mm512_permutexvar_epi8(spread, cast(*packed));
+            _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, words), mask)
+        }
+    }};
+}
+
+/// 16-bit elements: residual of `PLANES` byte planes and the packed one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn join_16<const PLANES: usize>(
+    layout: &Layout,
+    symbols: &[u8],
+    low: &[u8],
+    packed: &[u8],
+    dst: &mut [u8],
+) -> usize {
+    let unpack = unpacker!(layout.packed_bits());
+    let group_bytes = packed_len(layout.packed_bits(), GROUP_LEN);
+    let base = _mm512_set1_epi16(layout.symbol_base.cast_signed());
+    let rest_bits = layout.rest_bits();
+    let rest_mask = _mm512_set1_epi16((1i16 << rest_bits) - 1);
+    let symbol_shift = _mm_cvtsi32_si128(rest_bits.cast_signed());
+    // The sign stands right above the rest of the mantissa and goes to the top.
+    let sign_shift = _mm_cvtsi32_si128(layout.symbol_bits.cast_signed());
+    let top_bit = _mm512_set1_epi16(i16::MIN);
+    let (dst, _) = dst.as_chunks_mut::<{ 2 * GROUP_LEN }>();
+    let groups = dst.iter_mut().zip(symbols.as_chunks::<GROUP_LEN>().0);
+    let mut n_done = 0;
+    for (idx, (dst, symbols)) in groups.enumerate() {
+        let Some(window) = packed.get(idx * group_bytes..).and_then(|rest| rest.first_chunk::<64>()) else {
+            break;
+        };
+        let top = unpack(window);
+        let (symbol_halves, _) = symbols.as_chunks::<32>();
+        let (dst_halves, _) = dst.as_chunks_mut::<64>();
+        let top_halves = [_mm512_castsi512_si256(top), _mm512_extracti64x4_epi64::<1>(top)];
+        for half in 0..2 {
+            let symbol = _mm512_cvtepu8_epi16(cast(symbol_halves[half]));
+            let symbol = _mm512_maskz_add_epi16(_mm512_test_epi16_mask(symbol, symbol), symbol, base);
+            let mut residual = _mm512_cvtepu8_epi16(top_halves[half]);
+            if PLANES == 1 {
+                let at = idx * GROUP_LEN + 32 * half;
+                let Some(low) = low.get(at..).and_then(|rest| rest.first_chunk::<32>()) else {
+                    return n_done;
+                };
+                residual =
+                    _mm512_or_si512(_mm512_slli_epi16::<8>(residual), _mm512_cvtepu8_epi16(cast(*low)));
+            }
+            let sign = _mm512_and_si512(_mm512_sll_epi16(residual, sign_shift), top_bit);
+            let high = _mm512_or_si512(_mm512_sll_epi16(symbol, symbol_shift), sign);
+            // high | residual & rest_mask
+            dst_halves[half] = cast(_mm512_ternarylogic_epi32::<0xF8>(high, residual, rest_mask));
+        }
+        n_done = idx + 1;
+    }
+    n_done
+}
+
+/// 32-bit elements: residual of two byte planes and the packed one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn join_32(layout: &Layout, symbols: &[u8], planes: [&[u8]; 2], packed: &[u8], dst: &mut [u8]) -> usize {
+    let unpack = unpacker!(layout.packed_bits());
+    let group_bytes = packed_len(layout.packed_bits(), GROUP_LEN);
+    let base = _mm512_set1_epi32(layout.symbol_base.into());
+    let rest_bits = layout.rest_bits();
+    let rest_mask = _mm512_set1_epi32((1i32 << rest_bits) - 1);
+    let symbol_shift = _mm_cvtsi32_si128(rest_bits.cast_signed());
+    let sign_shift = _mm_cvtsi32_si128(layout.symbol_bits.cast_signed());
+    let top_bit = _mm512_set1_epi32(i32::MIN);
+    let (dst, _) = dst.as_chunks_mut::<{ 4 * GROUP_LEN }>();
+    let groups = dst.iter_mut().zip(symbols.as_chunks::<GROUP_LEN>().0);
+    let mut n_done = 0;
+    for (idx, (dst, symbols)) in groups.enumerate() {
+        let Some(window) = packed.get(idx * group_bytes..).and_then(|rest| rest.first_chunk::<64>()) else {
+            break;
+        };
+        let low = planes[0].get(idx * GROUP_LEN..).and_then(|rest| rest.first_chunk::<GROUP_LEN>());
+        let middle = planes[1].get(idx * GROUP_LEN..).and_then(|rest| rest.first_chunk::<GROUP_LEN>());
+        let (Some(low), Some(middle)) = (low, middle) else { break };
+        let top: [u8; GROUP_LEN] = cast(unpack(window));
+        let (dst_quarters, _) = dst.as_chunks_mut::<64>();
+        for quarter in 0..4 {
+            let widen =
+                |bytes: &[u8; GROUP_LEN]| _mm512_cvtepu8_epi32(cast(bytes.as_chunks::<16>().0[quarter]));
+            let symbol = widen(symbols);
+            let symbol = _mm512_maskz_add_epi32(_mm512_test_epi32_mask(symbol, symbol), symbol, base);
+            let upper =
+                _mm512_or_si512(_mm512_slli_epi32::<16>(widen(&top)), _mm512_slli_epi32::<8>(widen(middle)));
+            let residual = _mm512_or_si512(upper, widen(low));
+            let sign = _mm512_and_si512(_mm512_sll_epi32(residual, sign_shift), top_bit);
+            let high = _mm512_or_si512(_mm512_sll_epi32(symbol, symbol_shift), sign);
+            dst_quarters[quarter] = cast(_mm512_ternarylogic_epi32::<0xF8>(high, residual, rest_mask));
+        }
+        n_done = idx + 1;
+    }
+    n_done
 }

@@ -37,17 +37,36 @@ fn short_word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte))
 }
 
+/// For each width `n`: the bytes that bring bytes n·q to n·q + 7 into 64-bit lane q, and the bit n·j at which value j
+/// of a lane begins.
+static SPREAD: [([u8; 64], [u8; 64]); 8] = {
+    let mut tables = [([0; 64], [0; 64]); 8];
+    let mut n = 0;
+    while n < 8 {
+        let mut at = 0;
+        while at < 64 {
+            #[expect(clippy::cast_possible_truncation, reason = "both are below 64")]
+            {
+                tables[n].0[at] = (n * (at / 8) + at % 8) as u8;
+                tables[n].1[at] = (n * (at % 8)) as u8;
+            }
+            at += 1;
+        }
+        n += 1;
+    }
+    tables
+};
+
+/// The constants with which AVX-512 unpacks values of `n_bits`: a byte permutation and `vpmultishiftqb` bit positions.
+pub(crate) fn spread_avx512(n_bits: u32) -> &'static ([u8; 64], [u8; 64]) {
+    &SPREAD[n_bits as usize & 7]
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
 pub(super) fn unpack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
     let n_bytes = n_bits as usize;
-    // Bytes n·q to n·q + 7 into 64-bit lane q, then value j of it from bit n·j.
-    let mut spread = [0u8; 64];
-    let mut shifts = [0u8; 64];
-    for (lane, byte) in (0..8).flat_map(|lane| (0..8).map(move |byte| (lane, byte))) {
-        spread[8 * lane + byte] = (n_bytes * lane + byte).to_le_bytes()[0] & 63;
-        shifts[8 * lane + byte] = (n_bytes * byte).to_le_bytes()[0];
-    }
-    let (spread, shifts): (__m512i, __m512i) = (cast(spread), cast(shifts));
+    let (spread, shifts) = spread_avx512(n_bits);
+    let (spread, shifts): (__m512i, __m512i) = (cast(*spread), cast(*shifts));
     let mask = _mm512_set1_epi8(((1u8 << n_bits) - 1).cast_signed());
     let (groups, _) = dst.as_chunks_mut::<GROUP_LEN>();
     for (idx, group) in groups.iter_mut().enumerate() {

@@ -27,7 +27,7 @@ use super::Isa;
 /// Symbols of one group: two vectors of 32 lanes.
 pub const GROUP_LEN: usize = 64;
 /// Most groups in a step.
-pub const MAX_GROUPS: usize = 2;
+pub const MAX_GROUPS: usize = 4;
 /// Most entries of a table, the escape included.
 pub const MAX_ENTRIES: usize = 64;
 /// Sum of a table's frequencies.
@@ -36,7 +36,7 @@ pub const FREQ_SUM: usize = 256;
 pub const STATE_MIN: u16 = 256;
 /// Bytes that must lie behind the data in the escape queue given to [`decode`], and that [`encode`] needs at
 /// both ends of its output buffers.
-pub const SLACK_BYTES: usize = 64;
+pub const SLACK_BYTES: usize = 320;
 
 /// One frequency table. Entries 0 to `n_entries − 2` are symbols, the last is the escape.
 #[derive(Debug, Clone)]
@@ -168,7 +168,7 @@ impl EncodeTable {
 /// What both directions need to know of the data: tables, and which segment uses which.
 #[derive(Debug)]
 pub struct Plan<'a, T> {
-    /// Groups in a step, 1 or 2.
+    /// Groups in a step: 1, 2 or 4.
     pub groups: usize,
     /// Tables of the block.
     pub tables: &'a [T],
@@ -182,7 +182,7 @@ impl<T> Plan<'_, T> {
     /// Whether the plan fits `n_symbols` symbols, which loops rely on to stay inside their slices.
     fn fits(&self, n_symbols: usize) -> bool {
         let step = self.groups * GROUP_LEN;
-        (1..=MAX_GROUPS).contains(&self.groups)
+        matches!(self.groups, 1 | 2 | MAX_GROUPS)
             && self.segment_len > 0
             && self.segment_len.is_multiple_of(step)
             && n_symbols.is_multiple_of(step)
@@ -201,8 +201,8 @@ struct Position {
 
 /// Decodes `dst.len()` symbols, a multiple of `groups · 64`.
 ///
-/// `states` holds the initial state of every lane, for each group A's 32 then B's 32. `stream` is the coded
-/// bytes. `escapes` holds `n_escapes` values and at least [`SLACK_BYTES`] more.
+/// `states` holds the initial state of every lane, for each group A's 32 then B's 32. The first `stream_len` bytes of
+/// `stream` are the coded ones; what is behind them may be anything, and lets vector loops go on to the end. `escapes` holds `n_escapes` values and at least [`SLACK_BYTES`] more.
 ///
 /// `None` if the data is not what an encoder wrote: too short, too long, a state out of range at the start or not
 /// 256 at the end, escapes left over or missing, or a plan that does not fit. `dst` then holds unspecified bytes.
@@ -212,6 +212,7 @@ pub fn decode(
     plan: &Plan<'_, Table>,
     states: &mut [u16],
     stream: &[u8],
+    stream_len: usize,
     escapes: &[u8],
     n_escapes: usize,
     dst: &mut [u8],
@@ -227,12 +228,13 @@ pub fn decode(
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
-            position = if plan.groups == 1 {
-                // SAFETY: `available` has just tested every feature that the function enables.
-                unsafe { x86_avx512::decode::<1>(plan, states, stream, escapes, dst) }
-            } else {
-                // SAFETY: as above.
-                unsafe { x86_avx512::decode::<2>(plan, states, stream, escapes, dst) }
+            // SAFETY: `available` has just tested every feature that the functions enable.
+            position = unsafe {
+                match plan.groups {
+                    1 => x86_avx512::decode::<1>(plan, states, stream, escapes, dst),
+                    2 => x86_avx512::decode::<2>(plan, states, stream, escapes, dst),
+                    _ => x86_avx512::decode::<MAX_GROUPS>(plan, states, stream, escapes, dst),
+                }
             };
         }
         #[cfg(target_arch = "x86_64")]
@@ -242,9 +244,9 @@ pub fn decode(
         }
         _ => {}
     }
-    // The vector loops stop where they might read past the stream's end; the rest is done here.
+    // The vector loops stop where they might read past the slice's end; the rest is done here.
     scalar::decode(plan, states, stream, escapes, dst, &mut position)?;
-    let done = position.stream == stream.len()
+    let done = position.stream == stream_len
         && position.escape == n_escapes
         && states.iter().all(|&state| state == STATE_MIN);
     done.then_some(())
@@ -291,12 +293,13 @@ pub fn encode(
     Some(match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() && fits_narrow => {
-            if plan.groups == 1 {
-                // SAFETY: `available` has just tested every feature that the function enables.
-                unsafe { x86_avx512::encode::<1>(plan, symbols, states, stream, escapes) }
-            } else {
-                // SAFETY: as above.
-                unsafe { x86_avx512::encode::<2>(plan, symbols, states, stream, escapes) }
+            // SAFETY: `available` has just tested every feature that the functions enable.
+            unsafe {
+                match plan.groups {
+                    1 => x86_avx512::encode::<1>(plan, symbols, states, stream, escapes),
+                    2 => x86_avx512::encode::<2>(plan, symbols, states, stream, escapes),
+                    _ => x86_avx512::encode::<MAX_GROUPS>(plan, symbols, states, stream, escapes),
+                }
             }
         }
         #[cfg(target_arch = "x86_64")]

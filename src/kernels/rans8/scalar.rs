@@ -1,8 +1,6 @@
 //! The definition of the coder, one symbol at a time.
 
-use super::{
-    EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, MAX_GROUPS, Plan, Position, SLACK_BYTES, STATE_MIN, Table,
-};
+use super::{EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, Plan, Position, SLACK_BYTES, STATE_MIN, Table};
 
 /// What one slot decodes to: `freq | bias << 8 | value << 16 | is_escape << 24`.
 type Slots = [u32; FREQ_SUM];
@@ -112,7 +110,7 @@ pub(super) fn encode(
                 escapes_at -= 1;
                 escapes[escapes_at] = symbol;
             }
-            let first_lane = (group_idx % plan.groups % MAX_GROUPS) * GROUP_LEN;
+            let first_lane = (group_idx % plan.groups) * GROUP_LEN;
             for lane in (0..GROUP_LEN).rev() {
                 let entry = usize::from(table.entry_of[usize::from(group[symbol_of_lane(lane)])]);
                 let freq = table.threshold[entry] >> 8;

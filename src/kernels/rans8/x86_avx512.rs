@@ -2,13 +2,21 @@
 //!
 //! Slot to entry is a 256-byte look-up in four registers (two `vpermi2b` and a blend), frequency, cumulative
 //! sum and value are one `vpermb` each, the refill is `vpexpandw` of the next 32 bytes. Two groups a step hide
-//! the latency of the chain from state to state; four would save little and cost another 256 bytes a block.
+//! much of the latency of the chain from state to state, four nearly all of it (15 and 24 GB/s of bf16 with the data in cache).
 
 use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, Encoded, GROUP_LEN, Plan, Position, SLACK_BYTES, Table};
+use super::{EncodeTable, Encoded, GROUP_LEN, MAX_GROUPS, Plan, Position, SLACK_BYTES, Table};
+
+/// Stream bytes that one step may touch at most: a byte for each lane, and the 32 that the last load or store moves
+/// whatever it needs.
+const WINDOW: usize = MAX_GROUPS * GROUP_LEN + 32;
+/// Escapes that one step may touch, likewise.
+const QUEUE: usize = MAX_GROUPS * GROUP_LEN + 64;
+/// Covers every offset within a step: all but one of its vectors of 32 lanes lie before the last.
+const WINDOW_MASK: usize = MAX_GROUPS * GROUP_LEN - 1;
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
@@ -53,10 +61,13 @@ pub(super) fn decode<const G: usize>(
         let escape_entry = _mm512_set1_epi8((table.n_entries - 1).cast_signed());
         let (groups, _) = segment.as_chunks_mut::<GROUP_LEN>();
         for step in groups.chunks_exact_mut(G) {
-            // 64 bytes a group at most, and the last load takes 32 whatever it needs.
-            if stream.len() < at + G * GROUP_LEN + 32 || escapes.len() < escape_at + (G + 1) * GROUP_LEN {
+            let Some(window) = stream.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
                 break 'segments;
-            }
+            };
+            let Some(queue) = escapes.get(escape_at..).and_then(|rest| rest.first_chunk::<QUEUE>()) else {
+                break 'segments;
+            };
+            let (mut taken, mut escapes_taken) = (0usize, 0usize);
             for g in 0..G {
                 let slot = _mm512_ternarylogic_epi32(low_byte, a[g], _mm512_slli_epi16(b[g], 8), 0xCA);
                 let low = _mm512_permutex2var_epi8(lut0, slot, lut1);
@@ -72,19 +83,18 @@ pub(super) fn decode<const G: usize>(
                     _mm512_mullo_epi16(_mm512_srli_epi16(b[g], 8), _mm512_srli_epi16(f, 8)),
                     _mm512_srli_epi16(bias, 8),
                 );
-                (a[g], at) = refill(next_a, high_byte, stream, at);
-                (b[g], at) = refill(next_b, high_byte, stream, at);
-                let mut symbols = _mm512_permutexvar_epi8(entry, value);
+                (a[g], taken) = refill(next_a, high_byte, window, taken);
+                (b[g], taken) = refill(next_b, high_byte, window, taken);
+                // No branch: one in four groups has an escape, and a wrong guess costs more than the work.
                 let escaped = _mm512_cmpeq_epi8_mask(entry, escape_entry);
-                if escaped != 0 {
-                    // In bounds: checked above for a group more than the step can take.
-                    if let Some(queue) = escapes.get(escape_at..).and_then(|rest| rest.first_chunk::<64>()) {
-                        symbols = _mm512_mask_expand_epi8(symbols, escaped, load(queue));
-                    }
-                    escape_at += escaped.count_ones() as usize;
-                }
+                let next: [u8; 64] = std::array::from_fn(|i| queue[(escapes_taken & WINDOW_MASK) + i]);
+                let symbols = _mm512_permutexvar_epi8(entry, value);
+                let symbols = _mm512_mask_expand_epi8(symbols, escaped, cast(next));
+                escapes_taken += escaped.count_ones() as usize;
                 step[g] = cast(symbols);
             }
+            at += taken;
+            escape_at += escapes_taken;
             position = Position { stream: at, escape: escape_at, symbol: position.symbol + G * GROUP_LEN };
         }
     }
@@ -97,16 +107,17 @@ pub(super) fn decode<const G: usize>(
 }
 
 /// Shifts a byte into every state below 256, in lane order.
+///
+/// The mask is for the compiler: with it the load needs no check, and no default that would send it through the
+/// stack at twice the time for all.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
-fn refill(x: __m512i, high_byte: __m512i, stream: &[u8], at: usize) -> (__m512i, usize) {
+fn refill(x: __m512i, high_byte: __m512i, window: &[u8; WINDOW], taken: usize) -> (__m512i, usize) {
     let small = _mm512_testn_epi16_mask(x, high_byte);
-    // In bounds: the step's check covers what all refills of it can take.
-    let next: [u8; 32] =
-        stream.get(at..).and_then(|rest| rest.first_chunk::<32>()).copied().unwrap_or([0; 32]);
+    let next: [u8; 32] = std::array::from_fn(|i| window[(taken & WINDOW_MASK) + i]);
     let bytes = _mm512_cvtepu8_epi16(cast(next));
     let shifted = _mm512_mask_slli_epi16(x, small, x, 8);
-    (_mm512_or_si512(shifted, _mm512_maskz_expand_epi16(small, bytes)), at + small.count_ones() as usize)
+    (_mm512_or_si512(shifted, _mm512_maskz_expand_epi16(small, bytes)), taken + small.count_ones() as usize)
 }
 
 /// One table in registers, for alphabets of at most 32 entries.
@@ -169,6 +180,11 @@ fn encode_with<const G: usize, const LARGE_FREQ: bool>(
         let table = registers(&plan.tables[usize::from(id)]);
         let (groups, _) = segment.as_chunks::<GROUP_LEN>();
         for step in groups.chunks_exact(G).rev() {
+            // In bounds: a byte for every symbol not yet coded lies in front, and the slack.
+            let Some(window) = stream.get_mut(..at).and_then(|front| front.last_chunk_mut::<WINDOW>()) else {
+                break;
+            };
+            let mut taken = 0;
             for g in (0..G).rev() {
                 let symbols = load(&step[g]);
                 let low = _mm512_permutex2var_epi8(table.entry_of[0], symbols, table.entry_of[1]);
@@ -181,9 +197,10 @@ fn encode_with<const G: usize, const LARGE_FREQ: bool>(
                 }
                 let entries_a = _mm512_and_si512(entries, _mm512_set1_epi16(0xff));
                 let entries_b = _mm512_srli_epi16(entries, 8);
-                (b[g], at) = put::<LARGE_FREQ>(b[g], entries_b, &table, stream, at);
-                (a[g], at) = put::<LARGE_FREQ>(a[g], entries_a, &table, stream, at);
+                (b[g], taken) = put::<LARGE_FREQ>(b[g], entries_b, &table, window, taken);
+                (a[g], taken) = put::<LARGE_FREQ>(a[g], entries_a, &table, window, taken);
             }
+            at -= taken;
         }
     }
     for g in 0..G {
@@ -213,12 +230,12 @@ fn put<const LARGE_FREQ: bool>(
     x: __m512i,
     entries: __m512i,
     table: &Registers,
-    stream: &mut [u8],
-    at: usize,
+    window: &mut [u8; WINDOW],
+    taken: usize,
 ) -> (__m512i, usize) {
     /// Shifts `count` bytes to the end of a vector of 32: indices 32 − count places further on.
-    static ALIGN: [u8; 64] = {
-        let mut align = [0; 64];
+    static ALIGN: [u8; 96] = {
+        let mut align = [0; 96];
         let mut i = 0;
         while i < 32 {
             #[expect(clippy::cast_possible_truncation, reason = "below 32")]
@@ -233,11 +250,10 @@ fn put<const LARGE_FREQ: bool>(
     let full = _mm512_cmpge_epu16_mask(x, threshold);
     let count = full.count_ones() as usize;
     let bytes = _mm256_maskz_compress_epi8(full, _mm512_cvtepi16_epi8(x));
-    let align: [u8; 32] = ALIGN.get(count..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; 32]);
-    // In bounds: the buffer holds a byte for every symbol and slack in front.
-    if let Some(place) = stream.get_mut(at - 32..).and_then(|rest| rest.first_chunk_mut::<32>()) {
-        *place = cast(_mm256_permutexvar_epi8(cast(align), bytes));
-    }
+    // In bounds: 32 lanes, and the buffer holds a byte for every symbol and slack in front.
+    let align: [u8; 32] = std::array::from_fn(|i| ALIGN[(count & 63) + i]);
+    let end = WINDOW - (taken & WINDOW_MASK);
+    window[end - 32..end].copy_from_slice(&cast::<_, [u8; 32]>(_mm256_permutexvar_epi8(cast(align), bytes)));
     let x = _mm512_mask_srli_epi16(x, full, x, 8);
     let high = _mm512_mulhi_epu16(x, _mm512_permutexvar_epi16(entries, table.factor));
     let mut quotient = _mm512_srlv_epi16(high, _mm512_permutexvar_epi16(entries, table.shift));
@@ -250,5 +266,5 @@ fn put<const LARGE_FREQ: bool>(
     }
     let raised = _mm512_mullo_epi16(quotient, _mm512_permutexvar_epi16(entries, table.complement));
     let bias = _mm512_permutexvar_epi16(entries, table.bias);
-    (_mm512_add_epi16(_mm512_add_epi16(x, bias), raised), at - count)
+    (_mm512_add_epi16(_mm512_add_epi16(x, bias), raised), taken + count)
 }

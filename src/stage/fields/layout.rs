@@ -2,11 +2,9 @@
 
 use crate::dtype::Dtype;
 use crate::entropy::freq::normalise;
-use crate::kernels::fields::Layout;
+use crate::kernels::fields::{Layout, Word};
 use crate::kernels::survey::or_and;
 use crate::stage::Level;
-
-use super::read_element;
 
 /// Elements of the sample that choices are made from.
 const SAMPLE_LEN: usize = 4096;
@@ -93,13 +91,20 @@ fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
 
 /// Counts of the symbols of a sample: runs of elements from all over the block.
 fn sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
-    let element_bytes = layout.element_bits as usize / 8;
+    match layout.element_bits {
+        8 => sample_words::<u8>(layout, bytes),
+        16 => sample_words::<u16>(layout, bytes),
+        32 => sample_words::<u32>(layout, bytes),
+        _ => sample_words::<u64>(layout, bytes),
+    }
+}
+
+fn sample_words<W: Word>(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
     let mut counts = vec![0; 1 << layout.symbol_bits];
-    let n_elements = bytes.len() / element_bytes;
-    let stride = (n_elements * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * element_bytes;
+    let stride = (bytes.len() / W::BYTES * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * W::BYTES;
     for run in bytes.chunks(stride) {
-        for element in run.chunks_exact(element_bytes).take(RUN_LEN) {
-            counts[usize::from(layout.symbol(read_element(element)))] += 1;
+        for element in run.chunks_exact(W::BYTES).take(RUN_LEN) {
+            counts[usize::from(layout.symbol(W::read(element)))] += 1;
         }
     }
     counts
@@ -109,12 +114,20 @@ fn sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
 fn window(counts: &[u32]) -> u16 {
     /// Symbols in the window, which begins 2 behind its offset.
     const LEN: usize = 254;
-    let covered = |base: usize| -> u32 { counts[base + 2..(base + 2 + LEN).min(counts.len())].iter().sum() };
-    let bases = 0..=counts.len().saturating_sub(LEN + 2);
-    let most = bases.clone().map(covered).max().unwrap_or(0);
-    let first = bases.clone().find(|&base| covered(base) == most).unwrap_or(0);
-    let last = bases.rev().find(|&base| covered(base) == most).unwrap_or(0);
-    u16::try_from(usize::midpoint(first, last)).unwrap_or(0)
+    let mut covered = 0u32;
+    let mut best = (0, 0, 0);
+    for base in 0..=counts.len().saturating_sub(LEN + 2) {
+        covered = match base.checked_sub(1) {
+            None => counts.iter().skip(2).take(LEN).sum(),
+            Some(left) => covered - counts[left + 2] + counts[base + 1 + LEN],
+        };
+        if covered > best.0 || base == 0 {
+            best = (covered, base, base);
+        } else if covered == best.0 {
+            best.2 = base;
+        }
+    }
+    u16::try_from(usize::midpoint(best.1, best.2)).unwrap_or(0)
 }
 
 /// `counts` as they fall on windowed symbols.

@@ -1,0 +1,183 @@
+//! Speed of coding from memory to memory, both checksums of every block included: one JSON line for each file, level,
+//! instruction set and number of threads.
+//!
+//! `cargo bench --bench ram_speed -- FILE... [--json] [--rounds N] [--threads N] [--level L] [--isa I]`
+//!
+//! A file is cut into blocks as `alcm compress` does it. Speeds are original bytes per second, the median of the
+//! rounds; buffers are touched before. Every round's result is compared with the original.
+
+use std::time::Instant;
+
+use alcm::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout, plain_layout};
+use alcm::container::crc64;
+use alcm::kernels::Isa;
+use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
+use alcm::{Dtype, Limits};
+use rayon::prelude::*;
+
+struct Options {
+    files: Vec<String>,
+    rounds: usize,
+    threads: Vec<usize>,
+    levels: Vec<Level>,
+    isas: Vec<Isa>,
+}
+
+const LEVELS: [(&str, Level); 3] =
+    [("fast", Level::Fast), ("default", Level::Default), ("high", Level::High)];
+
+fn options() -> Options {
+    let mut options = Options {
+        files: Vec::new(),
+        rounds: 5,
+        threads: vec![1],
+        levels: LEVELS.map(|row| row.1).to_vec(),
+        isas: Isa::ALL.into_iter().filter(|isa| isa.available()).collect(),
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().expect("a value behind the flag");
+        match arg.as_str() {
+            // `--bench` comes from cargo; the output is JSON either way.
+            "--json" | "--bench" => {}
+            "--rounds" => options.rounds = value().parse().expect("a number of rounds"),
+            "--threads" => {
+                options.threads =
+                    value().split(',').map(|n| n.parse().expect("a number of threads")).collect();
+            }
+            "--level" => {
+                let name = value();
+                options.levels.retain(|level| LEVELS.contains(&(name.as_str(), *level)));
+            }
+            "--isa" => {
+                let name = value();
+                options.isas.retain(|isa| isa.name() == name);
+            }
+            _ => options.files.push(arg),
+        }
+    }
+    options
+}
+
+fn spans(bytes: &[u8]) -> Vec<BlockSpan> {
+    let limits = Limits::default();
+    let len = Some(bytes.len() as u64);
+    let regions = SafetensorsHeader::prefix_len(bytes, len, &limits)
+        .and_then(|n| SafetensorsHeader::parse(&bytes[..n as usize], len, &limits))
+        .map_or_else(|_| plain_layout(bytes.len() as u64), |header| layout(&header));
+    blocks(&regions).collect()
+}
+
+struct Coded {
+    coding: Coding,
+    dtype: Dtype,
+    payload: Vec<u8>,
+    payload_crc: u64,
+    decoded_crc: u64,
+}
+
+fn encode(encoder: &mut BlockEncoder, span: &BlockSpan, bytes: &[u8], coded: &mut Coded) {
+    coded.payload.clear();
+    coded.dtype = span.dtype;
+    coded.decoded_crc = crc64(bytes);
+    let source = BlockSource { dtype: span.dtype, bytes, row_len: span.row_len };
+    coded.coding = encoder.encode(source, &mut coded.payload);
+    coded.payload_crc = crc64(&coded.payload);
+}
+
+fn decode(decoder: &mut BlockDecoder, coded: &Coded, dst: &mut [u8]) {
+    assert_eq!(crc64(&coded.payload), coded.payload_crc);
+    decoder.decode(coded.coding, coded.dtype, &coded.payload, dst).expect("what was encoded decodes");
+    assert_eq!(crc64(dst), coded.decoded_crc);
+}
+
+fn median(mut seconds: Vec<f64>) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    seconds[seconds.len() / 2]
+}
+
+fn split_mut<'a>(spans: &[BlockSpan], mut dst: &'a mut [u8]) -> Vec<&'a mut [u8]> {
+    spans.iter().map(|span| dst.split_off_mut(..span.len as usize).expect("blocks fill the file")).collect()
+}
+
+/// Runs one setting; returns stored bytes, and seconds for encoding and decoding.
+fn measure(
+    level: Level,
+    isa: Isa,
+    threads: usize,
+    rounds: usize,
+    bytes: &[u8],
+    spans: &[BlockSpan],
+) -> (usize, f64, f64) {
+    let sources: Vec<&[u8]> = spans.iter().map(|s| &bytes[s.offset as usize..][..s.len as usize]).collect();
+    let mut coded: Vec<Coded> = spans
+        .iter()
+        .map(|span| Coded {
+            coding: Coding::Stored,
+            dtype: span.dtype,
+            payload: vec![1; span.len as usize * 2 + 4096],
+            payload_crc: 0,
+            decoded_crc: 0,
+        })
+        .collect();
+    let mut dst = vec![1u8; bytes.len()];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    let (mut encode_seconds, mut decode_seconds) = (Vec::new(), Vec::new());
+    // One coder for each thread, as the pipeline keeps them.
+    let encoders =
+        std::sync::Mutex::new((0..threads).map(|_| BlockEncoder::new(level, isa)).collect::<Vec<_>>());
+    let decoders = std::sync::Mutex::new((0..threads).map(|_| BlockDecoder::new(isa)).collect::<Vec<_>>());
+    for _ in 0..=rounds {
+        let start = Instant::now();
+        pool.install(|| {
+            coded.par_iter_mut().zip(&sources).zip(spans).for_each(|((coded, bytes), span)| {
+                let mut encoder = encoders.lock().expect("no panics").pop().expect("one for each thread");
+                encode(&mut encoder, span, bytes, coded);
+                encoders.lock().expect("no panics").push(encoder);
+            });
+        });
+        encode_seconds.push(start.elapsed().as_secs_f64());
+        dst.fill(0xee);
+        let mut parts = split_mut(spans, &mut dst);
+        let start = Instant::now();
+        pool.install(|| {
+            parts.par_iter_mut().zip(&coded).for_each(|(dst, coded)| {
+                let mut decoder = decoders.lock().expect("no panics").pop().expect("one for each thread");
+                decode(&mut decoder, coded, dst);
+                decoders.lock().expect("no panics").push(decoder);
+            });
+        });
+        decode_seconds.push(start.elapsed().as_secs_f64());
+        assert!(dst == bytes, "the original comes back");
+    }
+    // The first round warms up.
+    let stored = coded.iter().map(|coded| coded.payload.len()).sum();
+    (stored, median(encode_seconds.split_off(1)), median(decode_seconds.split_off(1)))
+}
+
+fn main() {
+    let options = options();
+    for file in &options.files {
+        let bytes = std::fs::read(file).expect("the file can be read");
+        let spans = spans(&bytes);
+        for &threads in &options.threads {
+            for &level in &options.levels {
+                for &isa in &options.isas {
+                    let (stored, encode, decode) =
+                        measure(level, isa, threads, options.rounds, &bytes, &spans);
+                    let name = LEVELS.iter().find(|row| row.1 == level).map_or("", |row| row.0);
+                    let gbps = |seconds: f64| bytes.len() as f64 / seconds / 1e9;
+                    println!(
+                        "{}",
+                        serde_json::json!({
+                            "file": file, "level": name, "isa": isa.name(), "threads": threads,
+                            "original_bytes": bytes.len(), "payload_bytes": stored,
+                            "saved_percent": 100.0 * (1.0 - stored as f64 / bytes.len() as f64),
+                            "encode_gbps": gbps(encode), "decode_gbps": gbps(decode),
+                        })
+                    );
+                }
+            }
+        }
+    }
+}
