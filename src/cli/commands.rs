@@ -155,7 +155,7 @@ fn run_compress(args: &CompressArgs) -> Result<ExitCode> {
     let streams = wants_stream(&args.paths, &args.output)?;
     let session = Session::new(&args.common, streams)?;
     let ctx = session.context();
-    let coding = coding(&session.config, &session.settings, args);
+    let coding = coding(&session.config, args);
     let options = CompressOptions {
         coding,
         force: args.force,

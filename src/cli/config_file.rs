@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::args::{AsBytesArg, CommonArgs, CompressArgs, IsaArg, LevelArg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
-use crate::pipeline::settings::Coding;
+use crate::pipeline::settings::CodingSettings;
 
 /// Version of the schema.
 const SCHEMA: u32 = 1;
@@ -163,10 +163,9 @@ impl RunSettings {
 
 /// How `compress` codes files: defaults, then file, then flags.
 #[must_use]
-pub fn coding(config: &ConfigFile, run: &RunSettings, flags: &CompressArgs) -> Coding {
-    Coding {
+pub fn coding(config: &ConfigFile, flags: &CompressArgs) -> CodingSettings {
+    CodingSettings {
         level: flags.level.unwrap_or(config.level).into(),
-        isa: run.isa,
         sha256: flags.sha256.unwrap_or(config.sha256),
         dedup: !flags.no_dedup && (flags.dedup || config.dedup),
         as_bytes: flags.as_bytes.unwrap_or(config.as_bytes).into(),

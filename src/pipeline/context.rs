@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::ThreadPool;
 
-use super::progress::Progress;
+use super::progress::{NoProgress, Progress};
 use crate::kernels::Isa;
 use crate::limits::Limits;
 
@@ -36,6 +36,14 @@ impl fmt::Debug for Context<'_> {
             .field("isa", &self.isa)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Context<'a> {
+    /// A context with `pool`, the fastest instruction set, the default limits and nobody watching.
+    #[must_use]
+    pub fn new(pool: &'a ThreadPool) -> Self {
+        Self { pool, progress: &NoProgress, isa: Isa::detect(), limits: Limits::default() }
     }
 }
 

@@ -121,7 +121,11 @@ fn describe(archive: &Archive<'_>, tensor: &TensorInfo) -> TensorReport {
 }
 
 /// The header of the checkpoint in `archive`; `None` where its first bytes are none.
-fn read_header(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<Option<SafetensorsHeader>> {
+pub(super) fn read_header(
+    ctx: &Context<'_>,
+    archive: &Archive<'_>,
+    path: &Path,
+) -> Result<Option<SafetensorsHeader>> {
     let original_bytes = archive.original_bytes();
     let mut first = [0; 8];
     if original_bytes < first.len() as u64 {
@@ -142,7 +146,7 @@ fn read_header(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<
 }
 
 /// The archives that `archive` refers to, by the manifest above it.
-fn open_bases(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<MappedBases> {
+pub(super) fn open_bases(ctx: &Context<'_>, archive: &Archive<'_>, path: &Path) -> Result<MappedBases> {
     if !archive.header().may_have_references() {
         return Ok(MappedBases::default());
     }

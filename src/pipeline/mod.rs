@@ -3,31 +3,11 @@
 //! The command line wraps these functions one to one: [`compress::compress_tree`] and
 //! [`compress::compress_file`], [`decompress::decompress_tree`] and [`decompress::decompress_file`],
 //! [`verify::verify`], [`inspect::inspect`], [`inspect::extract`], [`stream::compress_stream`] and
-//! [`stream::decompress_stream`], [`predict::predict`]. All take a [`context::Context`] with the thread pool to
-//! use, and give a [`report::Report`].
-//!
-//! ```
-//! use alcm::pipeline::compress::compress_tree;
-//! use alcm::pipeline::context::Context;
-//! use alcm::pipeline::decompress::{DecompressOptions, decompress_tree};
-//! use alcm::pipeline::progress::NoProgress;
-//! use alcm::pipeline::settings::CompressOptions;
-//!
-//! let dir = tempfile::tempdir()?;
-//! let (model, archives, back) = (dir.path().join("model"), dir.path().join("out"), dir.path().join("back"));
-//! std::fs::create_dir(&model)?;
-//! std::fs::write(model.join("config.json"), b"{}")?;
-//!
-//! let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
-//! let isa = alcm::kernels::Isa::detect();
-//! let ctx = Context { pool: &pool, progress: &NoProgress, isa, limits: alcm::Limits::default() };
-//! let report = compress_tree(&ctx, &[model], &archives, &CompressOptions::default())?;
-//! assert!(report.failures.is_empty());
-//! decompress_tree(&ctx, &archives, &back, DecompressOptions::default())?;
-//! assert_eq!(std::fs::read(back.join("model/config.json"))?, b"{}");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! [`stream::decompress_stream`], [`predict::predict`]. For programs that hold their tensors in memory there are
+//! [`archive_file::ArchiveFile`] and [`elements::compress_elements`]. All take a [`context::Context`] with the thread
+//! pool to use; the crate's documentation has an example of each.
 
+pub mod archive_file;
 mod bases;
 pub mod compress;
 pub mod context;
@@ -36,6 +16,7 @@ pub mod decompress;
 mod dedup;
 pub mod digest;
 mod durable;
+pub mod elements;
 mod encode;
 pub mod inspect;
 pub mod manifest;

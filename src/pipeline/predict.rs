@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::context::{Checkout, Context};
 use super::encode::EncodeMemory;
 use super::report::{Failure, Report, Tally};
-use super::settings::Coding;
+use super::settings::CodingSettings;
 use super::source::Source;
 use super::tree::{SourceFile, SourceTree};
 use crate::checkpoint::{BlockSpan, blocks};
@@ -32,7 +32,7 @@ const ENTRY_BYTES: u64 = 12;
 ///
 /// # Errors
 /// As [`super::compress::compress_tree`], but for the outputs.
-pub fn predict(ctx: &Context<'_>, paths: &[PathBuf], coding: &Coding) -> Result<Report> {
+pub fn predict(ctx: &Context<'_>, paths: &[PathBuf], coding: &CodingSettings) -> Result<Report> {
     let start = Instant::now();
     let tree = SourceTree::walk(paths)?;
     ctx.progress.begin(tree.total_bytes());
@@ -57,7 +57,7 @@ fn predict_file(
     memory: &EncodeMemory,
     encoders: &Checkout<BlockEncoder>,
     file: &SourceFile,
-    coding: &Coding,
+    coding: &CodingSettings,
 ) -> Result<Report> {
     let source = Source::open(&file.source, file.size)?;
     let regions = source.layout(&file.path, coding.as_bytes, &ctx.limits)?.regions;

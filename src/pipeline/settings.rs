@@ -1,6 +1,5 @@
 //! What a run of compress is asked to do, already checked for contradictions by the caller's types.
 
-use crate::kernels::Isa;
 use crate::stage::Level;
 use crate::storage::Durability;
 
@@ -18,11 +17,9 @@ pub enum AsBytes {
 
 /// How files are coded; the part of the settings that determines the archives' bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Coding {
+pub struct CodingSettings {
     /// Effort of the encoder.
     pub level: Level,
-    /// Instruction set of the kernels; the bytes are the same for every one.
-    pub isa: Isa,
     /// Whether archives and manifest carry a SHA-256 besides the BLAKE3.
     pub sha256: bool,
     /// Whether identical tensors and files are stored once.
@@ -31,15 +28,9 @@ pub struct Coding {
     pub as_bytes: AsBytes,
 }
 
-impl Default for Coding {
+impl Default for CodingSettings {
     fn default() -> Self {
-        Self {
-            level: Level::Default,
-            isa: Isa::detect(),
-            sha256: false,
-            dedup: true,
-            as_bytes: AsBytes::Never,
-        }
+        Self { level: Level::Default, sha256: false, dedup: true, as_bytes: AsBytes::Never }
     }
 }
 
@@ -51,7 +42,7 @@ impl Default for Coding {
 )]
 pub struct CompressOptions {
     /// How files are coded.
-    pub coding: Coding,
+    pub coding: CodingSettings,
     /// Replace outputs that exist.
     pub force: bool,
     /// Keep outputs that exist and are complete, made from the same source by the same settings.

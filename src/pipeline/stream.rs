@@ -10,7 +10,7 @@ use super::decode::{DecodeMemory, FileDecoder, Job as DecodeJob, Records, Sink, 
 use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job};
 use super::note::encoder_note;
 use super::report::Report;
-use super::settings::{AsBytes, Coding};
+use super::settings::{AsBytes, CodingSettings};
 use super::verify::{decode_archive_file, whole_file};
 use crate::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout};
 use crate::container::{FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader};
@@ -27,7 +27,7 @@ pub fn compress_stream(
     ctx: &Context<'_>,
     mut source: impl Read + Send,
     sink: &mut (dyn Write + Send),
-    coding: &Coding,
+    coding: &CodingSettings,
 ) -> Result<Report> {
     let start = Instant::now();
     ctx.progress.begin(0);

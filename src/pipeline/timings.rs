@@ -1,4 +1,7 @@
 //! Time spent in each step of a run, summed over the worker threads.
+//!
+//! The steps are those between which blocks change hands. What happens within coding one block (splitting, planning,
+//! coding symbols, planes) is too short to be timed in a run; `benches/stages.rs` measures it.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -10,9 +13,10 @@ pub enum Step {
     Read,
     /// Planning and coding a block.
     Encode,
-    /// Decoding a block.
+    /// Decoding a block and comparing the CRC-64 of what came out.
     Decode,
-    /// CRC-64 of decoded bytes and of records.
+    /// CRC-64 of the original's bytes and of records when coding; of records, which are read by it from the
+    /// mapped archive, when decoding.
     Checksum,
     /// BLAKE3 and SHA-256 of the original's bytes.
     Hash,
