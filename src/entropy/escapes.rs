@@ -28,7 +28,7 @@ pub fn write(escapes: &[u8], dst: &mut Vec<u8>) {
     bits.finish();
 }
 
-/// Reads `dst.len()` escapes from all of `section`; `None` if it is not what [`write`] makes.
+/// Reads `dst.len()` escapes from all of `section`; `None` if it is not what [`write()`] makes.
 pub fn read(section: &[u8], dst: &mut [u8]) -> Option<()> {
     if dst.is_empty() {
         return section.is_empty().then_some(());

@@ -20,7 +20,7 @@ pub const fn log2_q16(value: u32) -> u32 {
     let mut log = whole;
     let mut bit = 0;
     while bit < 16 {
-        mantissa = mantissa * mantissa >> 31;
+        mantissa = (mantissa * mantissa) >> 31;
         log <<= 1;
         if mantissa >= 1 << 32 {
             mantissa >>= 1;

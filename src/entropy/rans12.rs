@@ -104,7 +104,7 @@ impl Encoder {
                 self.words.push(u16::from_le_bytes([low, high]));
                 x >>= 16;
             }
-            states[idx % LANES] = (x / freq << SCALE_BITS) + x % freq + cum;
+            states[idx % LANES] = ((x / freq) << SCALE_BITS) + x % freq + cum;
         }
         write_freqs(&freqs, dst);
         states.iter().for_each(|state| dst.extend(state.to_le_bytes()));

@@ -14,8 +14,8 @@ const HEADER_BYTES: usize = 20;
 /// Groups a step: more are faster to decode, and their states take 128 bytes each.
 fn groups(n_symbols: usize, saves_bytes: bool) -> usize {
     match n_symbols {
-        ..24_576 => 1,
-        ..196_608 => 2,
+        0..24_576 => 1,
+        24_576..196_608 => 2,
         _ => {
             if saves_bytes {
                 2
@@ -66,7 +66,7 @@ impl Encoder {
         }
         let symbols = if row_len > 0 {
             self.turned.resize(n_padded, 0);
-            let whole = n_symbols / row_len * row_len;
+            let whole = n_symbols - n_symbols % row_len;
             transpose(&symbols[..whole], whole / row_len, row_len, &mut self.turned[..whole]);
             self.turned[whole..].copy_from_slice(&symbols[whole..n_padded]);
             &self.turned[..]

@@ -321,7 +321,10 @@ impl FieldDecoder {
         match header.symbols {
             SYMBOLS_RANS8 => self.rans8.decode(isa, src, section.len(), n_elements, symbols),
             SYMBOLS_CONSTANT => match section {
-                [symbol] => Some(symbols.fill(*symbol)),
+                [symbol] => {
+                    symbols.fill(*symbol);
+                    Some(())
+                }
                 _ => None,
             },
             SYMBOLS_NONE => section.is_empty().then(|| symbols.fill(0)),

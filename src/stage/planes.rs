@@ -227,7 +227,10 @@ impl Entry {
         match self.mode {
             PlaneMode::Raw => (section.len() == dst.len()).then(|| dst.copy_from_slice(section)),
             PlaneMode::Constant => match section {
-                [byte] => Some(dst.fill(*byte)),
+                [byte] => {
+                    dst.fill(*byte);
+                    Some(())
+                }
                 _ => None,
             },
             PlaneMode::Trimmed => untrim(isa, section, dst),

@@ -157,7 +157,7 @@ fn join_32(layout: &Layout, symbols: &[u8], planes: [&[u8]; 2], packed: &[u8], d
         let (Some(low), Some(middle)) = (low, middle) else { break };
         let top: [u8; GROUP_LEN] = cast(unpack(window));
         let (dst_quarters, _) = dst.as_chunks_mut::<64>();
-        for quarter in 0..4 {
+        for (quarter, dst) in dst_quarters.iter_mut().enumerate() {
             let widen =
                 |bytes: &[u8; GROUP_LEN]| _mm512_cvtepu8_epi32(cast(bytes.as_chunks::<16>().0[quarter]));
             let symbol = widen(symbols);
@@ -167,7 +167,7 @@ fn join_32(layout: &Layout, symbols: &[u8], planes: [&[u8]; 2], packed: &[u8], d
             let residual = _mm512_or_si512(upper, widen(low));
             let sign = _mm512_and_si512(_mm512_sll_epi32(residual, sign_shift), top_bit);
             let high = _mm512_or_si512(_mm512_sll_epi32(symbol, symbol_shift), sign);
-            dst_quarters[quarter] = cast(_mm512_ternarylogic_epi32::<0xF8>(high, residual, rest_mask));
+            *dst = cast(_mm512_ternarylogic_epi32::<0xF8>(high, residual, rest_mask));
         }
         n_done = idx + 1;
     }

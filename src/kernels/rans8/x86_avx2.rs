@@ -278,6 +278,7 @@ struct EncodeRegisters {
 #[target_feature(enable = "avx2")]
 fn encode_registers(table: &EncodeTable) -> EncodeRegisters {
     let mut bytes = [[0u8; MAX_ENTRIES]; 5];
+    #[expect(clippy::needless_range_loop, reason = "the entry is an index into eight arrays")]
     for entry in 0..=usize::from(table.escape) {
         let freq = table.threshold[entry] >> 8;
         // 16 − shift is at least 9, so the second factor is a multiple of 256; shift 0 gives 0.
