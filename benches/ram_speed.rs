@@ -5,6 +5,11 @@
 //!
 //! A file is cut into blocks as `alcm compress` does it. Speeds are original bytes per second, the median of the
 //! rounds; buffers are touched before. Every round's result is compared with the original.
+#![allow(
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "a program for measuring, on machines of 64 bits"
+)]
 
 use std::time::Instant;
 
@@ -97,7 +102,7 @@ fn median(mut seconds: Vec<f64>) -> f64 {
 }
 
 fn split_mut<'a>(spans: &[BlockSpan], mut dst: &'a mut [u8]) -> Vec<&'a mut [u8]> {
-    spans.iter().map(|span| dst.split_off_mut(..span.len as usize).expect("blocks fill the file")).collect()
+    spans.iter().map(|span| dst.split_off_mut(..span.len).expect("blocks fill the file")).collect()
 }
 
 /// Runs one setting; returns stored bytes, and seconds for encoding and decoding.
@@ -109,13 +114,13 @@ fn measure(
     bytes: &[u8],
     spans: &[BlockSpan],
 ) -> (usize, f64, f64) {
-    let sources: Vec<&[u8]> = spans.iter().map(|s| &bytes[s.offset as usize..][..s.len as usize]).collect();
+    let sources: Vec<&[u8]> = spans.iter().map(|s| &bytes[s.offset as usize..][..s.len]).collect();
     let mut coded: Vec<Coded> = spans
         .iter()
         .map(|span| Coded {
             coding: Coding::Stored,
             dtype: span.dtype,
-            payload: vec![1; span.len as usize * 2 + 4096],
+            payload: vec![1; span.len * 2 + 4096],
             payload_crc: 0,
             decoded_crc: 0,
         })

@@ -136,7 +136,7 @@
 //! use alcm::kernels::Isa;
 //! use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Level};
 //!
-//! let bf16: Vec<u16> = (0..4096u16).map(|i| 0x3c00 | i % 499).collect();
+//! let bf16: Vec<u16> = (0..4096u16).map(|i| 0x3c00 | (i % 499)).collect();
 //! let bytes: &[u8] = bytemuck::cast_slice(&bf16);
 //! let mut payload = Vec::new();
 //! let source = BlockSource { dtype: Dtype::Bf16, bytes, row_len: 0 };
@@ -174,6 +174,8 @@
 //! | `cli` | yes | the binary and the module `cli`: clap, indicatif, YAML |
 //! | `bench-internals` | no | private parts for the benches; no promise of stability |
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The build without tests holds production code to it.
+#![cfg_attr(test, allow(clippy::cast_possible_truncation, reason = "test data"))]
 
 pub mod bits;
 pub mod checkpoint;

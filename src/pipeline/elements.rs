@@ -150,7 +150,7 @@ mod tests {
     fn damage_is_found() {
         let pool = pool();
         let ctx = Context::new(&pool);
-        let values: Vec<u16> = (0..5000).map(|i| 0x3c00 | i % 1000).collect();
+        let values: Vec<u16> = (0..5000).map(|i| 0x3c00 | (i % 1000)).collect();
         let elements = Elements { dtype: Dtype::Bf16, values: &values, row_len: 0 };
         let archive = compress_elements(&ctx, elements, Level::Default).unwrap();
         let mut back = vec![0u16; values.len()];

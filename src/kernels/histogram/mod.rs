@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn counts_and_sums_agree_with_one_at_a_time() {
-        let bytes: Vec<u8> = (0..5003u32).map(|i| (i * i >> 5).to_le_bytes()[0]).collect();
+        let bytes: Vec<u8> = (0..5003u32).map(|i| ((i * i) >> 5).to_le_bytes()[0]).collect();
         for len in [0, 1, 7, 8, 255, 1024, 1025, 5003] {
             let mut counters = Counters::default();
             counters.count(&bytes[..len]);

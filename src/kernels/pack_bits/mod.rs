@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn every_width_round_trips_on_every_isa() {
-        let values: Vec<u8> = (0..64 * 9u32).map(|i| (i * i * 31 >> 3).to_le_bytes()[0]).collect();
+        let values: Vec<u8> = (0..64 * 9u32).map(|i| ((i * i * 31) >> 3).to_le_bytes()[0]).collect();
         for n_bits in 0..8 {
             let mut reference = vec![0; packed_len(n_bits, values.len())];
             scalar::pack(n_bits.max(1), &values, &mut reference);

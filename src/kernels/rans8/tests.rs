@@ -141,7 +141,7 @@ fn the_division_is_exact_for_every_frequency_and_state() {
     for freq in 1..=255u8 {
         let table = EncodeTable::new(&Table::new(&[(0, freq)]).unwrap());
         for x in 0..u32::from(table.threshold[0]) {
-            let product = x * u32::from(table.factor[0]) >> 16 >> table.shift[0];
+            let product = (x * u32::from(table.factor[0])) >> 16 >> table.shift[0];
             let (quotient, rest) = (x / u32::from(freq), x % u32::from(freq));
             let short = u32::from(freq > 128 || freq == 1);
             assert!(product == quotient || (product + short == quotient), "freq {freq} x {x}");
