@@ -11,6 +11,8 @@ use crate::kernels::fields::{self, Layout, OUTLIER};
 use crate::kernels::histogram::byte_sum;
 use crate::kernels::{Isa, pack_bits};
 
+#[cfg(feature = "bench-internals")]
+pub mod bench_internals;
 mod layout;
 
 const HEADER_BYTES: usize = 16;

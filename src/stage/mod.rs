@@ -15,6 +15,9 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
 use crate::limits::MAX_BLOCK_BYTES;
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub use fields::bench_internals;
 use fields::{FieldDecoder, FieldEncoder};
 use payload::{corrupt, scratch};
 use sparse::{SparseDecoder, SparseEncoder};

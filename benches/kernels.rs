@@ -1,0 +1,203 @@
+//! Speed of each kernel on each instruction set, in original bytes of the data that it works on.
+//!
+//! `cargo bench --bench kernels`, or with `-- rans8_decode` one of them.
+#![allow(clippy::unwrap_used, missing_docs, reason = "a bench")]
+
+mod common;
+
+use std::hint::black_box;
+
+use alcm::Dtype;
+use alcm::entropy::freq::normalise;
+use alcm::kernels::fields::{self, GROUP_LEN, Layout};
+use alcm::kernels::histogram::Counters;
+use alcm::kernels::rans8::{self, EncodeTable, MAX_GROUPS, Plan, SLACK_BYTES, Table};
+use alcm::kernels::survey::or_and;
+use alcm::kernels::transpose::transpose;
+use alcm::kernels::{Isa, pack_bits};
+use common::{DTYPES, ROW_LEN, isas, random_bytes, weights};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+/// Elements, and symbols, of a block.
+const N: usize = 256 << 10;
+
+/// Exponent and top mantissa bit as the symbol, everything else as the residual.
+fn layout(dtype: Dtype) -> Layout {
+    let exponent_bits = match dtype {
+        Dtype::F16 => 5,
+        Dtype::F8E4m3 => 4,
+        _ => 8,
+    };
+    let symbol_bits = exponent_bits + 1;
+    let layout = Layout {
+        element_bits: u32::try_from(dtype.element_bits()).unwrap(),
+        symbol_bits,
+        has_sign: true,
+        shared_sign: None,
+        low_zero_bits: 0,
+        // The exponents of weights lie around 2^-6.
+        symbol_base: if symbol_bits > 8 { 64 } else { 0 },
+    };
+    assert!(layout.is_valid());
+    layout
+}
+
+/// Symbols of weights, as the coder gets them.
+fn symbols(dtype: Dtype) -> Vec<u8> {
+    let (elements, layout) = (weights(dtype, 1, N), layout(dtype));
+    let (mut symbols, mut planes) = (vec![0; N], vec![0; fields::planes_len(&layout, N)]);
+    fields::split(Isa::Scalar, &layout, &elements, &mut symbols, &mut planes);
+    symbols
+}
+
+fn bench_fields(c: &mut Criterion) {
+    for (name, dtype) in DTYPES {
+        let (src, layout) = (weights(dtype, 1, N), layout(dtype));
+        let mut symbols = vec![0; N];
+        let mut planes = vec![0; fields::planes_len(&layout, N)];
+        for isa in isas() {
+            let id = format!("dtype={name}/isa={}", isa.name());
+            let mut group = c.benchmark_group("fields_split");
+            group.throughput(Throughput::Bytes(src.len() as u64));
+            group.bench_function(BenchmarkId::from_parameter(&id), |b| {
+                b.iter(|| fields::split(isa, &layout, black_box(&src), &mut symbols, &mut planes));
+            });
+            group.finish();
+            let (bytes, packed) = planes.split_at(N * layout.n_byte_planes());
+            let byte_planes: Vec<&[u8]> = bytes.chunks_exact(N).collect();
+            let mut dst = vec![0; src.len()];
+            let mut group = c.benchmark_group("fields_join");
+            group.throughput(Throughput::Bytes(src.len() as u64));
+            group.bench_function(BenchmarkId::from_parameter(&id), |b| {
+                b.iter(|| {
+                    fields::join(isa, &layout, black_box(&symbols), &byte_planes, packed, &mut dst).unwrap();
+                });
+            });
+            group.finish();
+            assert!(dst == src, "{id}: all symbols lie in the window");
+        }
+    }
+}
+
+/// The table that one segment of `symbols` would get.
+fn table(symbols: &[u8]) -> Table {
+    let mut counters = Counters::default();
+    counters.count(symbols);
+    Table::new(&normalise(&counters.total(), 31).pairs).unwrap()
+}
+
+fn bench_rans8(c: &mut Criterion) {
+    let uniform: Vec<u8> = random_bytes(5, N).into_iter().map(|byte| byte % 16).collect();
+    let mut rare = vec![7; N];
+    rare.iter_mut().step_by(997).for_each(|symbol| *symbol = 9);
+    for (data, symbols) in
+        [("weights", symbols(Dtype::Bf16)), ("uniform16", uniform), ("nearly_constant", rare)]
+    {
+        let table = table(&symbols);
+        let (encode_tables, tables) = ([EncodeTable::new(&table)], [table]);
+        let mut states = [0; MAX_GROUPS * GROUP_LEN];
+        let mut stream = vec![0; rans8::encode_buffer_len(N)];
+        let mut escapes = stream.clone();
+        for isa in isas() {
+            let id = format!("isa={}/symbols=256Ki/data={data}", isa.name());
+            let plan = Plan { groups: MAX_GROUPS, tables: &encode_tables, table_ids: &[0], segment_len: N };
+            let mut encoded = None;
+            let mut group = c.benchmark_group("rans8_encode");
+            group.throughput(Throughput::Bytes(N as u64));
+            group.bench_function(BenchmarkId::from_parameter(&id), |b| {
+                b.iter(|| {
+                    encoded = rans8::encode(
+                        isa,
+                        &plan,
+                        black_box(&symbols),
+                        &mut states,
+                        &mut stream,
+                        &mut escapes,
+                    );
+                });
+            });
+            group.finish();
+            // The bench above is left out where a filter names another.
+            let encoded = encoded
+                .or_else(|| rans8::encode(isa, &plan, &symbols, &mut states, &mut stream, &mut escapes))
+                .unwrap();
+            let coded = &stream[encoded.stream_start..];
+            let stream_len = coded.len() - SLACK_BYTES;
+            let mut queue = escapes[encoded.escapes_start..].to_vec();
+            let n_escapes = queue.len() - SLACK_BYTES;
+            queue.resize(n_escapes + 3 * SLACK_BYTES, 0);
+            let plan = Plan { groups: MAX_GROUPS, tables: &tables, table_ids: &[0], segment_len: N };
+            let mut dst = vec![0; N];
+            let mut decode = || {
+                let mut states = states;
+                rans8::decode(isa, &plan, &mut states, coded, stream_len, &queue, n_escapes, &mut dst)
+            };
+            let mut group = c.benchmark_group("rans8_decode");
+            group.throughput(Throughput::Bytes(N as u64));
+            group.bench_function(BenchmarkId::from_parameter(&id), |b| b.iter(|| decode().unwrap()));
+            group.finish();
+            decode().unwrap();
+            assert!(dst == symbols, "{id}");
+        }
+    }
+}
+
+fn bench_pack_bits(c: &mut Criterion) {
+    let src = random_bytes(6, N);
+    for n_bits in [1, 4, 7] {
+        let mut packed = vec![0; pack_bits::packed_len(n_bits, N)];
+        let mut unpacked = vec![0; N];
+        for isa in isas() {
+            let id = format!("isa={}/bits={n_bits}/values=256Ki", isa.name());
+            let mut group = c.benchmark_group("pack_bits");
+            group.throughput(Throughput::Bytes(N as u64));
+            group.bench_function(BenchmarkId::new("pack", &id), |b| {
+                b.iter(|| pack_bits::pack(isa, n_bits, black_box(&src), &mut packed));
+            });
+            group.bench_function(BenchmarkId::new("unpack", &id), |b| {
+                b.iter(|| pack_bits::unpack(isa, n_bits, black_box(&packed), &mut unpacked));
+            });
+            group.finish();
+        }
+    }
+}
+
+/// Kernels that have one variant for all instruction sets.
+fn bench_portable(c: &mut Criterion) {
+    let symbols = symbols(Dtype::Bf16);
+    let mut turned = vec![0; N];
+    let mut group = c.benchmark_group("transpose");
+    group.throughput(Throughput::Bytes(N as u64));
+    group.bench_function(BenchmarkId::from_parameter("symbols=256Ki/row=1024"), |b| {
+        b.iter(|| transpose(black_box(&symbols), N / ROW_LEN, ROW_LEN, &mut turned));
+    });
+    group.finish();
+    let mut group = c.benchmark_group("histogram");
+    group.throughput(Throughput::Bytes(N as u64));
+    for (data, bytes) in [("weights", &symbols), ("random", &random_bytes(7, N)), ("constant", &vec![7; N])] {
+        group.bench_function(BenchmarkId::from_parameter(format!("symbols=256Ki/data={data}")), |b| {
+            b.iter(|| {
+                let mut counters = Counters::default();
+                counters.count(black_box(bytes));
+                counters.total()
+            });
+        });
+    }
+    group.finish();
+    for (name, dtype) in DTYPES {
+        let src = weights(dtype, 1, N);
+        let mut group = c.benchmark_group("survey");
+        group.throughput(Throughput::Bytes(src.len() as u64));
+        group.bench_function(BenchmarkId::from_parameter(format!("dtype={name}")), |b| {
+            b.iter(|| or_and(black_box(&src), dtype.unit_bytes()));
+        });
+        group.finish();
+    }
+}
+
+criterion_group! {
+    name = kernels;
+    config = common::criterion();
+    targets = bench_fields, bench_rans8, bench_pack_bits, bench_portable
+}
+criterion_main!(kernels);
