@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod fixtures;
+pub(crate) mod golden;
 
 use std::collections::BTreeMap;
 use std::fs;
