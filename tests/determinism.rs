@@ -37,7 +37,6 @@ fn compress(
     let ctx = Context { pool: &pool, progress: &NoProgress, isa, limits: Limits::default() };
     let mut options = CompressOptions::default();
     options.coding.level = level;
-    options.coding.isa = isa;
     let report = compress_tree(&ctx, paths, out, &options).unwrap();
     assert!(report.failures.is_empty());
     archives(out)

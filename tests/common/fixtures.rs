@@ -184,7 +184,7 @@ fn coding_fixtures() -> Vec<Fixture> {
         fields(
             "skewed-f32",
             f32_block(1200, 10, |_, random| {
-                bell(random).to_bits() & !0xffff | (1 << random.below(9)) + 0x4100 | 1
+                bell(random).to_bits() & !0xffff | ((1 << random.below(9)) + 0x4100) | 1
             }),
         ),
         fields("widened-f32", f32_block(1000, 11, |_, random| bell(random).to_bits() & 0xffff_0000)),
