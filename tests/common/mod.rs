@@ -1,4 +1,4 @@
-//! Small trees and checkpoints made by seed, and the binary under test.
+//! Small trees, checkpoints and blocks made by seed, readers of whole archives, and the binary under test.
 #![allow(
     dead_code,
     clippy::cast_possible_truncation,
@@ -8,6 +8,9 @@
     missing_docs,
     reason = "test support"
 )]
+
+pub(crate) mod fixtures;
+pub(crate) mod golden;
 
 use std::collections::BTreeMap;
 use std::fs;

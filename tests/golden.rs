@@ -1,0 +1,138 @@
+//! Golden files: decoding is pinned for good, encoding until a noted change. See tests/golden/README.md.
+#![cfg(all(unix, feature = "cli"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use alcm::stage::{BlockDecoder, Coding};
+use common::alcm;
+use common::fixtures::{fixtures, isas, read_as_stream, read_at_random};
+use common::golden::{
+    LEVELS, OutputSums, golden_archives, golden_dir, listed_sums, real_tree, reject_files, sha256, tree_sums,
+};
+use tempfile::tempdir;
+
+/// The files of the golden folder `name`.
+fn files(name: &str) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(golden_dir().join(name)).unwrap().map(|entry| entry.unwrap().path());
+    let name_of = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    entries.map(|path| (name_of(&path), fs::read(&path).unwrap())).collect()
+}
+
+#[test]
+fn golden_archives_decode_to_the_fixtures() {
+    let files = files("ok");
+    let expected: BTreeMap<_, _> =
+        golden_archives().into_iter().map(|(name, _, original)| (name, original)).collect();
+    assert!(files.keys().eq(expected.keys()), "a golden file is missing or left over");
+    for (name, archive) in files {
+        for isa in isas() {
+            let mut decoder = BlockDecoder::new(isa);
+            assert!(
+                read_at_random(&archive, &mut decoder, 0xaa).unwrap() == expected[&name],
+                "{name} {isa:?}"
+            );
+            assert!(
+                read_as_stream(&archive, &mut decoder, 0xaa).unwrap() == expected[&name],
+                "{name} {isa:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn fixtures_encode_to_the_golden_archives() {
+    let files = files("ok");
+    let mut codings = BTreeSet::new();
+    for fixture in fixtures() {
+        for isa in isas() {
+            let (coding, payload) = fixture.encode(isa);
+            codings.insert(coding);
+            assert!(
+                fixture.pack(isa).archive == files[&format!("{}.alcm", fixture.name)],
+                "{} {isa:?}: {} of {} bytes; if the encoder was changed on purpose, see tests/golden/README.md",
+                fixture.name,
+                coding.name(),
+                payload.len()
+            );
+        }
+    }
+    // The reference has an archive, but no fixture.
+    codings.insert(Coding::Reference);
+    assert!(codings.into_iter().eq(Coding::all()), "a coding has no fixture");
+}
+
+#[test]
+fn broken_archives_are_refused_as_their_names_say() {
+    let files = files("reject");
+    assert!(
+        files.keys().cloned().collect::<BTreeSet<_>>()
+            == reject_files().into_iter().map(|file| file.0).collect()
+    );
+    let dir = tempdir().unwrap();
+    for (name, archive) in files {
+        let (kind, _) = name.split_once('.').unwrap();
+        for isa in isas() {
+            let mut decoder = BlockDecoder::new(isa);
+            let error = read_at_random(&archive, &mut decoder, 0xaa).unwrap_err();
+            assert_eq!(error.kind().as_str(), kind, "{name}: {error}");
+            read_as_stream(&archive, &mut decoder, 0xaa).unwrap_err();
+        }
+        fs::write(dir.path().join("x.alcm"), &archive).unwrap();
+        for args in ["verify x.alcm", "decompress x.alcm -o back", "inspect x.alcm --json"] {
+            // Inspection looks into no block.
+            let code = alcm(dir.path(), args).output().unwrap().status.code();
+            assert!(code == Some(1) || args.starts_with("inspect") && code == Some(0), "{name}: {args}");
+        }
+        assert!(!dir.path().join("back").exists(), "{name}");
+    }
+}
+
+#[test]
+fn sums_are_those_of_the_list() {
+    let listed = listed_sums();
+    let golden = listed.keys().filter(|path| !path.starts_with("output/"));
+    assert!(golden.cloned().eq(golden_sums().into_keys()));
+    for (path, sum) in golden_sums() {
+        assert_eq!(listed.get(&path), Some(&sum), "{path}");
+    }
+}
+
+fn golden_sums() -> OutputSums {
+    let mut sums = OutputSums::new();
+    for folder in ["ok", "reject"] {
+        sums.extend(files(folder).iter().map(|(name, bytes)| (format!("{folder}/{name}"), sha256(bytes))));
+    }
+    sums
+}
+
+/// Writes the golden files anew: `cargo test --test golden -- --ignored make_golden`.
+#[test]
+#[ignore = "writes into tests/golden"]
+fn make_golden() {
+    let dir = golden_dir();
+    let ok = golden_archives().into_iter().map(|(name, archive, _)| (name, archive)).collect();
+    for (folder, files) in [("ok", ok), ("reject", reject_files())] {
+        // Left over from names that are no more.
+        let _ = fs::remove_dir_all(dir.join(folder));
+        fs::create_dir_all(dir.join(folder)).unwrap();
+        for (name, bytes) in files {
+            fs::write(dir.join(folder).join(name), bytes).unwrap();
+        }
+    }
+    let mut sums = golden_sums();
+    for (_, level) in LEVELS {
+        let out = tempdir().unwrap();
+        let args = format!("compress {} -o out --level {level} -q", real_tree().display());
+        alcm(out.path(), &args).assert().code(0);
+        let found = common::snapshot(&out.path().join("out")).into_iter();
+        let archives = found.filter(|(name, _)| name.ends_with(".alcm")).map(|(name, entry)| (name, entry.4));
+        sums.extend(tree_sums(level, &archives.collect()));
+    }
+    let text: String = sums.iter().map(|(path, sum)| format!("{sum}  {path}\n")).collect();
+    fs::write(dir.join("SHA256SUMS"), text).unwrap();
+}
