@@ -102,6 +102,10 @@ fn every_command_has_json() {
     assert!(report["reference_bytes"].as_u64().unwrap() >= 2 * 120_000);
     assert_eq!(run("verify out --json")["failures"], Value::Array(vec![]));
     assert_eq!(run("decompress out -o back --json")["files"], 8);
+    let tree = &run("inspect out --json")["trees"][0];
+    assert_eq!(tree["original_bytes"], report["total"]["original_bytes"]);
+    assert_eq!(tree["stored_bytes"], report["total"]["stored_bytes"]);
+    assert_eq!(tree["files"].as_array().unwrap().len(), 8);
     let archives = run("inspect out/model/a.safetensors.alcm --json");
     let tensors = archives["archives"][0]["tensors"].as_array().unwrap();
     assert_eq!(tensors.iter().map(|t| t["name"].as_str().unwrap()).collect::<Vec<_>>(), ["x", "small", "y"]);

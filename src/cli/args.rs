@@ -26,7 +26,7 @@ pub enum Command {
     Decompress(DecompressArgs),
     /// Decode everything in memory and check every checksum and content hash.
     Verify(VerifyArgs),
-    /// List the tensors of an archive with their sizes and codings.
+    /// List the tensors of an archive, or the files of a directory of archives, with their sizes.
     Inspect(InspectArgs),
     /// Decode one tensor without touching the rest.
     Extract(ExtractArgs),
@@ -136,8 +136,8 @@ pub struct VerifyArgs {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Archives.
-    #[arg(required = true, value_name = "FILE")]
+    /// Archives, whose tensors are listed; directories that compress made, whose files are.
+    #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Arguments that every command takes.
     #[command(flatten)]

@@ -1,6 +1,5 @@
 //! One function per command: settings from arguments, the pipeline's call, the result's printing.
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::args::{Command, CommonArgs, CompressArgs, DecompressArgs, ExtractArgs, InspectArgs, VerifyArgs};
 use super::config_file::{ConfigFile, RunSettings, coding};
+use super::describe::{archive_json, archive_table, tensor_json, tree_json, tree_table};
 use super::exit::{is_broken_pipe, printable, report_failures};
 use super::progress::Bars;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,10 +16,11 @@ use crate::limits::Limits;
 use crate::pipeline::compress::{compress_file, compress_tree};
 use crate::pipeline::context::Context;
 use crate::pipeline::decompress::{DecompressOptions, decompress_file, decompress_tree, restored_name};
-use crate::pipeline::inspect::{ArchiveReport, TensorOutput, TensorReport, extract, inspect};
+use crate::pipeline::inspect::{TensorOutput, extract, inspect};
+use crate::pipeline::manifest::Manifest;
 use crate::pipeline::outputs::ARCHIVE_SUFFIX;
 use crate::pipeline::predict::predict;
-use crate::pipeline::report::{Report, Tally};
+use crate::pipeline::report::{Failure, Report};
 use crate::pipeline::settings::CompressOptions;
 use crate::pipeline::stream::{compress_stream, decompress_stream};
 use crate::pipeline::verify::verify;
@@ -228,102 +229,29 @@ fn run_verify(args: &VerifyArgs) -> Result<ExitCode> {
 
 fn run_inspect(args: &InspectArgs) -> Result<ExitCode> {
     let session = Session::new(&args.common, false)?;
-    let mut reports = Vec::new();
+    let ctx = session.context();
+    let (mut archives, mut trees) = (Vec::new(), Vec::new());
     let mut failures = Report::default();
     for path in &args.paths {
-        match inspect(&session.context(), path) {
-            Ok(report) => reports.push(report),
-            Err(error) => failures
-                .failures
-                .push(crate::pipeline::report::Failure { path: path.display().to_string(), error }),
+        let found = if path.is_dir() {
+            Manifest::read(path, &ctx.limits).map(|manifest| trees.push((path, manifest)))
+        } else {
+            inspect(&ctx, path).map(|report| archives.push(report))
+        };
+        if let Err(error) = found {
+            failures.failures.push(Failure { path: path.display().to_string(), error });
         }
     }
     if session.json {
-        let archives: Vec<Value> = reports.iter().map(archive_json).collect();
-        session.print(&format!("{}\n", json!({"command": "inspect", "archives": archives})))?;
+        let archives: Vec<Value> = archives.iter().map(archive_json).collect();
+        let trees: Vec<Value> = trees.iter().map(|(path, manifest)| tree_json(path, manifest)).collect();
+        let value = json!({"command": "inspect", "archives": archives, "trees": trees});
+        session.print(&format!("{value}\n"))?;
     } else {
-        reports.iter().try_for_each(|report| session.print(&archive_table(report)))?;
+        trees.iter().try_for_each(|(path, manifest)| session.print(&tree_table(path, manifest)))?;
+        archives.iter().try_for_each(|report| session.print(&archive_table(report)))?;
     }
     Ok(report_failures(&failures))
-}
-
-fn tally_json(tally: &Tally) -> Value {
-    json!({
-        "original_bytes": tally.original_bytes,
-        "stored_bytes": tally.stored_bytes,
-        "elements": tally.elements,
-        "ratio": tally.ratio(),
-        "bits_per_element": tally.bits_per_element(),
-    })
-}
-
-fn tensor_json(tensor: &TensorReport) -> Value {
-    let mut value = tally_json(&tensor.tally);
-    value["name"] = json!(tensor.name);
-    value["dtype"] = json!(tensor.dtype);
-    value["shape"] = json!(tensor.shape);
-    value["offset"] = json!(tensor.offset);
-    value["codings"] = json!(tensor.codings);
-    value
-}
-
-fn archive_json(report: &ArchiveReport) -> Value {
-    let codings: serde_json::Map<String, Value> = report
-        .codings
-        .iter()
-        .map(|(name, (blocks, tally))| {
-            let mut value = tally_json(tally);
-            value["blocks"] = json!(blocks);
-            ((*name).to_owned(), value)
-        })
-        .collect();
-    json!({
-        "path": report.path.display().to_string(),
-        "original_bytes": report.original_bytes,
-        "archive_bytes": report.archive_bytes,
-        "blocks": report.n_blocks,
-        "blake3": report.blake3.to_string(),
-        "sha256": report.sha256.map(|digest| digest.to_string()),
-        "codings": codings,
-        "tensors": report.tensors.iter().map(tensor_json).collect::<Vec<_>>(),
-    })
-}
-
-fn archive_table(report: &ArchiveReport) -> String {
-    let path = printable(&report.path.display().to_string());
-    let mut text = format!(
-        "{path}: {} bytes of {}, {} blocks, blake3 {}\n",
-        report.archive_bytes, report.original_bytes, report.n_blocks, report.blake3
-    );
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "{:<8} {:<20} {:>14} {:>14} {:>8} {:>7}  {:<10} tensor",
-        "dtype", "shape", "original", "stored", "bits/el", "ratio", "coding"
-    );
-    for tensor in &report.tensors {
-        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
-        let _ = writeln!(
-            text,
-            "{:<8} {:<20} {:>14} {:>14} {:>8.3} {:>7.3}  {:<10} {}",
-            printable(&tensor.dtype),
-            format!("[{}]", shape.join(",")),
-            tensor.tally.original_bytes,
-            tensor.tally.stored_bytes,
-            tensor.tally.bits_per_element(),
-            tensor.tally.ratio(),
-            tensor.codings.join("+"),
-            printable(&tensor.name)
-        );
-    }
-    for (name, (blocks, tally)) in &report.codings {
-        let _ = writeln!(
-            text,
-            "{blocks} blocks coded {name}: {} bytes in {}",
-            tally.original_bytes, tally.stored_bytes
-        );
-    }
-    text
 }
 
 fn run_extract(args: &ExtractArgs) -> Result<ExitCode> {

@@ -4,6 +4,7 @@
 pub mod args;
 mod commands;
 pub mod config_file;
+mod describe;
 pub mod exit;
 pub mod progress;
 

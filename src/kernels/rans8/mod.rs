@@ -289,6 +289,7 @@ pub fn encode(
         return None;
     }
     states.fill(STATE_MIN);
+    #[cfg(target_arch = "x86_64")]
     let fits_narrow = plan.tables.iter().all(|table| table.escape < 32);
     Some(match isa {
         #[cfg(target_arch = "x86_64")]

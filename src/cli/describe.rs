@@ -1,0 +1,161 @@
+//! What `inspect` prints of archives and trees, for people and as JSON.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::exit::printable;
+use crate::pipeline::inspect::{ArchiveReport, TensorReport};
+use crate::pipeline::manifest::{FileEntry, Manifest};
+use crate::pipeline::report::Tally;
+
+fn tally_json(tally: &Tally) -> Value {
+    json!({
+        "original_bytes": tally.original_bytes,
+        "stored_bytes": tally.stored_bytes,
+        "elements": tally.elements,
+        "ratio": tally.ratio(),
+        "bits_per_element": tally.bits_per_element(),
+    })
+}
+
+pub(super) fn tensor_json(tensor: &TensorReport) -> Value {
+    let mut value = tally_json(&tensor.tally);
+    value["name"] = json!(tensor.name);
+    value["dtype"] = json!(tensor.dtype);
+    value["shape"] = json!(tensor.shape);
+    value["offset"] = json!(tensor.offset);
+    value["codings"] = json!(tensor.codings);
+    value
+}
+
+pub(super) fn archive_json(report: &ArchiveReport) -> Value {
+    let codings: serde_json::Map<String, Value> = report
+        .codings
+        .iter()
+        .map(|(name, (blocks, tally))| {
+            let mut value = tally_json(tally);
+            value["blocks"] = json!(blocks);
+            ((*name).to_owned(), value)
+        })
+        .collect();
+    json!({
+        "path": report.path.display().to_string(),
+        "original_bytes": report.original_bytes,
+        "archive_bytes": report.archive_bytes,
+        "blocks": report.n_blocks,
+        "blake3": report.blake3.to_string(),
+        "sha256": report.sha256.map(|digest| digest.to_string()),
+        "codings": codings,
+        "tensors": report.tensors.iter().map(tensor_json).collect::<Vec<_>>(),
+    })
+}
+
+pub(super) fn archive_table(report: &ArchiveReport) -> String {
+    let path = printable(&report.path.display().to_string());
+    let mut text = format!(
+        "{path}: {} bytes of {}, {} blocks, blake3 {}\n",
+        report.archive_bytes, report.original_bytes, report.n_blocks, report.blake3
+    );
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "{:<8} {:<20} {:>14} {:>14} {:>8} {:>7}  {:<10} tensor",
+        "dtype", "shape", "original", "stored", "bits/el", "ratio", "coding"
+    );
+    for tensor in &report.tensors {
+        let shape: Vec<String> = tensor.shape.iter().map(u64::to_string).collect();
+        let _ = writeln!(
+            text,
+            "{:<8} {:<20} {:>14} {:>14} {:>8.3} {:>7.3}  {:<10} {}",
+            printable(&tensor.dtype),
+            format!("[{}]", shape.join(",")),
+            tensor.tally.original_bytes,
+            tensor.tally.stored_bytes,
+            tensor.tally.bits_per_element(),
+            tensor.tally.ratio(),
+            tensor.codings.join("+"),
+            printable(&tensor.name)
+        );
+    }
+    for (name, (blocks, tally)) in &report.codings {
+        let _ = writeln!(
+            text,
+            "{blocks} blocks coded {name}: {} bytes in {}",
+            tally.original_bytes, tally.stored_bytes
+        );
+    }
+    text
+}
+
+/// Bytes that `file` adds to the tree: none where another file's archive serves it too.
+fn stored_bytes(file: &FileEntry) -> u64 {
+    if file.same_as.is_some() { 0 } else { file.archive_size }
+}
+
+/// All files of a tree. Bytes only: elements are known to the archives, which are not opened.
+fn tree_tally(manifest: &Manifest) -> Tally {
+    let mut total = Tally::default();
+    for file in &manifest.files {
+        total.original_bytes += file.size;
+        total.stored_bytes += stored_bytes(file);
+    }
+    total
+}
+
+pub(super) fn tree_json(path: &Path, manifest: &Manifest) -> Value {
+    let file_json = |file: &FileEntry| {
+        json!({
+            "path": file.path,
+            "archive": file.archive,
+            "original_bytes": file.size,
+            "stored_bytes": stored_bytes(file),
+            "blake3": file.blake3.to_string(),
+            "sha256": file.sha256.map(|digest| digest.to_string()),
+            "same_as": file.same_as,
+        })
+    };
+    let total = tree_tally(manifest);
+    json!({
+        "path": path.display().to_string(),
+        "files": manifest.files.iter().map(file_json).collect::<Vec<_>>(),
+        "directories": manifest.dirs.len(),
+        "links": manifest.links.len(),
+        "failed": manifest.failed.len(),
+        "original_bytes": total.original_bytes,
+        "stored_bytes": total.stored_bytes,
+        "ratio": total.ratio(),
+    })
+}
+
+pub(super) fn tree_table(path: &Path, manifest: &Manifest) -> String {
+    let (n_files, n_failed) = (manifest.files.len(), manifest.failed.len());
+    let (n_dirs, n_links) = (manifest.dirs.len(), manifest.links.len());
+    let path = printable(&path.display().to_string());
+    let mut text = format!("{path}: {n_files} files, {n_dirs} directories, {n_links} links");
+    if n_failed > 0 {
+        text += &format!(", {n_failed} never compressed");
+    }
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "\n{:>16} {:>16} {:>8} {:>7}  file", "original", "stored", "saved", "ratio");
+    let mut row = |tally: &Tally, name: &str| {
+        let _ = writeln!(
+            text,
+            "{:>16} {:>16} {:>7.2}% {:>7.3}  {name}",
+            tally.original_bytes,
+            tally.stored_bytes,
+            tally.saved_percent(),
+            tally.ratio()
+        );
+    };
+    for file in &manifest.files {
+        let tally = Tally { original_bytes: file.size, stored_bytes: stored_bytes(file), ..Tally::default() };
+        match &file.same_as {
+            Some(base) => row(&tally, &format!("{} = {}", printable(&file.path), printable(base))),
+            None => row(&tally, &printable(&file.path)),
+        }
+    }
+    row(&tree_tally(manifest), "total");
+    text
+}
