@@ -323,10 +323,7 @@ impl FieldDecoder {
         match header.symbols {
             SYMBOLS_RANS8 => self.rans8.decode(isa, src, section.len(), n_elements, symbols),
             SYMBOLS_CONSTANT => match section {
-                [symbol] => {
-                    symbols.fill(*symbol);
-                    Some(())
-                }
+                [symbol] => Some(symbols.fill(*symbol)),
                 _ => None,
             },
             SYMBOLS_NONE => section.is_empty().then(|| symbols.fill(0)),

@@ -68,7 +68,6 @@ fn decode_group(
     let ahead = stream.get(position.stream..)?;
     let window = ahead.first_chunk::<GROUP_LEN>();
     let mut taken = 0usize;
-    #[expect(clippy::needless_range_loop, reason = "the lane is an index into two arrays and a mask")]
     for lane in 0..GROUP_LEN {
         let [slot, high] = states[lane].to_le_bytes();
         let [freq, bias, value, is_escape] = slots[usize::from(slot)].to_le_bytes();
@@ -122,7 +121,7 @@ pub(super) fn encode(
                     x >>= 8;
                 }
                 let cum = table.bias[entry] - if freq == 1 { 255 } else { 0 };
-                states[first_lane + lane] = ((x / freq) << 8) + x % freq + cum;
+                states[first_lane + lane] = (x / freq << 8) + x % freq + cum;
             }
         }
     }
