@@ -119,8 +119,8 @@ fn fuzz_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         let (coding, payload) = fixture.encode(Isa::Scalar);
         let n_units = fixture.bytes.len() / fixture.dtype.unit_bytes();
         let ids = [fixture.dtype.wire_id(), coding.wire_id()];
-        let units = &(n_units as u32).to_le_bytes();
-        let payload_len = (payload.len() as u16).to_le_bytes();
+        let units = &u32::try_from(n_units).unwrap().to_le_bytes();
+        let payload_len = u16::try_from(payload.len()).unwrap().to_le_bytes();
         let name = fixture.name;
         seeds.push(("block_payload", name.clone(), [&ids, &units[..3], &payload].concat()));
         if name.starts_with("dtype") {
