@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, Coding};
 use common::alcm;
 use common::fixtures::{fixtures, isas, read_as_stream, read_at_random};
@@ -108,6 +109,59 @@ fn golden_sums() -> OutputSums {
         sums.extend(files(folder).iter().map(|(name, bytes)| (format!("{folder}/{name}"), sha256(bytes))));
     }
     sums
+}
+
+/// Seeds of the fuzz targets whose inputs are no archives: each begins as the target's own comment says.
+fn fuzz_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    // The others differ in what the golden archives hold, not in what these targets see.
+    for fixture in fixtures().into_iter().filter(|fixture| fixture.bytes.len() <= 8192) {
+        let (coding, payload) = fixture.encode(Isa::Scalar);
+        let n_units = fixture.bytes.len() / fixture.dtype.unit_bytes();
+        let ids = [fixture.dtype.wire_id(), coding.wire_id()];
+        let units = &u32::try_from(n_units).unwrap().to_le_bytes();
+        let payload_len = u16::try_from(payload.len()).unwrap().to_le_bytes();
+        let name = fixture.name;
+        seeds.push(("block_payload", name.clone(), [&ids, &units[..3], &payload].concat()));
+        if name.starts_with("dtype") {
+            let block = [&ids, &units[..2], &payload_len, &payload].concat();
+            seeds.push(("hostile_archive", name.clone(), block.repeat(2)));
+            let elements = &fixture.bytes[..fixture.bytes.len().min(800)];
+            seeds.push(("roundtrip", name, [&[ids[0], 1, 7, 0, 3], elements].concat()));
+        } else if coding == Coding::Sparse {
+            let section_len = u32::from_le_bytes(*payload[4..].first_chunk().unwrap()) as usize;
+            let section = &payload[12..12 + section_len];
+            seeds.push(("rans8_section", name.clone(), [&units[..2], &[9], section].concat()));
+            seeds.push(("rans12_section", name, [&[64, 0], &payload[..64]].concat()));
+        }
+    }
+    let json = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]},\
+                \"b\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[8,10]},\
+                \"__metadata__\":{\"format\":\"pt\"}}";
+    let header = [&(json.len() as u64).to_le_bytes(), json.as_bytes(), &[0; 10]].concat();
+    seeds.push(("safetensors_header", "three".into(), header));
+    let digest = "00".repeat(32);
+    let entries = format!(
+        "{{\"tool\":\"alcm\",\"files\":[{{\"path\":\"r/a\",\"size\":3,\"mode\":420,\"mtime\":[1,2],\
+         \"blake3\":\"{digest}\",\"archive\":\"r/a.alcm\",\"archive_size\":99}},{{\"path\":\"r/b\",\"size\":3,\
+         \"mode\":420,\"mtime\":[1,2],\"blake3\":\"{digest}\",\"sha256\":\"{digest}\",\"archive\":\"r/a.alcm\",\
+         \"archive_size\":99,\"same_as\":\"r/a\"}}],\"dirs\":[{{\"path\":\"r\",\"mode\":493,\"mtime\":[-1,0]}}],\
+         \"links\":[{{\"path\":\"r/l\",\"target\":\"a\"}}],\"failed\":[{{\"path\":\"x\",\"kind\":\"io\",\
+         \"message\":\"m\"}}]}}"
+    );
+    seeds.push(("manifest", "entries".into(), entries.into_bytes()));
+    seeds
+}
+
+/// Writes the fuzz seeds anew beside what fuzzing has found: `cargo test --test golden -- --ignored make_fuzz_seeds`.
+#[test]
+#[ignore = "writes into fuzz/corpus"]
+fn make_fuzz_seeds() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (target, name, bytes) in fuzz_seeds() {
+        fs::create_dir_all(corpus.join(target)).unwrap();
+        fs::write(corpus.join(target).join(format!("seed-{name}")), bytes).unwrap();
+    }
 }
 
 /// Writes the golden files anew: `cargo test --test golden -- --ignored make_golden`.

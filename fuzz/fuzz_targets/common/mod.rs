@@ -1,0 +1,47 @@
+//! What several targets use.
+#![allow(dead_code, reason = "each target uses some of it")]
+
+use alcm::kernels::Isa;
+use alcm::limits::MAX_BLOCK_BYTES;
+use alcm::stage::{BlockDecoder, Coding};
+use alcm::{Dtype, ErrorKind};
+
+/// The instruction sets of this machine.
+pub fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.available())
+}
+
+/// The dtype that a byte chooses.
+pub fn dtype(choice: u8) -> Dtype {
+    let dtypes: Vec<_> = Dtype::all().collect();
+    dtypes[usize::from(choice) % dtypes.len()]
+}
+
+/// The coding that a byte chooses, a reference excluded: that is no matter of a block decoder.
+pub fn coding(choice: u8) -> Coding {
+    let codings: Vec<_> = Coding::all().filter(|&coding| coding != Coding::Reference).collect();
+    codings[usize::from(choice) % codings.len()]
+}
+
+/// Decodes `payload` on every instruction set into clean and dirty buffers, which must agree; gives the bytes.
+pub fn decode_everywhere(coding: Coding, dtype: Dtype, payload: &[u8], n_bytes: usize) -> Option<Vec<u8>> {
+    assert!(n_bytes <= MAX_BLOCK_BYTES);
+    let mut first: Option<Result<Vec<u8>, ErrorKind>> = None;
+    for isa in isas() {
+        let mut decoder = BlockDecoder::new(isa);
+        for dirt in [0, 0xff] {
+            let mut decoded = vec![dirt; n_bytes];
+            let result = decoder.decode(coding, dtype, payload, &mut decoded);
+            let result = result.map(|()| decoded).map_err(|error| error.kind());
+            let first = first.get_or_insert_with(|| result.clone());
+            assert!(*first == result, "{isa:?} with dirt {dirt:#x} decodes otherwise");
+        }
+    }
+    match first? {
+        Ok(decoded) => Some(decoded),
+        Err(kind) => {
+            assert_eq!(kind, ErrorKind::Corrupt);
+            None
+        }
+    }
+}
