@@ -73,7 +73,7 @@ impl Encoder {
         } else {
             &symbols[..n_padded]
         };
-        self.planner.plan(symbols, effort);
+        self.planner.plan(isa, symbols, effort);
         let tables: Vec<Table> =
             self.planner.tables.iter().filter_map(|frequencies| Table::new(&frequencies.pairs)).collect();
         let encode_tables: Vec<EncodeTable> = tables.iter().map(EncodeTable::new).collect();
@@ -177,19 +177,10 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes `n_symbols` from the first `section_len` bytes of `src` into the front of `symbols`, a buffer of
-    /// [`buffer_len`] of which the rest is overwritten with padding. What stands in `src` behind the section does not
-    /// matter, but lets the vector loops run to the end. `None` if the section breaks the format.
-    pub fn decode(
-        &mut self,
-        isa: Isa,
-        src: &[u8],
-        section_len: usize,
-        n_symbols: usize,
-        symbols: &mut [u8],
-    ) -> Option<()> {
-        let behind = src.len().checked_sub(section_len)?;
-        let mut src = src;
+    /// Decodes `n_symbols` from all of `section` into the front of `symbols`, a buffer of [`buffer_len`] of which the rest
+    /// is overwritten with padding. `None` if the section breaks the format.
+    pub fn decode(&mut self, isa: Isa, section: &[u8], n_symbols: usize, symbols: &mut [u8]) -> Option<()> {
+        let mut src = section;
         let header = Header::read(&mut src, n_symbols)?;
         let tables = (0..header.n_tables).map(|_| read_table(&mut src)).collect::<Option<Vec<Table>>>()?;
         self.read_ids(&mut src, &header)?;
@@ -203,7 +194,7 @@ impl Decoder {
         for (state, bytes) in states.iter_mut().zip(state_bytes.as_chunks().0) {
             *state = u16::from_le_bytes(*bytes);
         }
-        if src.len().checked_sub(behind)? != header.stream_len {
+        if src.len() != header.stream_len {
             return None;
         }
         let plan = Plan {
@@ -219,7 +210,6 @@ impl Decoder {
                 &plan,
                 states,
                 src,
-                header.stream_len,
                 &self.escapes,
                 header.n_escapes,
                 symbols,
@@ -231,7 +221,6 @@ impl Decoder {
             &plan,
             states,
             src,
-            header.stream_len,
             &self.escapes,
             header.n_escapes,
             &mut self.turned,
@@ -271,12 +260,12 @@ mod tests {
             let mut decoded = vec![0xaa; symbols.len()];
             let mut decoder = Decoder::default();
             prop_assert_eq!(
-                decoder.decode(isa, &section, section.len(), values.len(), &mut decoded),
+                decoder.decode(isa, &section, values.len(), &mut decoded),
                 Some(())
             );
             prop_assert!(decoded[..values.len()] == *values);
             let shorter = &section[..section.len() - 1];
-            prop_assert_eq!(decoder.decode(isa, shorter, shorter.len(), values.len(), &mut decoded), None);
+            prop_assert_eq!(decoder.decode(isa, shorter, values.len(), &mut decoded), None);
         }
         Ok(())
     }

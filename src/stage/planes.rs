@@ -69,6 +69,13 @@ impl PlaneCoder {
         entries.extend(le32(dst.len() - start));
     }
 
+    /// Whether nothing better than raw is in sight for `plane`, without coding it.
+    pub(super) fn stays_raw(&self, kind: Kind, plane: &[u8]) -> bool {
+        let Some(&first) = plane.first() else { return true };
+        let varies = plane.iter().any(|&byte| byte != first);
+        varies && (kind == Kind::Packed || kind == Kind::Byte && !looks_coded(plane))
+    }
+
     /// The mode that makes `plane` smallest, and its bytes in the scratch buffer of that mode.
     fn choose(
         &mut self,
@@ -94,7 +101,7 @@ impl PlaneCoder {
             }
         }
         self.coded.clear();
-        if sampled_entropy_q16(plane) < (8 << 16) - (1 << 13) {
+        if sampled_entropy_q16(plane) < NOISE_Q16 {
             self.rans12.encode(plane, &mut self.coded);
             if self.coded.len() + plane.len() / 64 < best.0 {
                 best = (self.coded.len(), PlaneMode::Rans12);
@@ -116,6 +123,20 @@ impl PlaneCoder {
         }
         best.1
     }
+}
+
+/// Appends the entry of a plane of `len` bytes that is stored as it is.
+pub(super) fn push_raw_entry(len: usize, entries: &mut Vec<u8>) {
+    entries.push(PlaneMode::Raw as u8);
+    entries.extend(le32(len));
+}
+
+/// A byte of more sampled entropy than this (1/8 of a bit below 8, of which a small sample misses some) is noise.
+const NOISE_Q16: u64 = (8 << 16) - (1 << 13);
+
+/// Whether a mantissa plane might be trimmed or entropy-coded.
+fn looks_coded(plane: &[u8]) -> bool {
+    widths(plane).any(|width| width < 8) || sampled_entropy_q16(plane) < NOISE_Q16
 }
 
 /// Order-0 entropy of a sample of `plane`, in 1/65536 of a bit a byte.

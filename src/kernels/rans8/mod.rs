@@ -179,6 +179,16 @@ pub struct Plan<'a, T> {
 }
 
 impl<T> Plan<'_, T> {
+    /// The segments of `dst` from symbol `first` on, each with its table's id; the first may be what is left of one.
+    fn segments_from<'d>(&self, first: usize, dst: &'d mut [u8]) -> impl Iterator<Item = (&'d mut [u8], u8)> {
+        let segment_idx = first / self.segment_len;
+        let first_len = (segment_idx + 1) * self.segment_len - first;
+        let rest = &mut dst[first..];
+        let (left, whole) = rest.split_at_mut(first_len.min(rest.len()));
+        let segments = std::iter::once(left).chain(whole.chunks_mut(self.segment_len));
+        segments.zip(self.table_ids.get(segment_idx..).unwrap_or_default().iter().copied())
+    }
+
     /// Whether the plan fits `n_symbols` symbols, which loops rely on to stay inside their slices.
     fn fits(&self, n_symbols: usize) -> bool {
         let step = self.groups * GROUP_LEN;
@@ -201,18 +211,16 @@ struct Position {
 
 /// Decodes `dst.len()` symbols, a multiple of `groups · 64`.
 ///
-/// `states` holds the initial state of every lane, for each group A's 32 then B's 32. The first `stream_len` bytes of
-/// `stream` are the coded ones; what is behind them may be anything, and lets vector loops go on to the end. `escapes` holds `n_escapes` values and at least [`SLACK_BYTES`] more.
+/// `states` holds the initial state of every lane, for each group A's 32 then B's 32. `stream` is the coded
+/// bytes. `escapes` holds `n_escapes` values and at least [`SLACK_BYTES`] more.
 ///
 /// `None` if the data is not what an encoder wrote: too short, too long, a state out of range at the start or not
 /// 256 at the end, escapes left over or missing, or a plan that does not fit. `dst` then holds unspecified bytes.
-#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn decode(
     isa: Isa,
     plan: &Plan<'_, Table>,
     states: &mut [u16],
     stream: &[u8],
-    stream_len: usize,
     escapes: &[u8],
     n_escapes: usize,
     dst: &mut [u8],
@@ -224,32 +232,60 @@ pub fn decode(
     {
         return None;
     }
-    let mut position = Position::default();
+    let mut position = decode_vectors(isa, plan, states, stream, escapes, dst, Position::default());
+    // The vector loops stop where they might read past the end. They go on in a copy with room behind it; a stream that
+    // makes them use that room fails the test of its length below.
+    let rest = stream.get(position.stream..)?;
+    let mut padded = [0; 2 * MAX_STEP_BYTES];
+    if let Some(place) = padded.get_mut(..rest.len()).filter(|_| position.symbol < dst.len()) {
+        place.copy_from_slice(rest);
+        let from = Position { stream: 0, ..position };
+        let padded = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
+        let end = decode_vectors(isa, plan, states, padded, escapes, dst, from);
+        position = Position { stream: position.stream + end.stream, ..end };
+    }
+    scalar::decode(plan, states, stream, escapes, dst, &mut position)?;
+    let done = position.stream == stream.len()
+        && position.escape == n_escapes
+        && states.iter().all(|&state| state == STATE_MIN);
+    done.then_some(())
+}
+
+/// Stream bytes that one step of a vector loop may touch at most: one for each lane, and 32 that a load takes whatever it
+/// needs.
+const MAX_STEP_BYTES: usize = MAX_GROUPS * GROUP_LEN + 32;
+
+/// The part of [`decode`] that vector loops do, from `position` on; where they stop.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "vector loops are for x86-64"))]
+fn decode_vectors(
+    isa: Isa,
+    plan: &Plan<'_, Table>,
+    states: &mut [u16],
+    stream: &[u8],
+    escapes: &[u8],
+    dst: &mut [u8],
+    position: Position,
+) -> Position {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the functions enable.
-            position = unsafe {
+            unsafe {
                 match plan.groups {
-                    1 => x86_avx512::decode::<1>(plan, states, stream, escapes, dst),
-                    2 => x86_avx512::decode::<2>(plan, states, stream, escapes, dst),
-                    _ => x86_avx512::decode::<MAX_GROUPS>(plan, states, stream, escapes, dst),
+                    1 => x86_avx512::decode::<1>(plan, states, stream, escapes, dst, position),
+                    2 => x86_avx512::decode::<2>(plan, states, stream, escapes, dst, position),
+                    _ => x86_avx512::decode::<MAX_GROUPS>(plan, states, stream, escapes, dst, position),
                 }
-            };
+            }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            position = unsafe { x86_avx2::decode(plan, states, stream, escapes, dst) };
+            unsafe { x86_avx2::decode(plan, states, stream, escapes, dst, position) }
         }
-        _ => {}
+        _ => position,
     }
-    // The vector loops stop where they might read past the slice's end; the rest is done here.
-    scalar::decode(plan, states, stream, escapes, dst, &mut position)?;
-    let done = position.stream == stream_len
-        && position.escape == n_escapes
-        && states.iter().all(|&state| state == STATE_MIN);
-    done.then_some(())
 }
 
 /// Where [`encode`] has put its results: from these offsets to the buffers' ends less [`SLACK_BYTES`].

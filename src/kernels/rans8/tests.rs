@@ -80,9 +80,7 @@ fn decode_case(isa: Isa, case: &Case, states: &[u16], stream: &[u8], escapes: &[
     let mut padded = escapes.to_vec();
     padded.resize(escapes.len() + SLACK_BYTES, 0x55);
     let mut symbols = vec![0xcc; case.symbols.len()];
-    let mut followed = stream.to_vec();
-    followed.resize(stream.len() + if isa == Isa::Avx512 { 400 } else { 0 }, 0x77);
-    decode(isa, &plan, &mut states.to_vec(), &followed, stream.len(), &padded, escapes.len(), &mut symbols)?;
+    decode(isa, &plan, &mut states.to_vec(), stream, &padded, escapes.len(), &mut symbols)?;
     Some(symbols)
 }
 

@@ -141,8 +141,7 @@ fn store_states(vectors: &States, states: &mut [u16]) {
     }
 }
 
-/// Decodes while a whole step's bytes are certain to be there; the caller does the rest from the position
-/// returned. The caller has checked the plan and the states.
+/// Decodes from `position` while a whole step's bytes are certain to be there; where it stops. The caller has checked the plan and the states.
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
 pub(super) fn decode(
     plan: &Plan<'_, Table>,
@@ -150,11 +149,12 @@ pub(super) fn decode(
     stream: &[u8],
     escapes: &[u8],
     dst: &mut [u8],
+    position: Position,
 ) -> Position {
     match n_rows(plan.tables.iter().map(Table::n_entries).max().unwrap_or(0)) {
-        1 => decode_with::<1>(plan, states, stream, escapes, dst),
-        2 => decode_with::<2>(plan, states, stream, escapes, dst),
-        _ => decode_with::<4>(plan, states, stream, escapes, dst),
+        1 => decode_with::<1>(plan, states, stream, escapes, dst, position),
+        2 => decode_with::<2>(plan, states, stream, escapes, dst, position),
+        _ => decode_with::<4>(plan, states, stream, escapes, dst, position),
     }
 }
 
@@ -165,11 +165,11 @@ fn decode_with<const N: usize>(
     stream: &[u8],
     escapes: &[u8],
     dst: &mut [u8],
+    mut position: Position,
 ) -> Position {
     let tables: Vec<Registers> = plan.tables.iter().map(|table| registers(table)).collect();
     let mut vectors = load_states(states, plan.groups);
-    let mut position = Position::default();
-    'segments: for (segment, &id) in dst.chunks_mut(plan.segment_len).zip(plan.table_ids) {
+    'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
         let table = &tables[usize::from(id)];
         let (groups, _) = segment.as_chunks_mut::<GROUP_LEN>();
         for step in groups.chunks_exact_mut(plan.groups) {
