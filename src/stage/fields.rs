@@ -92,7 +92,8 @@ impl FieldEncoder {
         self.entries.clear();
         let ranges = split(&dst[planes_at..]);
         let coder = &mut self.plane_coder;
-        let stay_raw = ranges.iter().all(|(kind, range)| coder.stays_raw(*kind, &dst[planes_at..][range.clone()]));
+        let stay_raw =
+            ranges.iter().all(|(kind, range)| coder.stays_raw(*kind, &dst[planes_at..][range.clone()]));
         if stay_raw {
             ranges.iter().for_each(|(_, range)| planes::push_raw_entry(range.len(), &mut self.entries));
             return;
@@ -149,18 +150,10 @@ fn effort(level: Level, n_symbols: usize) -> Effort {
         65_536..131_072 => 2,
         _ => 4,
     };
-    let default = Effort {
-        n_tables,
-        segment_len: 256,
-        max_symbols: 31,
-        n_rounds: 0,
-        count_one_in,
-        saves_bytes: false,
-    };
+    let default =
+        Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds: 0, count_one_in, saves_bytes: false };
     match level {
-        Level::Fast => {
-            Effort { n_tables: 1, count_one_in: 2 * count_one_in, ..default }
-        }
+        Level::Fast => Effort { n_tables: 1, count_one_in: 2 * count_one_in, ..default },
         Level::Default => default,
         Level::High => Effort {
             n_tables: 2 * n_tables,
@@ -232,7 +225,11 @@ fn header_bytes(layout: &Layout, mode: u8, symbols_len: usize, n_outliers: usize
 fn n_outliers(layout: &Layout, symbols: &[u8]) -> usize {
     // Found first without a way out in the middle, which goes in vectors; they are rare.
     let has_outliers = symbols.iter().fold(false, |found, &symbol| found | (symbol == OUTLIER));
-    if layout.is_windowed() && has_outliers { symbols.iter().filter(|&&symbol| symbol == OUTLIER).count() } else { 0 }
+    if layout.is_windowed() && has_outliers {
+        symbols.iter().filter(|&&symbol| symbol == OUTLIER).count()
+    } else {
+        0
+    }
 }
 
 /// Appends the whole symbol of each element that the window leaves out.
@@ -322,59 +319,21 @@ impl FieldDecoder {
             .checked_mul(2)
             .and_then(|len| src.take(len))
             .ok_or_else(|| corrupt("the outliers' section is cut off"))?;
-        let symbols = src.take(header.symbols_len).ok_or_else(|| corrupt("the symbols' section is cut off"))?;
-        self.decode_symbols(isa, &header, symbols, n_elements)
-            .ok_or_else(|| corrupt("the symbols' section breaks the format"))?;
-        self.join(isa, &layout, &entries, &sections, zstd, n_elements, dst)
-            .ok_or_else(|| corrupt("a plane's section breaks the format"))?;
+        let symbols =
+            src.take(header.symbols_len).ok_or_else(|| corrupt("the symbols' section is cut off"))?;
         if !src.rest().is_empty() {
             return Err(corrupt("bytes are left over behind the symbols"));
         }
+        let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
+        let Self { symbols: symbol_buffer, planes: plane_buffer, rans8, rans12 } = self;
+        let planes = decode_planes(isa, &layout, &entries, &sections, n_padded, zstd, rans12, plane_buffer)
+            .ok_or_else(|| corrupt("a plane's section breaks the format"))?;
+        let joiner = Joiner { isa, layout, planes, n_padded };
+        let symbol_buffer = scratch(symbol_buffer, rans8::buffer_len(n_elements));
+        decode_symbols(&header, symbols, rans8, &joiner, n_elements, symbol_buffer, dst)
+            .ok_or_else(|| corrupt("the symbols' section breaks the format"))?;
         self.place_outliers(&layout, outliers, dst)
             .ok_or_else(|| corrupt("outliers do not match their symbols"))
-    }
-
-    fn decode_symbols(&mut self, isa: Isa, header: &Header, section: &[u8], n_elements: usize) -> Option<()> {
-        let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
-        match header.symbols {
-            SYMBOLS_RANS8 => self.rans8.decode(isa, section, n_elements, symbols),
-            SYMBOLS_CONSTANT => match section {
-                [symbol] => Some(symbols.fill(*symbol)),
-                _ => None,
-            },
-            SYMBOLS_NONE => section.is_empty().then(|| symbols.fill(0)),
-            _ => None,
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the payload's parts")]
-    fn join(
-        &mut self,
-        isa: Isa,
-        layout: &Layout,
-        entries: &[planes::Entry],
-        sections: &[&[u8]],
-        zstd: &mut zstd::bulk::Decompressor<'static>,
-        n_elements: usize,
-        dst: &mut [u8],
-    ) -> Option<()> {
-        let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
-        let packed_len = pack_bits::packed_len(layout.packed_bits(), n_padded);
-        let mut coded = scratch(&mut self.planes, fields::planes_len(layout, n_padded));
-        let mut planes: [&[u8]; 8] = [&[]; 8];
-        for (idx, (entry, &section)) in entries.iter().zip(sections).enumerate() {
-            let len = if idx < layout.n_byte_planes() { n_padded } else { packed_len };
-            planes[idx] = if entry.is_raw() {
-                section
-            } else {
-                let (plane, rest) = coded.split_at_mut(len);
-                coded = rest;
-                entry.decode(isa, section, zstd, &mut self.rans12, plane)?;
-                plane
-            };
-        }
-        let packed = if packed_len > 0 { planes[layout.n_byte_planes()] } else { &[] };
-        fields::join(isa, layout, &self.symbols[..n_padded], &planes[..layout.n_byte_planes()], packed, dst)
     }
 
     /// Replaces the symbols of outliers by their own.
@@ -393,4 +352,106 @@ impl FieldDecoder {
         }
         outliers.next().is_none().then_some(())
     }
+}
+
+/// A block's planes, ready to be joined with symbols.
+struct Joiner<'a> {
+    isa: Isa,
+    layout: Layout,
+    /// Byte planes, then the packed plane.
+    planes: [&'a [u8]; 8],
+    n_padded: usize,
+}
+
+impl Joiner<'_> {
+    /// Joins the elements of `dst`, which begin with element `first` of the block, a multiple of the group.
+    fn join(&self, symbols: &[u8], first: usize, dst: &mut [u8]) -> Option<()> {
+        let n_bytes = self.layout.n_byte_planes();
+        let (n_bits, n_padded) = (self.layout.packed_bits(), symbols.len());
+        let mut planes: [&[u8]; 8] = [&[]; 8];
+        for (tile, plane) in planes.iter_mut().zip(&self.planes[..n_bytes]) {
+            *tile = plane.get(first..first + n_padded)?;
+        }
+        let packed = if n_bits > 0 { self.planes[n_bytes] } else { &[] };
+        // To the plane's end: fast loops read a little further than they need.
+        let packed = packed.get(pack_bits::packed_len(n_bits, first)..)?;
+        fields::join(self.isa, &self.layout, symbols, &planes[..n_bytes], packed, dst)
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the payload's parts and where they go")]
+fn decode_planes<'a>(
+    isa: Isa,
+    layout: &Layout,
+    entries: &[planes::Entry],
+    sections: &[&'a [u8]],
+    n_padded: usize,
+    zstd: &mut zstd::bulk::Decompressor<'static>,
+    rans12: &mut rans12::Decoder,
+    buffer: &'a mut Vec<u8>,
+) -> Option<[&'a [u8]; 8]> {
+    let packed_len = pack_bits::packed_len(layout.packed_bits(), n_padded);
+    let mut coded = scratch(buffer, fields::planes_len(layout, n_padded));
+    let mut planes: [&[u8]; 8] = [&[]; 8];
+    for (idx, (entry, &section)) in entries.iter().zip(sections).enumerate() {
+        let len = if idx < layout.n_byte_planes() { n_padded } else { packed_len };
+        planes[idx] = if entry.is_raw() && section.len() == len {
+            section
+        } else {
+            let plane = coded.split_off_mut(..len)?;
+            entry.decode(isa, section, zstd, rans12, plane)?;
+            plane
+        };
+    }
+    Some(planes)
+}
+
+/// Elements decoded and joined at a turn: few enough that stores of one turn drain while the next one's symbols are
+/// decoded, which hides the time that memory takes.
+const TILE_LEN: usize = 4096;
+const _: () = assert!(TILE_LEN.is_multiple_of(rans8::TILE_STEP), "tiles are whole steps");
+
+/// Decodes the symbols and joins them with the planes into `dst`; `symbols` is left with all symbols.
+fn decode_symbols(
+    header: &Header,
+    section: &[u8],
+    rans8: &mut rans8::Decoder,
+    joiner: &Joiner<'_>,
+    n_elements: usize,
+    symbols: &mut [u8],
+    dst: &mut [u8],
+) -> Option<()> {
+    match header.symbols {
+        SYMBOLS_RANS8 => {
+            let mut opened = rans8.open(joiner.isa, section, n_elements)?;
+            if opened.is_in_order() {
+                return decode_tiles(&mut opened, joiner, symbols, dst);
+            }
+            opened.decode_all(n_elements, symbols)?;
+        }
+        SYMBOLS_CONSTANT => match section {
+            [symbol] => symbols.fill(*symbol),
+            _ => return None,
+        },
+        SYMBOLS_NONE if section.is_empty() => symbols.fill(0),
+        _ => return None,
+    }
+    joiner.join(symbols.get(..joiner.n_padded)?, 0, dst)
+}
+
+fn decode_tiles(
+    opened: &mut rans8::Opened<'_>,
+    joiner: &Joiner<'_>,
+    symbols: &mut [u8],
+    dst: &mut [u8],
+) -> Option<()> {
+    let tile_bytes = TILE_LEN * (joiner.layout.element_bits as usize / 8);
+    for (idx, dst) in dst.chunks_mut(tile_bytes).enumerate() {
+        let first = idx * TILE_LEN;
+        let tile = symbols.get_mut(first..first + opened.n_left(first).min(TILE_LEN))?;
+        opened.next(tile)?;
+        let n_padded = (joiner.n_padded - first).min(TILE_LEN);
+        joiner.join(tile.get(..n_padded)?, first, dst)?;
+    }
+    opened.finish()
 }

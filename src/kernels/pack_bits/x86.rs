@@ -7,7 +7,7 @@ use bytemuck::cast;
 use super::{GROUP_LEN, scalar};
 
 /// Bits to keep of each byte.
-fn lanes(n_bits: u32) -> u64 {
+pub(crate) fn lanes(n_bits: u32) -> u64 {
     0x0101_0101_0101_0101 * ((1 << n_bits) - 1)
 }
 
@@ -26,7 +26,9 @@ pub(super) fn pack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
     let n_bytes = n_bits as usize;
     // The bytes of lane q that are kept, one lane behind the other.
     let mut gather = [0u8; 64];
-    for (place, byte) in gather.iter_mut().zip((0..8).flat_map(|lane| (0..n_bytes).map(move |byte| 8 * lane + byte))) {
+    for (place, byte) in
+        gather.iter_mut().zip((0..8).flat_map(|lane| (0..n_bytes).map(move |byte| 8 * lane + byte)))
+    {
         *place = byte.to_le_bytes()[0];
     }
     let gather: __m512i = cast(gather);

@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, Encoded, GROUP_LEN, MAX_GROUPS, MAX_STEP_BYTES, Plan, Position, SLACK_BYTES, Table};
+use super::{EncodeTable, Encoded, GROUP_LEN, MAX_GROUPS, MAX_STEP_BYTES, Plan, Position, SLACK_BYTES, Tile};
 
 const WINDOW: usize = MAX_STEP_BYTES;
 /// Escapes that one step may touch at most, and the 64 that the last load takes.
@@ -33,13 +33,11 @@ fn quarter(table: &[u8; 256], at: usize) -> __m512i {
 /// Decodes from `position` while a whole step's bytes are certain to be there; where it stops. The caller has checked the plan, the states and the slack behind the escapes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
 pub(super) fn decode<const G: usize>(
-    plan: &Plan<'_, Table>,
+    tile: &mut Tile<'_, '_>,
     states: &mut [u16],
-    stream: &[u8],
-    escapes: &[u8],
-    dst: &mut [u8],
     mut position: Position,
 ) -> Position {
+    let (plan, stream, escapes) = (tile.plan, tile.stream, tile.escapes);
     let low_byte = _mm512_set1_epi16(0x00ff);
     let high_byte = _mm512_set1_epi16(-256);
     let mut a = [_mm512_setzero_si512(); G];
@@ -50,7 +48,7 @@ pub(super) fn decode<const G: usize>(
         b[g] = cast(lanes[1]);
     }
     let (mut at, mut escape_at) = (position.stream, position.escape);
-    'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
+    'segments: for (segment, id) in tile.segments_from(position) {
         let table = &plan.tables[usize::from(id)];
         let [lut0, lut1, lut2, lut3] = [0, 1, 2, 3].map(|i| quarter(&table.slot_to_entry, i));
         let (freq, cum, value) = (load(&table.freq), load(&table.cum), load(&table.value));
