@@ -172,7 +172,7 @@ impl EncodeTable {
 }
 
 /// What both directions need to know of the data: tables, and which segment uses which.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Plan<'a, T> {
     /// Groups in a step: 1, 2 or 4.
     pub groups: usize,
@@ -183,6 +183,15 @@ pub struct Plan<'a, T> {
     /// Symbols of a segment, a multiple of `groups · 64`; the last segment may be shorter.
     pub segment_len: usize,
 }
+
+// By hand, since a derive would ask it of the tables too.
+impl<T> Clone for Plan<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Plan<'_, T> {}
 
 impl<T> Plan<'_, T> {
     /// Whether the plan fits `n_symbols` symbols, which loops rely on to stay inside their slices.
