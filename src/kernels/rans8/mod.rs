@@ -313,6 +313,7 @@ struct Tile<'a, 'd> {
     dst: &'d mut [u8],
 }
 
+#[cfg(target_arch = "x86_64")]
 impl<'a> Tile<'a, '_> {
     /// The symbols from `position` on by segments, each with its table's id; the first may be what is left of one.
     fn segments_from(&mut self, position: Position) -> impl Iterator<Item = (&mut [u8], u8)> + use<'a, '_> {
