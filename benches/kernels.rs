@@ -11,7 +11,7 @@ use alcm::Dtype;
 use alcm::entropy::freq::normalise;
 use alcm::kernels::fields::{self, GROUP_LEN, Layout};
 use alcm::kernels::histogram::Counters;
-use alcm::kernels::rans8::{self, EncodeTable, MAX_GROUPS, Plan, SLACK_BYTES, Table};
+use alcm::kernels::rans8::{self, Decoder, EncodeTable, MAX_GROUPS, Plan, SLACK_BYTES, Table};
 use alcm::kernels::survey::or_and;
 use alcm::kernels::transpose::transpose;
 use alcm::kernels::{Isa, pack_bits};
@@ -121,16 +121,16 @@ fn bench_rans8(c: &mut Criterion) {
             let encoded = encoded
                 .or_else(|| rans8::encode(isa, &plan, &symbols, &mut states, &mut stream, &mut escapes))
                 .unwrap();
-            let coded = &stream[encoded.stream_start..];
-            let stream_len = coded.len() - SLACK_BYTES;
+            let coded = &stream[encoded.stream_start..stream.len() - SLACK_BYTES];
             let mut queue = escapes[encoded.escapes_start..].to_vec();
             let n_escapes = queue.len() - SLACK_BYTES;
             queue.resize(n_escapes + 3 * SLACK_BYTES, 0);
             let plan = Plan { groups: MAX_GROUPS, tables: &tables, table_ids: &[0], segment_len: N };
             let mut dst = vec![0; N];
             let mut decode = || {
-                let mut states = states;
-                rans8::decode(isa, &plan, &mut states, coded, stream_len, &queue, n_escapes, &mut dst)
+                let mut decoder = Decoder::new(isa, plan, &states, coded, &queue, n_escapes, N)?;
+                decoder.next(&mut dst)?;
+                decoder.finish()
             };
             let mut group = c.benchmark_group("rans8_decode");
             group.throughput(Throughput::Bytes(N as u64));

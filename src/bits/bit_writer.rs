@@ -20,10 +20,11 @@ impl<'a> BitWriter<'a> {
         let mask = (1u64 << n_bits) - 1;
         self.pending |= (u64::from(value) & mask) << self.pending_bits;
         self.pending_bits += n_bits;
-        while self.pending_bits >= 8 {
-            self.dst.push(self.pending.to_le_bytes()[0]);
-            self.pending >>= 8;
-            self.pending_bits -= 8;
+        if self.pending_bits >= 32 {
+            let [a, b, c, d, ..] = self.pending.to_le_bytes();
+            self.dst.extend_from_slice(&[a, b, c, d]);
+            self.pending >>= 32;
+            self.pending_bits -= 32;
         }
     }
 
@@ -38,8 +39,7 @@ impl<'a> BitWriter<'a> {
 
     /// Pads the last byte with zeros and writes it.
     pub fn finish(self) {
-        if self.pending_bits > 0 {
-            self.dst.push(self.pending.to_le_bytes()[0]);
-        }
+        let n_bytes = self.pending_bits.div_ceil(8) as usize;
+        self.dst.extend_from_slice(&self.pending.to_le_bytes()[..n_bytes]);
     }
 }

@@ -7,6 +7,7 @@
 //! does that.
 
 use super::freq::{Frequencies, normalise};
+use crate::kernels::Isa;
 use crate::kernels::histogram::{Counters, Histogram, byte_sum};
 
 /// Most tables of a block.
@@ -52,7 +53,7 @@ pub fn id_bits(n_tables: usize) -> u32 {
 
 impl Planner {
     /// Plans for `symbols`, whose length is a multiple of 64.
-    pub fn plan(&mut self, symbols: &[u8], effort: Effort) {
+    pub fn plan(&mut self, isa: Isa, symbols: &[u8], effort: Effort) {
         let n_segments = symbols.len().div_ceil(effort.segment_len);
         let n_tables = effort.n_tables.min(n_segments / 8).clamp(1, MAX_TABLES);
         self.segment_len = effort.segment_len;
@@ -60,7 +61,7 @@ impl Planner {
         self.table_ids.resize(n_segments, 0);
         if n_tables > 1 {
             self.sums.clear();
-            self.sums.extend(symbols.chunks(effort.segment_len).map(byte_sum));
+            self.sums.extend(symbols.chunks(effort.segment_len).map(|segment| byte_sum(isa, segment)));
             self.cluster(n_tables);
         }
         self.count(symbols, n_tables, effort.count_one_in);
@@ -211,7 +212,7 @@ mod tests {
     fn segments_of_different_scale_get_different_tables() {
         let mut planner = Planner::default();
         for n_rounds in [0, 2] {
-            planner.plan(&two_kinds(64 << 10), Effort { n_rounds, ..EFFORT });
+            planner.plan(Isa::detect(), &two_kinds(64 << 10), Effort { n_rounds, ..EFFORT });
             assert!(planner.tables.len() >= 2);
             let (even, odd) = (planner.table_ids[0], planner.table_ids[1]);
             assert_ne!(even, odd);
@@ -221,9 +222,9 @@ mod tests {
     #[test]
     fn alike_segments_share_one_table() {
         let mut planner = Planner::default();
-        planner.plan(&[77; 64 << 10], EFFORT);
+        planner.plan(Isa::detect(), &[77; 64 << 10], EFFORT);
         assert_eq!((planner.tables.len(), planner.table_ids.len()), (1, 1));
-        planner.plan(&two_kinds(64), EFFORT);
+        planner.plan(Isa::detect(), &two_kinds(64), EFFORT);
         assert_eq!(planner.tables.len(), 1);
     }
 }

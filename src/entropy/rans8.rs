@@ -73,7 +73,7 @@ impl Encoder {
         } else {
             &symbols[..n_padded]
         };
-        self.planner.plan(symbols, effort);
+        self.planner.plan(isa, symbols, effort);
         let tables: Vec<Table> =
             self.planner.tables.iter().filter_map(|frequencies| Table::new(&frequencies.pairs)).collect();
         let encode_tables: Vec<EncodeTable> = tables.iter().map(EncodeTable::new).collect();
@@ -174,24 +174,28 @@ pub struct Decoder {
     turned: Vec<u8>,
     escapes: Vec<u8>,
     table_ids: Vec<u8>,
+    tables: Vec<Table>,
+}
+
+/// A section being decoded.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    symbols: rans8::Decoder<'a>,
+    turned: &'a mut Vec<u8>,
+    /// Symbols in a row where they are coded by columns, else 0.
+    row_len: usize,
+    n_padded: usize,
 }
 
 impl Decoder {
-    /// Decodes `n_symbols` from the first `section_len` bytes of `src` into the front of `symbols`, a buffer of
-    /// [`buffer_len`] of which the rest is overwritten with padding. What stands in `src` behind the section does not
-    /// matter, but lets the vector loops run to the end. `None` if the section breaks the format.
-    pub fn decode(
-        &mut self,
-        isa: Isa,
-        src: &[u8],
-        section_len: usize,
-        n_symbols: usize,
-        symbols: &mut [u8],
-    ) -> Option<()> {
-        let behind = src.len().checked_sub(section_len)?;
-        let mut src = src;
+    /// Reads all of `section` but the stream. `None` if it breaks the format.
+    pub fn open<'a>(&'a mut self, isa: Isa, section: &'a [u8], n_symbols: usize) -> Option<Opened<'a>> {
+        let mut src = section;
         let header = Header::read(&mut src, n_symbols)?;
-        let tables = (0..header.n_tables).map(|_| read_table(&mut src)).collect::<Option<Vec<Table>>>()?;
+        self.tables.clear();
+        for _ in 0..header.n_tables {
+            self.tables.push(read_table(&mut src)?);
+        }
         self.read_ids(&mut src, &header)?;
         let escapes = src.split_off(..header.escapes_len)?;
         self.escapes.clear();
@@ -203,45 +207,25 @@ impl Decoder {
         for (state, bytes) in states.iter_mut().zip(state_bytes.as_chunks().0) {
             *state = u16::from_le_bytes(*bytes);
         }
-        if src.len().checked_sub(behind)? != header.stream_len {
+        if src.len() != header.stream_len {
             return None;
         }
         let plan = Plan {
             groups: header.groups,
-            tables: &tables,
+            tables: &self.tables,
             table_ids: &self.table_ids,
             segment_len: header.segment_len,
         };
-        let symbols = symbols.get_mut(..header.n_padded)?;
-        if header.row_len == 0 {
-            return rans8::decode(
-                isa,
-                &plan,
-                states,
-                src,
-                header.stream_len,
-                &self.escapes,
-                header.n_escapes,
-                symbols,
-            );
-        }
-        self.turned.resize(header.n_padded, 0);
-        rans8::decode(
-            isa,
-            &plan,
-            states,
-            src,
-            header.stream_len,
-            &self.escapes,
-            header.n_escapes,
-            &mut self.turned,
-        )?;
-        let whole = n_symbols / header.row_len * header.row_len;
-        transpose(&self.turned[..whole], header.row_len, whole / header.row_len, &mut symbols[..whole]);
-        symbols[whole..].copy_from_slice(&self.turned[whole..]);
-        Some(())
+        let (escapes, n_escapes) = (&self.escapes, header.n_escapes);
+        let symbols = rans8::Decoder::new(isa, plan, states, src, escapes, n_escapes, header.n_padded)?;
+        Some(Opened { symbols, turned: &mut self.turned, row_len: header.row_len, n_padded: header.n_padded })
     }
 
+    /// Decodes `n_symbols` from all of `section` into the front of `symbols`, a buffer of [`buffer_len`] of which the rest
+    /// is overwritten with padding. `None` if the section breaks the format.
+    pub fn decode(&mut self, isa: Isa, section: &[u8], n_symbols: usize, symbols: &mut [u8]) -> Option<()> {
+        self.open(isa, section, n_symbols)?.decode_all(n_symbols, symbols)
+    }
     fn read_ids(&mut self, src: &mut &[u8], header: &Header) -> Option<()> {
         let n_bits = id_bits(header.n_tables);
         let n_segments = header.n_padded.div_ceil(header.segment_len.max(1));
@@ -254,6 +238,50 @@ impl Decoder {
         bits.is_exhausted().then_some(())
     }
 }
+
+impl Opened<'_> {
+    /// Whether symbols come in order, so that [`Self::next`] may be used.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.row_len == 0
+    }
+
+    /// Decodes the next symbols; their number is a multiple of [`TILE_STEP`], but for the last time, when it is all that
+    /// [`Self::n_left`] says.
+    pub fn next(&mut self, symbols: &mut [u8]) -> Option<()> {
+        self.symbols.next(symbols)
+    }
+
+    /// Symbols that are left, padding included, when `done` have been decoded.
+    #[must_use]
+    pub fn n_left(&self, done: usize) -> usize {
+        self.n_padded.saturating_sub(done)
+    }
+
+    /// `None` unless the section has been used up to its last byte.
+    pub fn finish(&self) -> Option<()> {
+        self.symbols.finish()
+    }
+
+    /// Decodes everything into the front of `symbols`.
+    pub fn decode_all(mut self, n_symbols: usize, symbols: &mut [u8]) -> Option<()> {
+        let symbols = symbols.get_mut(..self.n_padded)?;
+        if self.is_in_order() {
+            self.symbols.next(symbols)?;
+            return self.symbols.finish();
+        }
+        self.turned.resize(self.n_padded, 0);
+        self.symbols.next(self.turned)?;
+        self.symbols.finish()?;
+        let whole = n_symbols / self.row_len * self.row_len;
+        transpose(&self.turned[..whole], self.row_len, whole / self.row_len, &mut symbols[..whole]);
+        symbols[whole..].copy_from_slice(&self.turned[whole..]);
+        Some(())
+    }
+}
+
+/// See [`Opened::next`]: the most symbols of a step.
+pub const TILE_STEP: usize = MAX_GROUPS * GROUP_LEN;
 
 const _: () = assert!(fields::GROUP_LEN == GROUP_LEN, "symbol buffers are padded alike");
 
@@ -270,13 +298,10 @@ mod tests {
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             let mut decoded = vec![0xaa; symbols.len()];
             let mut decoder = Decoder::default();
-            prop_assert_eq!(
-                decoder.decode(isa, &section, section.len(), values.len(), &mut decoded),
-                Some(())
-            );
+            prop_assert_eq!(decoder.decode(isa, &section, values.len(), &mut decoded), Some(()));
             prop_assert!(decoded[..values.len()] == *values);
             let shorter = &section[..section.len() - 1];
-            prop_assert_eq!(decoder.decode(isa, shorter, shorter.len(), values.len(), &mut decoded), None);
+            prop_assert_eq!(decoder.decode(isa, shorter, values.len(), &mut decoded), None);
         }
         Ok(())
     }

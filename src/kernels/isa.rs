@@ -21,13 +21,20 @@ impl Isa {
     #[must_use]
     pub fn detect() -> Self {
         static DETECTED: OnceLock<Isa> = OnceLock::new();
-        *DETECTED
-            .get_or_init(|| Self::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Self::Scalar))
+        *DETECTED.get_or_init(|| {
+            Self::ALL.into_iter().rev().find(|isa| isa.has_features()).unwrap_or(Self::Scalar)
+        })
     }
 
-    /// Whether this processor has it: exactly the features that its kernels enable.
+    /// Whether this processor has it; each set holds the ones below it.
     #[must_use]
+    #[inline]
     pub fn available(self) -> bool {
+        self <= Self::detect()
+    }
+
+    /// Asks the processor for exactly the features that the set's kernels enable.
+    fn has_features(self) -> bool {
         match self {
             Self::Scalar => true,
             #[cfg(target_arch = "x86_64")]
@@ -40,7 +47,7 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                Self::Avx2.available()
+                Self::Avx2.has_features()
                     && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512dq")

@@ -32,7 +32,6 @@ const SHARED_SIGN_NEGATIVE: u8 = 4;
 pub(super) struct FieldEncoder {
     symbols: Vec<u8>,
     planes: Vec<u8>,
-    sections: Vec<u8>,
     entries: Vec<u8>,
     rans8: rans8::Encoder,
     plane_coder: PlaneCoder,
@@ -52,23 +51,62 @@ impl FieldEncoder {
         let Some(layout) = layout::choose(source.dtype, source.bytes, level) else { return false };
         let n_elements = source.bytes.len() * 8 / layout.element_bits as usize;
         let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
-        let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
-        let planes = scratch(&mut self.planes, fields::planes_len(&layout, n_padded));
-        fields::split(isa, &layout, source.bytes, &mut symbols[..n_padded], planes);
         let start = dst.len();
-        self.sections.clear();
-        let n_outliers = write_outliers(&layout, source.bytes, &symbols[..n_elements], &mut self.sections);
+        let planes_at = start + HEADER_BYTES + n_entries(&layout) * planes::ENTRY_BYTES;
+        dst.resize(planes_at + fields::planes_len(&layout, n_padded), 0);
+        let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
+        fields::split(isa, &layout, source.bytes, &mut symbols[..n_padded], &mut dst[planes_at..]);
+        let symbols = &symbols[..n_elements];
+        let n_outliers = n_outliers(&layout, symbols);
         if n_outliers * 32 > n_elements {
+            dst.truncate(start);
             return false;
         }
-        write_header(&layout, n_outliers, dst);
-        self.encode_symbols(isa, level, &layout, source.row_len, n_elements, start, dst);
-        self.encode_planes(isa, &layout, n_padded, start + HEADER_BYTES, zstd, dst);
+        self.encode_planes(isa, &layout, n_padded, planes_at, zstd, dst);
+        write_outliers(&layout, source.bytes, &self.symbols[..n_elements], n_outliers, dst);
+        let symbols_at = dst.len();
+        let mode = self.encode_symbols(isa, level, &layout, source.row_len, n_elements, dst);
+        let header = header_bytes(&layout, mode, dst.len() - symbols_at, n_outliers);
+        dst[start..start + HEADER_BYTES].copy_from_slice(&header);
+        dst[start + HEADER_BYTES..planes_at].copy_from_slice(&self.entries);
         true
     }
 
-    /// Puts the symbol section in front of the outliers in `sections` and notes it in the header at `start`.
-    #[expect(clippy::too_many_arguments, reason = "the block's data, its place and how to code it")]
+    /// Codes the planes that lie raw at `planes_at` to the end of `dst`, and fills `entries`.
+    fn encode_planes(
+        &mut self,
+        isa: Isa,
+        layout: &Layout,
+        n_padded: usize,
+        planes_at: usize,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        dst: &mut Vec<u8>,
+    ) {
+        let n_bytes = n_padded * layout.n_byte_planes();
+        let byte_kind = if layout.symbol_bits == 0 { Kind::Integer } else { Kind::Byte };
+        let split = |planes: &[u8]| -> Vec<(Kind, std::ops::Range<usize>)> {
+            let bytes = (0..n_bytes).step_by(n_padded).map(|at| (byte_kind, at..at + n_padded));
+            let packed = (layout.packed_bits() > 0).then_some((Kind::Packed, n_bytes..planes.len()));
+            bytes.chain(packed).collect()
+        };
+        self.entries.clear();
+        let ranges = split(&dst[planes_at..]);
+        let coder = &mut self.plane_coder;
+        let stay_raw =
+            ranges.iter().all(|(kind, range)| coder.stays_raw(*kind, &dst[planes_at..][range.clone()]));
+        if stay_raw {
+            ranges.iter().for_each(|(_, range)| planes::push_raw_entry(range.len(), &mut self.entries));
+            return;
+        }
+        self.planes.clear();
+        self.planes.extend_from_slice(&dst[planes_at..]);
+        dst.truncate(planes_at);
+        for (kind, range) in ranges {
+            self.plane_coder.encode(isa, kind, &self.planes[range], zstd, &mut self.entries, dst);
+        }
+    }
+
+    /// Appends the symbols' section and returns its mode.
     fn encode_symbols(
         &mut self,
         isa: Isa,
@@ -76,53 +114,27 @@ impl FieldEncoder {
         layout: &Layout,
         row_len: usize,
         n_elements: usize,
-        start: usize,
         dst: &mut Vec<u8>,
-    ) {
-        let n_entries = layout.n_byte_planes() + usize::from(layout.packed_bits() > 0);
-        let at = start + HEADER_BYTES + n_entries * planes::ENTRY_BYTES;
-        dst.resize(at, 0);
+    ) -> u8 {
         let symbols = &mut self.symbols[..rans8::buffer_len(n_elements)];
-        let mode = match symbols.first() {
+        match symbols.first() {
             _ if layout.symbol_bits == 0 => SYMBOLS_NONE,
             Some(&first) if symbols[..n_elements].iter().all(|&symbol| symbol == first) => {
                 dst.push(first);
                 SYMBOLS_CONSTANT
             }
             _ => {
-                let row_len = columns(&symbols[..n_elements], row_len);
+                let row_len = columns(isa, &symbols[..n_elements], row_len);
                 self.rans8.encode(isa, effort(level, n_elements), row_len, n_elements, symbols, dst);
                 SYMBOLS_RANS8
             }
-        };
-        dst[start + 6] = mode;
-        let section_len = le32(dst.len() - at);
-        dst[start + 8..start + 12].copy_from_slice(&section_len);
-        dst.extend_from_slice(&self.sections);
+        }
     }
+}
 
-    /// Appends the planes and notes them in the header's entries at `entries_at`.
-    fn encode_planes(
-        &mut self,
-        isa: Isa,
-        layout: &Layout,
-        n_padded: usize,
-        entries_at: usize,
-        zstd: &mut zstd::bulk::Compressor<'static>,
-        dst: &mut Vec<u8>,
-    ) {
-        self.entries.clear();
-        let n_bytes = n_padded * layout.n_byte_planes();
-        let (byte_planes, packed) = self.planes[..fields::planes_len(layout, n_padded)].split_at(n_bytes);
-        let kind = if layout.symbol_bits == 0 { Kind::Integer } else { Kind::Byte };
-        for plane in byte_planes.chunks_exact(n_padded) {
-            self.plane_coder.encode(isa, kind, plane, zstd, &mut self.entries, dst);
-        }
-        if layout.packed_bits() > 0 {
-            self.plane_coder.encode(isa, Kind::Packed, packed, zstd, &mut self.entries, dst);
-        }
-        dst[entries_at..entries_at + self.entries.len()].copy_from_slice(&self.entries);
-    }
+/// Planes of a payload.
+fn n_entries(layout: &Layout) -> usize {
+    layout.n_byte_planes() + usize::from(layout.packed_bits() > 0)
 }
 
 /// How hard to plan the symbols' tables.
@@ -133,18 +145,15 @@ fn effort(level: Level, n_symbols: usize) -> Effort {
         8192..65_536 => 4,
         _ => 8,
     };
-    let default = Effort {
-        n_tables,
-        segment_len: 256,
-        max_symbols: 31,
-        n_rounds: 0,
-        count_one_in: if n_symbols < 65_536 { 1 } else { 2 },
-        saves_bytes: false,
+    let count_one_in = match n_symbols {
+        0..65_536 => 1,
+        65_536..131_072 => 2,
+        _ => 4,
     };
+    let default =
+        Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds: 0, count_one_in, saves_bytes: false };
     match level {
-        Level::Fast => {
-            Effort { n_tables: 1, count_one_in: if n_symbols < 65_536 { 1 } else { 8 }, ..default }
-        }
+        Level::Fast => Effort { n_tables: 1, count_one_in: 2 * count_one_in, ..default },
         Level::Default => default,
         Level::High => Effort {
             n_tables: 2 * n_tables,
@@ -160,7 +169,7 @@ fn effort(level: Level, n_symbols: usize) -> Effort {
 /// `row_len` if symbols differ more from column to column than from segment to segment along the rows, else 0.
 ///
 /// Compared are the variances of the means of a sample, less what chance makes of them.
-fn columns(symbols: &[u8], row_len: usize) -> usize {
+fn columns(isa: Isa, symbols: &[u8], row_len: usize) -> usize {
     const RUN_LEN: usize = 256;
     /// Symbols in the sample of rows, and rows in it at least.
     const SAMPLE_LEN: usize = 32 << 10;
@@ -176,7 +185,7 @@ fn columns(symbols: &[u8], row_len: usize) -> usize {
     }
     let of_columns = spread(sums.iter().map(|&sum| f64::from(sum) / n_sampled as f64));
     let runs = symbols.chunks_exact(RUN_LEN).step_by(4);
-    let of_runs = spread(runs.map(|run| byte_sum(run) as f64 / RUN_LEN as f64));
+    let of_runs = spread(runs.map(|run| byte_sum(isa, run) as f64 / RUN_LEN as f64));
     let of_symbols = spread(symbols.iter().step_by(251).map(|&symbol| f64::from(symbol)));
     let excess = |spread: f64, n: usize| spread - of_symbols / n as f64;
     let (columns, runs) = (excess(of_columns, n_sampled), excess(of_runs, RUN_LEN));
@@ -194,7 +203,7 @@ fn spread(values: impl Iterator<Item = f64>) -> f64 {
     if n == 0.0 { 0.0 } else { squares / n - (sum / n) * (sum / n) }
 }
 
-fn write_header(layout: &Layout, n_outliers: usize, dst: &mut Vec<u8>) {
+fn header_bytes(layout: &Layout, mode: u8, symbols_len: usize, n_outliers: usize) -> [u8; HEADER_BYTES] {
     let mut flags = 0;
     if layout.has_sign {
         flags |= HAS_SIGN;
@@ -202,30 +211,33 @@ fn write_header(layout: &Layout, n_outliers: usize, dst: &mut Vec<u8>) {
     if let Some(is_negative) = layout.shared_sign {
         flags |= SIGN_SHARED | if is_negative { SHARED_SIGN_NEGATIVE } else { 0 };
     }
-    let bytes = [layout.element_bits, layout.symbol_bits, flags.into(), layout.low_zero_bits];
-    dst.extend(bytes.map(|value| value.to_le_bytes()[0]));
-    dst.extend(layout.symbol_base.to_le_bytes());
-    dst.extend([0, 0]);
-    dst.extend(le32(0));
-    dst.extend(le32(n_outliers));
+    let mut bytes = [0; HEADER_BYTES];
+    let widths = [layout.element_bits, layout.symbol_bits, flags.into(), layout.low_zero_bits];
+    bytes[..4].copy_from_slice(&widths.map(|value| value.to_le_bytes()[0]));
+    bytes[4..6].copy_from_slice(&layout.symbol_base.to_le_bytes());
+    bytes[6] = mode;
+    bytes[8..12].copy_from_slice(&le32(symbols_len));
+    bytes[12..].copy_from_slice(&le32(n_outliers));
+    bytes
 }
 
-/// Appends the whole symbol of each element that the window leaves out; returns their number.
-fn write_outliers(layout: &Layout, bytes: &[u8], symbols: &[u8], dst: &mut Vec<u8>) -> usize {
-    // Without a way out in the middle the search is done in vectors.
+/// Number of symbols that the window leaves out.
+fn n_outliers(layout: &Layout, symbols: &[u8]) -> usize {
+    // Found first without a way out in the middle, which goes in vectors; they are rare.
     let has_outliers = symbols.iter().fold(false, |found, &symbol| found | (symbol == OUTLIER));
-    if !layout.is_windowed() || !has_outliers {
-        return 0;
+    if layout.is_windowed() && has_outliers {
+        symbols.iter().filter(|&&symbol| symbol == OUTLIER).count()
+    } else {
+        0
     }
-    let element_bytes = layout.element_bits as usize / 8;
-    let mut n_outliers = 0;
-    for (element, _) in
-        bytes.chunks_exact(element_bytes).zip(symbols).filter(|(_, symbol)| **symbol == OUTLIER)
-    {
+}
+
+/// Appends the whole symbol of each element that the window leaves out.
+fn write_outliers(layout: &Layout, bytes: &[u8], symbols: &[u8], n_outliers: usize, dst: &mut Vec<u8>) {
+    let elements = bytes.chunks_exact(layout.element_bits as usize / 8).zip(symbols);
+    for (element, _) in elements.filter(|(_, symbol)| **symbol == OUTLIER).take(n_outliers) {
         dst.extend(layout.symbol(read_element(element)).to_le_bytes());
-        n_outliers += 1;
     }
-    n_outliers
 }
 
 /// An element's bits, whatever its width.
@@ -293,73 +305,35 @@ impl FieldDecoder {
             return Err(corrupt("the block is no whole number of elements"));
         }
         let n_elements = dst.len() / element_bytes;
-        let n_planes = layout.n_byte_planes() + usize::from(layout.packed_bits() > 0);
-        let entries = (0..n_planes)
+        let entries = (0..n_entries(&layout))
             .map(|_| planes::Entry::read(&mut src))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| corrupt("a plane's entry breaks the format"))?;
-        let from_symbols = src.rest();
-        src.take(header.symbols_len).ok_or_else(|| corrupt("the symbols' section is cut off"))?;
-        self.decode_symbols(isa, &header, from_symbols, n_elements)
-            .ok_or_else(|| corrupt("the symbols' section breaks the format"))?;
+        let sections = entries
+            .iter()
+            .map(|entry| src.take(entry.len()))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| corrupt("a plane's section is cut off"))?;
         let outliers = header
             .n_outliers
             .checked_mul(2)
             .and_then(|len| src.take(len))
             .ok_or_else(|| corrupt("the outliers' section is cut off"))?;
-        self.join(isa, &layout, &entries, &mut src, zstd, n_elements, dst)
-            .ok_or_else(|| corrupt("a plane's section breaks the format"))?;
+        let symbols =
+            src.take(header.symbols_len).ok_or_else(|| corrupt("the symbols' section is cut off"))?;
         if !src.rest().is_empty() {
-            return Err(corrupt("bytes are left over behind the planes"));
+            return Err(corrupt("bytes are left over behind the symbols"));
         }
+        let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
+        let Self { symbols: symbol_buffer, planes: plane_buffer, rans8, rans12 } = self;
+        let planes = decode_planes(isa, &layout, &entries, &sections, n_padded, zstd, rans12, plane_buffer)
+            .ok_or_else(|| corrupt("a plane's section breaks the format"))?;
+        let joiner = Joiner { isa, layout, planes, n_padded };
+        let symbol_buffer = scratch(symbol_buffer, rans8::buffer_len(n_elements));
+        decode_symbols(&header, symbols, rans8, &joiner, n_elements, symbol_buffer, dst)
+            .ok_or_else(|| corrupt("the symbols' section breaks the format"))?;
         self.place_outliers(&layout, outliers, dst)
             .ok_or_else(|| corrupt("outliers do not match their symbols"))
-    }
-
-    /// Decodes the symbols from the front of `src`.
-    fn decode_symbols(&mut self, isa: Isa, header: &Header, src: &[u8], n_elements: usize) -> Option<()> {
-        let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
-        let section = src.get(..header.symbols_len)?;
-        match header.symbols {
-            SYMBOLS_RANS8 => self.rans8.decode(isa, src, section.len(), n_elements, symbols),
-            SYMBOLS_CONSTANT => match section {
-                [symbol] => Some(symbols.fill(*symbol)),
-                _ => None,
-            },
-            SYMBOLS_NONE => section.is_empty().then(|| symbols.fill(0)),
-            _ => None,
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the payload's parts")]
-    fn join(
-        &mut self,
-        isa: Isa,
-        layout: &Layout,
-        entries: &[planes::Entry],
-        src: &mut ByteCursor<'_>,
-        zstd: &mut zstd::bulk::Decompressor<'static>,
-        n_elements: usize,
-        dst: &mut [u8],
-    ) -> Option<()> {
-        let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
-        let packed_len = pack_bits::packed_len(layout.packed_bits(), n_padded);
-        let mut coded = scratch(&mut self.planes, fields::planes_len(layout, n_padded));
-        let mut planes: [&[u8]; 8] = [&[]; 8];
-        for (idx, entry) in entries.iter().enumerate() {
-            let len = if idx < layout.n_byte_planes() { n_padded } else { packed_len };
-            let section = src.take(entry.len())?;
-            planes[idx] = if entry.is_raw() {
-                section
-            } else {
-                let (plane, rest) = coded.split_at_mut(len);
-                coded = rest;
-                entry.decode(isa, section, zstd, &mut self.rans12, plane)?;
-                plane
-            };
-        }
-        let packed = if packed_len > 0 { planes[layout.n_byte_planes()] } else { &[] };
-        fields::join(isa, layout, &self.symbols[..n_padded], &planes[..layout.n_byte_planes()], packed, dst)
     }
 
     /// Replaces the symbols of outliers by their own.
@@ -378,4 +352,106 @@ impl FieldDecoder {
         }
         outliers.next().is_none().then_some(())
     }
+}
+
+/// A block's planes, ready to be joined with symbols.
+struct Joiner<'a> {
+    isa: Isa,
+    layout: Layout,
+    /// Byte planes, then the packed plane.
+    planes: [&'a [u8]; 8],
+    n_padded: usize,
+}
+
+impl Joiner<'_> {
+    /// Joins the elements of `dst`, which begin with element `first` of the block, a multiple of the group.
+    fn join(&self, symbols: &[u8], first: usize, dst: &mut [u8]) -> Option<()> {
+        let n_bytes = self.layout.n_byte_planes();
+        let (n_bits, n_padded) = (self.layout.packed_bits(), symbols.len());
+        let mut planes: [&[u8]; 8] = [&[]; 8];
+        for (tile, plane) in planes.iter_mut().zip(&self.planes[..n_bytes]) {
+            *tile = plane.get(first..first + n_padded)?;
+        }
+        let packed = if n_bits > 0 { self.planes[n_bytes] } else { &[] };
+        // To the plane's end: fast loops read a little further than they need.
+        let packed = packed.get(pack_bits::packed_len(n_bits, first)..)?;
+        fields::join(self.isa, &self.layout, symbols, &planes[..n_bytes], packed, dst)
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the payload's parts and where they go")]
+fn decode_planes<'a>(
+    isa: Isa,
+    layout: &Layout,
+    entries: &[planes::Entry],
+    sections: &[&'a [u8]],
+    n_padded: usize,
+    zstd: &mut zstd::bulk::Decompressor<'static>,
+    rans12: &mut rans12::Decoder,
+    buffer: &'a mut Vec<u8>,
+) -> Option<[&'a [u8]; 8]> {
+    let packed_len = pack_bits::packed_len(layout.packed_bits(), n_padded);
+    let mut coded = scratch(buffer, fields::planes_len(layout, n_padded));
+    let mut planes: [&[u8]; 8] = [&[]; 8];
+    for (idx, (entry, &section)) in entries.iter().zip(sections).enumerate() {
+        let len = if idx < layout.n_byte_planes() { n_padded } else { packed_len };
+        planes[idx] = if entry.is_raw() && section.len() == len {
+            section
+        } else {
+            let plane = coded.split_off_mut(..len)?;
+            entry.decode(isa, section, zstd, rans12, plane)?;
+            plane
+        };
+    }
+    Some(planes)
+}
+
+/// Elements decoded and joined at a turn: few enough that stores of one turn drain while the next one's symbols are
+/// decoded, which hides the time that memory takes.
+const TILE_LEN: usize = 4096;
+const _: () = assert!(TILE_LEN.is_multiple_of(rans8::TILE_STEP), "tiles are whole steps");
+
+/// Decodes the symbols and joins them with the planes into `dst`; `symbols` is left with all symbols.
+fn decode_symbols(
+    header: &Header,
+    section: &[u8],
+    rans8: &mut rans8::Decoder,
+    joiner: &Joiner<'_>,
+    n_elements: usize,
+    symbols: &mut [u8],
+    dst: &mut [u8],
+) -> Option<()> {
+    match header.symbols {
+        SYMBOLS_RANS8 => {
+            let mut opened = rans8.open(joiner.isa, section, n_elements)?;
+            if opened.is_in_order() {
+                return decode_tiles(&mut opened, joiner, symbols, dst);
+            }
+            opened.decode_all(n_elements, symbols)?;
+        }
+        SYMBOLS_CONSTANT => match section {
+            [symbol] => symbols.fill(*symbol),
+            _ => return None,
+        },
+        SYMBOLS_NONE if section.is_empty() => symbols.fill(0),
+        _ => return None,
+    }
+    joiner.join(symbols.get(..joiner.n_padded)?, 0, dst)
+}
+
+fn decode_tiles(
+    opened: &mut rans8::Opened<'_>,
+    joiner: &Joiner<'_>,
+    symbols: &mut [u8],
+    dst: &mut [u8],
+) -> Option<()> {
+    let tile_bytes = TILE_LEN * (joiner.layout.element_bits as usize / 8);
+    for (idx, dst) in dst.chunks_mut(tile_bytes).enumerate() {
+        let first = idx * TILE_LEN;
+        let tile = symbols.get_mut(first..first + opened.n_left(first).min(TILE_LEN))?;
+        opened.next(tile)?;
+        let n_padded = (joiner.n_padded - first).min(TILE_LEN);
+        joiner.join(tile.get(..n_padded)?, first, dst)?;
+    }
+    opened.finish()
 }

@@ -69,6 +69,13 @@ impl PlaneCoder {
         entries.extend(le32(dst.len() - start));
     }
 
+    /// Whether nothing better than raw is in sight for `plane`, without coding it.
+    pub(super) fn stays_raw(&self, kind: Kind, plane: &[u8]) -> bool {
+        let Some(&first) = plane.first() else { return true };
+        let varies = plane.iter().any(|&byte| byte != first);
+        varies && (kind == Kind::Packed || kind == Kind::Byte && !looks_coded(plane))
+    }
+
     /// The mode that makes `plane` smallest, and its bytes in the scratch buffer of that mode.
     fn choose(
         &mut self,
@@ -87,14 +94,14 @@ impl PlaneCoder {
         let mut best = (plane.len(), PlaneMode::Raw);
         // A low zero bit in every byte of a group happens by chance once in 2^64.
         if widths(plane).any(|width| width < 8) {
-            trim(isa, plane, &mut self.trimmed);
+            trim(isa, plane, zstd, &mut self.trimmed);
             // 1 in 64: below that the work of putting bits back is not worth it.
             if self.trimmed.len() + plane.len() / 64 < best.0 {
                 best = (self.trimmed.len(), PlaneMode::Trimmed);
             }
         }
         self.coded.clear();
-        if sampled_entropy_q16(plane) < (8 << 16) - (1 << 13) {
+        if sampled_entropy_q16(plane) < NOISE_Q16 {
             self.rans12.encode(plane, &mut self.coded);
             if self.coded.len() + plane.len() / 64 < best.0 {
                 best = (self.coded.len(), PlaneMode::Rans12);
@@ -118,6 +125,20 @@ impl PlaneCoder {
     }
 }
 
+/// Appends the entry of a plane of `len` bytes that is stored as it is.
+pub(super) fn push_raw_entry(len: usize, entries: &mut Vec<u8>) {
+    entries.push(PlaneMode::Raw as u8);
+    entries.extend(le32(len));
+}
+
+/// A byte of more sampled entropy than this (1/8 of a bit below 8, of which a small sample misses some) is noise.
+const NOISE_Q16: u64 = (8 << 16) - (1 << 13);
+
+/// Whether a mantissa plane might be trimmed or entropy-coded.
+fn looks_coded(plane: &[u8]) -> bool {
+    widths(plane).any(|width| width < 8) || sampled_entropy_q16(plane) < NOISE_Q16
+}
+
 /// Order-0 entropy of a sample of `plane`, in 1/65536 of a bit a byte.
 fn sampled_entropy_q16(plane: &[u8]) -> u64 {
     /// Enough that noise shows less than 1/16 bit below 8.
@@ -137,51 +158,52 @@ fn widths(plane: &[u8]) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Trims `plane`, a whole number of groups: the widths, two a byte, then each group's kept bits.
-fn trim(isa: Isa, plane: &[u8], dst: &mut Vec<u8>) {
+/// Trims `plane`, a whole number of groups: the length of a zstd frame, the frame with a width for each group, then each
+/// group's kept bits.
+fn trim(isa: Isa, plane: &[u8], zstd: &mut zstd::bulk::Compressor<'static>, dst: &mut Vec<u8>) {
+    let widths: Vec<u8> = widths(plane).map(|width| width.to_le_bytes()[0]).collect();
     dst.clear();
-    let mut low = None;
-    for width in widths(plane) {
-        let [width, ..] = width.to_le_bytes();
-        match low.take() {
-            None => low = Some(width),
-            Some(low) => dst.push(low | width << 4),
-        }
-    }
-    dst.extend(low);
-    for (group, width) in plane.chunks(TRIM_LEN).zip(widths(plane)) {
+    dst.resize(4 + zstd::zstd_safe::compress_bound(widths.len()), 0);
+    // zstd fails only for want of room.
+    let frame_len = zstd.compress_to_buffer(&widths, &mut dst[4..]).unwrap_or(0);
+    dst.truncate(4 + frame_len);
+    dst[..4].copy_from_slice(&le32(frame_len));
+    for (group, &width) in plane.chunks(TRIM_LEN).zip(&widths) {
         if width == 8 {
             dst.extend_from_slice(group);
             continue;
         }
         let mut kept = [0u8; TRIM_LEN];
         for (kept, byte) in kept.iter_mut().zip(group) {
-            *kept = byte.checked_shr(8 - width).unwrap_or(0);
+            *kept = byte.checked_shr(u32::from(8 - width)).unwrap_or(0);
         }
         let start = dst.len();
-        dst.resize(start + pack_bits::packed_len(width, TRIM_LEN), 0);
-        pack_bits::pack(isa, width, &kept, &mut dst[start..]);
+        dst.resize(start + pack_bits::packed_len(width.into(), TRIM_LEN), 0);
+        pack_bits::pack(isa, width.into(), &kept, &mut dst[start..]);
     }
 }
 
 /// The inverse of [`trim`]; `None` if `src` does not hold exactly the plane.
-fn untrim(isa: Isa, src: &[u8], dst: &mut [u8]) -> Option<()> {
-    let n_groups = dst.len().div_ceil(TRIM_LEN);
-    let (widths, mut kept) = src.split_at_checked(n_groups.div_ceil(2))?;
-    for (idx, group) in dst.chunks_mut(TRIM_LEN).enumerate() {
-        let width = u32::from(widths[idx / 2] >> (4 * (idx % 2)) & 15);
+fn untrim(isa: Isa, src: &[u8], zstd: &mut zstd::bulk::Decompressor<'static>, dst: &mut [u8]) -> Option<()> {
+    let mut src = ByteCursor::new(src);
+    let frame_len = usize::try_from(src.u32()?).ok()?;
+    let mut widths = vec![0; dst.len().div_ceil(TRIM_LEN)];
+    let n_widths = zstd.decompress_to_buffer(src.take(frame_len)?, &mut widths).ok()?;
+    if n_widths != widths.len() {
+        return None;
+    }
+    for (group, width) in dst.chunks_mut(TRIM_LEN).zip(widths) {
         match width {
-            8 => group.copy_from_slice(kept.split_off(..group.len())?),
+            8 => group.copy_from_slice(src.take(group.len())?),
             0..=7 => {
-                let packed = kept.split_off(..pack_bits::packed_len(width, TRIM_LEN))?;
-                pack_bits::unpack(isa, width, packed, group);
-                group.iter_mut().for_each(|byte| *byte = byte.checked_shl(8 - width).unwrap_or(0));
+                let packed = src.take(pack_bits::packed_len(width.into(), TRIM_LEN))?;
+                pack_bits::unpack(isa, width.into(), packed, group);
+                group.iter_mut().for_each(|byte| *byte = byte.checked_shl(u32::from(8 - width)).unwrap_or(0));
             }
             _ => return None,
         }
     }
-    let spare = if n_groups % 2 == 1 { widths.last().map_or(0, |byte| byte >> 4) } else { 0 };
-    (kept.is_empty() && spare == 0).then_some(())
+    src.rest().is_empty().then_some(())
 }
 
 /// A plane's entry as read from a payload.
@@ -233,7 +255,7 @@ impl Entry {
                 }
                 _ => None,
             },
-            PlaneMode::Trimmed => untrim(isa, section, dst),
+            PlaneMode::Trimmed => untrim(isa, section, zstd, dst),
             PlaneMode::Rans12 => rans12.decode(section, dst),
             PlaneMode::Zstd => {
                 let len = zstd.decompress_to_buffer(section, dst).ok()?;

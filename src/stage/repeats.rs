@@ -1,6 +1,6 @@
 //! Whether elements repeat: tables of positions, fused weights with few values a row, padding.
 
-/// Elements compared.
+/// Elements compared at one place.
 const SAMPLE_LEN: usize = 512;
 
 /// Whether at least 1 in 16 of some neighbouring elements has been seen shortly before. Among trained weights of 4
@@ -21,7 +21,7 @@ pub(super) fn are_common(unit_bytes: usize, bytes: &[u8]) -> bool {
                     _ => break,
                 };
                 // Fibonacci hashing to 11 bits.
-                let slot = (value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53) as usize & (seen.len() - 1);
+                let slot = (value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53) as usize % seen.len();
                 n_repeats += usize::from(seen[slot] == value);
                 seen[slot] = value;
                 n_seen += 1;

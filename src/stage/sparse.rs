@@ -129,10 +129,9 @@ impl SparseDecoder {
             return None;
         }
         let n_elements = block_bytes / element_bytes;
-        let behind = src.rest();
-        src.take(section_len)?;
+        let section = src.take(section_len)?;
         let classes = scratch(&mut self.classes, rans8::buffer_len(n_elements));
-        self.rans8.decode(isa, behind, section_len, n_elements, classes)?;
+        self.rans8.decode(isa, section, n_elements, classes)?;
         let classes = &classes[..n_elements];
         let n_others = classes.iter().filter(|&&class| class == OTHER).count();
         let is_valid = n_others == n_dense && classes.iter().all(|&class| class <= NEGATIVE_ZERO);

@@ -33,7 +33,9 @@ impl ZstdEncoder {
     pub(super) fn new(level: Level) -> Self {
         let (bytes, repeats) = levels(level);
         let mut blocks = compressor(repeats);
-        let _ = blocks.set_parameter(CParameter::MinMatch(4));
+        // Weights scaled by row repeat their mantissas: three bytes of four.
+        let min_match = if level == Level::High { 3 } else { 4 };
+        let _ = blocks.set_parameter(CParameter::MinMatch(min_match));
         Self { blocks, planes: compressor(bytes), shuffled: Vec::new() }
     }
 

@@ -207,7 +207,7 @@ fn split_tile<W: Word>(
 }
 
 /// The inverse of [`split`]: fills `dst` from `symbols`, the byte planes (each at least the padded number of
-/// elements) and the packed plane. Outliers come out with a wrong symbol, to be replaced by the caller.
+/// elements) and the packed plane, which may be longer than the elements need. Outliers come out with a wrong symbol, to be replaced by the caller.
 ///
 /// `None`, and `dst` unspecified, if a length does not fit.
 pub fn join(
@@ -223,7 +223,7 @@ pub fn join(
         && n_padded.is_multiple_of(GROUP_LEN)
         && byte_planes.len() == layout.n_byte_planes()
         && byte_planes.iter().all(|plane| plane.len() == n_padded)
-        && packed.len() == pack_bits::packed_len(layout.packed_bits(), n_padded)
+        && packed.len() >= pack_bits::packed_len(layout.packed_bits(), n_padded)
         && dst.len().is_multiple_of(layout.element_bits as usize / 8)
         && (dst.len() * 8 / layout.element_bits as usize).next_multiple_of(GROUP_LEN) == n_padded;
     if !fits {
@@ -284,6 +284,11 @@ fn join_fused(
         Isa::Avx512 if isa.available() && x86::has_fused_join(layout) => {
             // SAFETY: `available` has just tested every feature that the function enables.
             unsafe { x86::join_avx512(layout, symbols, byte_planes, packed, dst) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() && x86::has_fused_join_avx2(layout) => {
+            // SAFETY: as above.
+            unsafe { x86::join_avx2(layout, symbols, packed, dst) }
         }
         _ => 0,
     }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::{GROUP_LEN, Layout, Word, scalar};
-use crate::kernels::pack_bits::{packed_len, spread_avx512};
+use crate::kernels::pack_bits::{lanes, packed_len, spread_avx512};
 
 macro_rules! tiers {
     ($($features:literal, $split:ident, $join:ident;)*) => {$(
@@ -40,6 +40,53 @@ macro_rules! tiers {
 tiers! {
     "avx2,bmi1,bmi2,popcnt,lzcnt", split_tile_avx2, join_tile_avx2;
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt", split_tile_avx512, join_tile_avx512;
+}
+
+/// Whether [`join_avx2`] knows the layout: two bytes, all of the residual in the packed plane, no bits left out.
+pub(super) fn has_fused_join_avx2(layout: &Layout) -> bool {
+    has_fused_join(layout) && layout.element_bits == 16 && layout.n_byte_planes() == 0
+}
+
+/// Joins whole groups of a layout that [`has_fused_join_avx2`]; returns how many groups it did, which are all but the
+/// last, near the end of `packed`.
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+pub(super) fn join_avx2(layout: &Layout, symbols: &[u8], packed: &[u8], dst: &mut [u8]) -> usize {
+    const EIGHT: usize = 8;
+    let n_bits = layout.packed_bits();
+    let (lanes, n_bytes) = (lanes(n_bits), n_bits as usize);
+    let base = _mm256_set1_epi16(layout.symbol_base.cast_signed());
+    let rest_bits = layout.rest_bits();
+    let rest_mask = _mm256_set1_epi16((1i16 << rest_bits) - 1);
+    let symbol_shift = _mm_cvtsi32_si128(rest_bits.cast_signed());
+    let sign_shift = _mm_cvtsi32_si128(layout.symbol_bits.cast_signed());
+    let top_bit = _mm256_set1_epi16(i16::MIN);
+    let (dst, _) = dst.as_chunks_mut::<{ 2 * GROUP_LEN }>();
+    let groups = dst.iter_mut().zip(symbols.as_chunks::<GROUP_LEN>().0);
+    let mut n_done = 0;
+    for (idx, (dst, symbols)) in groups.enumerate() {
+        let from = idx * EIGHT * n_bytes;
+        let Some(window) = packed.get(from..).and_then(|rest| rest.first_chunk::<{ 64 + EIGHT }>()) else {
+            break;
+        };
+        let (dst_quarters, _) = dst.as_chunks_mut::<32>();
+        for (quarter, dst) in dst_quarters.iter_mut().enumerate() {
+            let eight = |which: usize| {
+                // At most 7 · 7 = 49; the mask spares a check.
+                let at = ((2 * quarter + which) * n_bytes) & 63;
+                let word: [u8; 8] = std::array::from_fn(|i| window[at + i]);
+                _pdep_u64(u64::from_le_bytes(word), lanes).cast_signed()
+            };
+            let residual = _mm256_cvtepu8_epi16(_mm_set_epi64x(eight(1), eight(0)));
+            let symbol = _mm256_cvtepu8_epi16(cast(symbols.as_chunks::<16>().0[quarter]));
+            let is_zero = _mm256_cmpeq_epi16(symbol, _mm256_setzero_si256());
+            let symbol = _mm256_andnot_si256(is_zero, _mm256_add_epi16(symbol, base));
+            let sign = _mm256_and_si256(_mm256_sll_epi16(residual, sign_shift), top_bit);
+            let high = _mm256_or_si256(_mm256_sll_epi16(symbol, symbol_shift), sign);
+            *dst = cast(_mm256_or_si256(high, _mm256_and_si256(residual, rest_mask)));
+        }
+        n_done = idx + 1;
+    }
+    n_done
 }
 
 /// Whether [`join_avx512`] knows the layout: two or four bytes, a packed plane, and no bits left out.

@@ -1,5 +1,11 @@
 //! Counts and sums of bytes, for choosing tables.
 
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use super::Isa;
+
 /// Counts of the 256 byte values.
 pub type Histogram = [u32; 256];
 
@@ -43,21 +49,21 @@ impl Counters {
 
 /// Sum of the bytes.
 #[must_use]
-pub fn byte_sum(bytes: &[u8]) -> u64 {
-    /// Every other byte of a word.
-    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
-    let mut sum = 0u64;
-    // 1 KiB is 128 words: 128 · 2 · 255 fits the 16-bit lanes.
-    for chunk in bytes.chunks(1024) {
-        let (words, rest) = chunk.as_chunks::<8>();
-        let lanes = words.iter().fold(0u64, |lanes, word| {
-            let word = u64::from_le_bytes(*word);
-            lanes.wrapping_add((word & EVEN) + (word >> 8 & EVEN))
-        });
-        sum += (0..4).map(|lane| lanes >> (16 * lane) & 0xffff).sum::<u64>();
-        sum += rest.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn byte_sum(isa: Isa, bytes: &[u8]) -> u64 {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::byte_sum_avx512(bytes) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::byte_sum_avx2(bytes) }
+        }
+        _ => scalar::byte_sum(bytes),
     }
-    sum
 }
 
 #[cfg(test)]
@@ -73,11 +79,11 @@ mod tests {
             let mut counts = [0; 256];
             bytes[..len].iter().for_each(|&byte| counts[usize::from(byte)] += 1);
             assert_eq!(counters.total(), counts);
-            assert_eq!(
-                byte_sum(&bytes[..len]),
-                bytes[..len].iter().map(|&byte| u64::from(byte)).sum::<u64>()
-            );
+            for isa in Isa::ALL {
+                let sum = bytes[..len].iter().map(|&byte| u64::from(byte)).sum::<u64>();
+                assert_eq!(byte_sum(isa, &bytes[..len]), sum);
+            }
         }
-        assert_eq!(byte_sum(&[255; 4096]), 255 * 4096);
+        assert_eq!(byte_sum(Isa::Scalar, &[255; 4096]), 255 * 4096);
     }
 }

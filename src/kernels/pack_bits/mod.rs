@@ -7,7 +7,7 @@ mod x86;
 
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::spread_avx512;
+pub(super) use x86::{lanes, spread_avx512};
 
 /// Values are packed in whole groups of this many.
 pub const GROUP_LEN: usize = 64;
@@ -25,8 +25,13 @@ pub fn pack(isa: Isa, n_bits: u32, src: &[u8], dst: &mut [u8]) {
     match isa {
         _ if n_bits == 0 => {}
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx2 if isa.available() => {
+        Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::pack_avx512(n_bits, src, dst) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
             unsafe { x86::pack_bmi2(n_bits, src, dst) }
         }
         _ => scalar::pack(n_bits, src, dst),

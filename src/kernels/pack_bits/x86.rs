@@ -7,7 +7,7 @@ use bytemuck::cast;
 use super::{GROUP_LEN, scalar};
 
 /// Bits to keep of each byte.
-fn lanes(n_bits: u32) -> u64 {
+pub(crate) fn lanes(n_bits: u32) -> u64 {
     0x0101_0101_0101_0101 * ((1 << n_bits) - 1)
 }
 
@@ -17,6 +17,45 @@ pub(super) fn pack_bmi2(n_bits: u32, src: &[u8], dst: &mut [u8]) {
     for (values, packed) in src.as_chunks::<8>().0.iter().zip(dst.chunks_exact_mut(n_bytes)) {
         let word = _pext_u64(u64::from_le_bytes(*values), mask).to_le_bytes();
         packed.copy_from_slice(&word[..n_bytes]);
+    }
+}
+
+/// In every 64-bit lane pairs of bytes, then of 16 and of 32 bits, close up; a permutation drops the bytes left empty.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi2")]
+pub(super) fn pack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
+    let n_bytes = n_bits as usize;
+    // The bytes of lane q that are kept, one lane behind the other.
+    let mut gather = [0u8; 64];
+    for (place, byte) in
+        gather.iter_mut().zip((0..8).flat_map(|lane| (0..n_bytes).map(move |byte| 8 * lane + byte)))
+    {
+        *place = byte.to_le_bytes()[0];
+    }
+    let gather: __m512i = cast(gather);
+    let ones = |n_bits: u32| (1u64 << n_bits) - 1;
+    let low_1 = _mm512_set1_epi16(i16::from_le_bytes([ones(n_bits).to_le_bytes()[0], 0]));
+    let low_2 = _mm512_set1_epi32(i32::try_from(ones(2 * n_bits)).unwrap_or(0));
+    let low_4 = _mm512_set1_epi64(ones(4 * n_bits).cast_signed());
+    let count = |n_bits: u32| _mm_cvtsi32_si128(n_bits.cast_signed());
+    let (high_1, shift_1) = (_mm512_sll_epi16(low_1, count(n_bits)), count(8 - n_bits));
+    let (high_2, shift_2) = (_mm512_sll_epi32(low_2, count(2 * n_bits)), count(16 - 2 * n_bits));
+    let (high_4, shift_4) = (_mm512_sll_epi64(low_4, count(4 * n_bits)), count(32 - 4 * n_bits));
+    let mut at = 0;
+    for (idx, group) in src.as_chunks::<GROUP_LEN>().0.iter().enumerate() {
+        let Some(window) = dst.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<64>()) else {
+            pack_bmi2(n_bits, &src[idx * GROUP_LEN..], &mut dst[at..]);
+            return;
+        };
+        let x: __m512i = cast(*group);
+        // 0xEA: a & b | c.
+        let kept = _mm512_and_si512(_mm512_srl_epi16(x, shift_1), high_1);
+        let x = _mm512_ternarylogic_epi64::<0xEA>(x, low_1, kept);
+        let kept = _mm512_and_si512(_mm512_srl_epi32(x, shift_2), high_2);
+        let x = _mm512_ternarylogic_epi64::<0xEA>(x, low_2, kept);
+        let kept = _mm512_and_si512(_mm512_srl_epi64(x, shift_4), high_4);
+        let x = _mm512_ternarylogic_epi64::<0xEA>(x, low_4, kept);
+        *window = cast(_mm512_permutexvar_epi8(gather, x));
+        at += 8 * n_bytes;
     }
 }
 

@@ -34,7 +34,7 @@ pub const MAX_ENTRIES: usize = 64;
 pub const FREQ_SUM: usize = 256;
 /// Lower end of a state's range.
 pub const STATE_MIN: u16 = 256;
-/// Bytes that must lie behind the data in the escape queue given to [`decode`], and that [`encode`] needs at
+/// Bytes that must lie behind the data in the escape queue given to [`Decoder::new`], and that [`encode`] needs at
 /// both ends of its output buffers.
 pub const SLACK_BYTES: usize = 320;
 
@@ -103,6 +103,8 @@ pub struct EncodeTable {
     entry_of: [u8; 256],
     /// freq · 256: a state that reaches it gives off a byte first.
     threshold: [u16; MAX_ENTRIES],
+    /// 2^24 ÷ freq, rounded up: x div freq = x · reciprocal >> 24, exactly.
+    reciprocal: [u32; MAX_ENTRIES],
     /// Factor and shift of the division: x div freq = (x · factor >> 16) >> shift, but for freq over 128,
     /// where the result may be 1 too small, and freq = 1, where it is, which `bias` makes good.
     factor: [u16; MAX_ENTRIES],
@@ -111,6 +113,7 @@ pub struct EncodeTable {
     complement: [u16; MAX_ENTRIES],
     /// cum, and 255 more where freq is 1.
     bias: [u16; MAX_ENTRIES],
+    cum: [u8; MAX_ENTRIES],
     escape: u8,
     /// Some frequency exceeds 128.
     has_large_freq: bool,
@@ -124,10 +127,12 @@ impl EncodeTable {
         let mut encode = Self {
             entry_of: [escape; 256],
             threshold: [0; MAX_ENTRIES],
+            reciprocal: [0; MAX_ENTRIES],
             factor: [0; MAX_ENTRIES],
             shift: [0; MAX_ENTRIES],
             complement: [0; MAX_ENTRIES],
             bias: [0; MAX_ENTRIES],
+            cum: table.cum,
             escape,
             has_large_freq: false,
         };
@@ -137,6 +142,7 @@ impl EncodeTable {
                 encode.entry_of[usize::from(table.value[entry])] = u8::try_from(entry).unwrap_or(escape);
             }
             encode.threshold[entry] = freq << 8;
+            encode.reciprocal[entry] = (1u32 << 24).div_ceil(u32::from(freq.max(1)));
             encode.complement[entry] = 256 - freq;
             encode.bias[entry] = u16::from(table.cum[entry]);
             encode.has_large_freq |= freq > 128;
@@ -178,6 +184,15 @@ pub struct Plan<'a, T> {
     pub segment_len: usize,
 }
 
+// By hand, since a derive would ask it of the tables too.
+impl<T> Clone for Plan<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Plan<'_, T> {}
+
 impl<T> Plan<'_, T> {
     /// Whether the plan fits `n_symbols` symbols, which loops rely on to stay inside their slices.
     fn fits(&self, n_symbols: usize) -> bool {
@@ -199,57 +214,146 @@ struct Position {
     symbol: usize,
 }
 
-/// Decodes `dst.len()` symbols, a multiple of `groups · 64`.
-///
-/// `states` holds the initial state of every lane, for each group A's 32 then B's 32. The first `stream_len` bytes of
-/// `stream` are the coded ones; what is behind them may be anything, and lets vector loops go on to the end. `escapes` holds `n_escapes` values and at least [`SLACK_BYTES`] more.
-///
-/// `None` if the data is not what an encoder wrote: too short, too long, a state out of range at the start or not
-/// 256 at the end, escapes left over or missing, or a plan that does not fit. `dst` then holds unspecified bytes.
-#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
-pub fn decode(
+/// A decoder of one block, a run of symbols at a time.
+#[derive(Debug)]
+pub struct Decoder<'a> {
     isa: Isa,
-    plan: &Plan<'_, Table>,
-    states: &mut [u16],
-    stream: &[u8],
-    stream_len: usize,
-    escapes: &[u8],
+    plan: Plan<'a, Table>,
+    states: [u16; MAX_GROUPS * GROUP_LEN],
+    stream: &'a [u8],
+    escapes: &'a [u8],
     n_escapes: usize,
-    dst: &mut [u8],
-) -> Option<()> {
-    if !plan.fits(dst.len())
-        || states.len() != plan.groups * GROUP_LEN
-        || states.iter().any(|&state| state < STATE_MIN)
-        || escapes.len() < n_escapes.checked_add(SLACK_BYTES)?
-    {
-        return None;
+    n_symbols: usize,
+    position: Position,
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder of `n_symbols`, a multiple of `groups · 64`.
+    ///
+    /// `states` holds the initial state of every lane, for each group A's 32 then B's 32. `stream` is the coded bytes.
+    /// `escapes` holds `n_escapes` values and at least [`SLACK_BYTES`] more. `None` if a state is out of range or the plan
+    /// does not fit.
+    #[must_use]
+    pub fn new(
+        isa: Isa,
+        plan: Plan<'a, Table>,
+        states: &[u16],
+        stream: &'a [u8],
+        escapes: &'a [u8],
+        n_escapes: usize,
+        n_symbols: usize,
+    ) -> Option<Self> {
+        let mut own_states = [STATE_MIN; MAX_GROUPS * GROUP_LEN];
+        let is_valid = plan.fits(n_symbols)
+            && states.len() == plan.groups * GROUP_LEN
+            && states.iter().all(|&state| state >= STATE_MIN)
+            && escapes.len() >= n_escapes.checked_add(SLACK_BYTES)?;
+        own_states.get_mut(..states.len())?.copy_from_slice(states);
+        let isa = if isa.available() { isa } else { Isa::Scalar };
+        let position = Position::default();
+        is_valid.then_some(Self {
+            isa,
+            plan,
+            states: own_states,
+            stream,
+            escapes,
+            n_escapes,
+            n_symbols,
+            position,
+        })
     }
-    let mut position = Position::default();
+
+    /// Decodes the next `dst.len()` symbols, a multiple of `groups · 64`.
+    ///
+    /// `None` if the data runs out or no such number of symbols is left; `dst` then holds unspecified bytes.
+    pub fn next(&mut self, dst: &mut [u8]) -> Option<()> {
+        let first = self.position.symbol;
+        let step = self.plan.groups * GROUP_LEN;
+        if !dst.len().is_multiple_of(step) || dst.len() > self.n_symbols - first {
+            return None;
+        }
+        let states = &mut self.states[..step];
+        let mut tile = Tile { plan: &self.plan, stream: self.stream, escapes: self.escapes, first, dst };
+        let mut position = decode_vectors(self.isa, &mut tile, states, self.position);
+        // The vector loops stop where they might read past the end. They go on in a copy with room behind it; a stream
+        // that makes them use that room fails the test of its length in `finish`.
+        let rest = self.stream.get(position.stream..)?;
+        let mut padded = [0; 2 * MAX_STEP_BYTES];
+        if let Some(place) = padded.get_mut(..rest.len()).filter(|_| position.symbol < first + tile.dst.len())
+        {
+            place.copy_from_slice(rest);
+            let from = Position { stream: 0, ..position };
+            tile.stream = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
+            let end = decode_vectors(self.isa, &mut tile, states, from);
+            position = Position { stream: position.stream + end.stream, ..end };
+            tile.stream = self.stream;
+        }
+        scalar::decode(&mut tile, states, &mut position)?;
+        self.position = position;
+        Some(())
+    }
+
+    /// `None` unless all symbols, bytes and escapes have been used up and every state is back where an encoder starts.
+    #[must_use]
+    pub fn finish(&self) -> Option<()> {
+        let done = self.position.symbol == self.n_symbols
+            && self.position.stream == self.stream.len()
+            && self.position.escape == self.n_escapes
+            && self.states.iter().all(|&state| state == STATE_MIN);
+        done.then_some(())
+    }
+}
+
+/// What the loops decode from and into: `dst` begins with symbol `first` of the block.
+struct Tile<'a, 'd> {
+    plan: &'a Plan<'a, Table>,
+    stream: &'a [u8],
+    escapes: &'a [u8],
+    first: usize,
+    dst: &'d mut [u8],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<'a> Tile<'a, '_> {
+    /// The symbols from `position` on by segments, each with its table's id; the first may be what is left of one.
+    fn segments_from(&mut self, position: Position) -> impl Iterator<Item = (&mut [u8], u8)> + use<'a, '_> {
+        let segment_len = self.plan.segment_len;
+        let segment_idx = position.symbol / segment_len;
+        let left_len = (segment_idx + 1) * segment_len - position.symbol;
+        let rest = &mut self.dst[position.symbol - self.first..];
+        let (left, whole) = rest.split_at_mut(left_len.min(rest.len()));
+        let segments = std::iter::once(left).chain(whole.chunks_mut(segment_len));
+        segments.zip(self.plan.table_ids.get(segment_idx..).unwrap_or_default().iter().copied())
+    }
+}
+
+/// Stream bytes that one step of a vector loop may touch at most: one for each lane, and 32 that a load takes whatever it
+/// needs.
+const MAX_STEP_BYTES: usize = MAX_GROUPS * GROUP_LEN + 32;
+
+/// What vector loops can do of a tile, from `position` on; returns where they stop.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "vector loops are for x86-64"))]
+fn decode_vectors(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], position: Position) -> Position {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the functions enable.
-            position = unsafe {
-                match plan.groups {
-                    1 => x86_avx512::decode::<1>(plan, states, stream, escapes, dst),
-                    2 => x86_avx512::decode::<2>(plan, states, stream, escapes, dst),
-                    _ => x86_avx512::decode::<MAX_GROUPS>(plan, states, stream, escapes, dst),
+            unsafe {
+                match tile.plan.groups {
+                    1 => x86_avx512::decode::<1>(tile, states, position),
+                    2 => x86_avx512::decode::<2>(tile, states, position),
+                    _ => x86_avx512::decode::<MAX_GROUPS>(tile, states, position),
                 }
-            };
+            }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            position = unsafe { x86_avx2::decode(plan, states, stream, escapes, dst) };
+            unsafe { x86_avx2::decode(tile, states, position) }
         }
-        _ => {}
+        _ => position,
     }
-    // The vector loops stop where they might read past the slice's end; the rest is done here.
-    scalar::decode(plan, states, stream, escapes, dst, &mut position)?;
-    let done = position.stream == stream_len
-        && position.escape == n_escapes
-        && states.iter().all(|&state| state == STATE_MIN);
-    done.then_some(())
 }
 
 /// Where [`encode`] has put its results: from these offsets to the buffers' ends less [`SLACK_BYTES`].

@@ -1,6 +1,6 @@
 //! The definition of the coder, one symbol at a time.
 
-use super::{EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, Plan, Position, SLACK_BYTES, STATE_MIN, Table};
+use super::{EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, Plan, Position, SLACK_BYTES, STATE_MIN, Table, Tile};
 
 /// What one slot decodes to: `freq | bias << 8 | value << 16 | is_escape << 24`.
 type Slots = [u32; FREQ_SUM];
@@ -25,72 +25,79 @@ fn symbol_of_lane(lane: usize) -> usize {
     (lane % 32) * 2 + lane / 32
 }
 
-/// Decodes from `position` to the end of `dst`; `None` if stream or escapes run out.
-pub(super) fn decode(
-    plan: &Plan<'_, Table>,
-    states: &mut [u16],
-    stream: &[u8],
-    escapes: &[u8],
-    dst: &mut [u8],
-    position: &mut Position,
-) -> Option<()> {
-    let step = plan.groups * GROUP_LEN;
+/// Decodes from `position` to the end of the tile; `None` if stream or escapes run out.
+pub(super) fn decode(tile: &mut Tile<'_, '_>, states: &mut [u16], position: &mut Position) -> Option<()> {
+    let step = tile.plan.groups * GROUP_LEN;
     let mut table_id = usize::MAX;
     let mut slots = [0; FREQ_SUM];
-    while position.symbol < dst.len() {
-        let id = usize::from(*plan.table_ids.get(position.symbol / plan.segment_len)?);
+    while position.symbol < tile.first + tile.dst.len() {
+        let id = usize::from(*tile.plan.table_ids.get(position.symbol / tile.plan.segment_len)?);
         if id != table_id {
             table_id = id;
-            slots = self::slots(plan.tables.get(id)?);
+            slots = self::slots(tile.plan.tables.get(id)?);
         }
-        let dst = dst.get_mut(position.symbol..position.symbol + step)?;
+        let at = position.symbol - tile.first;
+        let dst = tile.dst.get_mut(at..at + step)?;
         for (states, dst) in states.chunks_exact_mut(GROUP_LEN).zip(dst.chunks_exact_mut(GROUP_LEN)) {
-            decode_group(&slots, states, stream, escapes, dst, position)?;
+            let states: &mut [u16; GROUP_LEN] = states.try_into().ok()?;
+            let dst: &mut [u8; GROUP_LEN] = dst.try_into().ok()?;
+            let ahead = tile.stream.get(position.stream..)?;
+            // 64: the most that a group takes. Near the end it gets a copy with zeros behind, and what it takes is checked.
+            let taken = match ahead.first_chunk::<GROUP_LEN>() {
+                Some(window) => {
+                    decode_group(&slots, states, window, tile.escapes, dst, &mut position.escape)?
+                }
+                None => {
+                    let mut window = [0; GROUP_LEN];
+                    window[..ahead.len()].copy_from_slice(ahead);
+                    decode_group(&slots, states, &window, tile.escapes, dst, &mut position.escape)?
+                }
+            };
+            position.stream += taken;
+            if taken > ahead.len() {
+                return None;
+            }
         }
         position.symbol += step;
     }
     Some(())
 }
 
+/// Decodes one group and returns how many bytes of `window` it took.
 #[inline]
 fn decode_group(
     slots: &Slots,
-    states: &mut [u16],
-    stream: &[u8],
+    states: &mut [u16; GROUP_LEN],
+    window: &[u8; GROUP_LEN],
     escapes: &[u8],
-    dst: &mut [u8],
-    position: &mut Position,
-) -> Option<()> {
-    let states: &mut [u16; GROUP_LEN] = states.try_into().ok()?;
-    let dst: &mut [u8; GROUP_LEN] = dst.try_into().ok()?;
-    let mut escaped = 0u64;
-    // 64: the most that a group takes. Near the end the bytes are looked up one by one.
-    let ahead = stream.get(position.stream..)?;
-    let window = ahead.first_chunk::<GROUP_LEN>();
+    dst: &mut [u8; GROUP_LEN],
+    escape_at: &mut usize,
+) -> Option<usize> {
     let mut taken = 0usize;
-    for lane in 0..GROUP_LEN {
-        let [slot, high] = states[lane].to_le_bytes();
-        let [freq, bias, value, is_escape] = slots[usize::from(slot)].to_le_bytes();
-        let x = u16::from(freq) * u16::from(high) + u16::from(bias);
-        let needs_byte = x < STATE_MIN;
-        let byte = match window {
-            Some(window) => window[taken & (GROUP_LEN - 1)],
-            None if needs_byte => *ahead.get(taken)?,
-            None => 0,
-        };
-        states[lane] = if needs_byte { x << 8 | u16::from(byte) } else { x };
-        taken += usize::from(needs_byte);
+    let mut is_escape = [0u8; GROUP_LEN];
+    let mut any_escape = 0u32;
+    for (lane, state) in states.iter_mut().enumerate() {
+        let packed = slots[usize::from(*state & 0xff)];
+        let [freq, bias, value, escape] = packed.to_le_bytes();
+        let x = u32::from(freq) * u32::from(*state >> 8) + u32::from(bias);
+        let needs_byte = u32::from(x < u32::from(STATE_MIN));
+        let byte = u32::from(window[taken & (GROUP_LEN - 1)]) & needs_byte.wrapping_neg();
+        // 8 or 0: no branch.
+        let [low, high, ..] = (x << (needs_byte << 3) | byte).to_le_bytes();
+        *state = u16::from_le_bytes([low, high]);
+        taken += needs_byte as usize;
         let at = symbol_of_lane(lane);
         dst[at] = value;
-        escaped |= u64::from(is_escape) << at;
+        is_escape[at] = escape;
+        any_escape |= packed;
     }
-    position.stream += taken;
-    while escaped != 0 {
-        dst[escaped.trailing_zeros() as usize] = *escapes.get(position.escape)?;
-        position.escape += 1;
-        escaped &= escaped - 1;
+    if any_escape >> 24 != 0 {
+        for (symbol, _) in dst.iter_mut().zip(is_escape).filter(|(_, escape)| *escape != 0) {
+            *symbol = *escapes.get(*escape_at)?;
+            *escape_at += 1;
+        }
     }
-    Some(())
+    Some(taken)
 }
 
 /// Encodes all of `symbols`; the caller has checked the plan and the buffers.
@@ -113,15 +120,17 @@ pub(super) fn encode(
             let first_lane = (group_idx % plan.groups) * GROUP_LEN;
             for lane in (0..GROUP_LEN).rev() {
                 let entry = usize::from(table.entry_of[usize::from(group[symbol_of_lane(lane)])]);
-                let freq = table.threshold[entry] >> 8;
-                let mut x = states[first_lane + lane];
-                if x >= table.threshold[entry] {
-                    stream_at -= 1;
-                    stream[stream_at] = x.to_le_bytes()[0];
-                    x >>= 8;
-                }
-                let cum = table.bias[entry] - if freq == 1 { 255 } else { 0 };
-                states[first_lane + lane] = (x / freq << 8) + x % freq + cum;
+                let x = states[first_lane + lane];
+                let is_full = x >= table.threshold[entry];
+                // Written in any case, kept only if the state was full: no branch.
+                stream[stream_at - 1] = x.to_le_bytes()[0];
+                stream_at -= usize::from(is_full);
+                let x = x >> (u16::from(is_full) << 3);
+                let [_, _, _, quotient, ..] =
+                    (u64::from(x) * u64::from(table.reciprocal[entry])).to_le_bytes();
+                let cum = table.cum[entry];
+                states[first_lane + lane] =
+                    x + u16::from(quotient) * table.complement[entry] + u16::from(cum);
             }
         }
     }

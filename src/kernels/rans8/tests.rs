@@ -80,9 +80,18 @@ fn decode_case(isa: Isa, case: &Case, states: &[u16], stream: &[u8], escapes: &[
     let mut padded = escapes.to_vec();
     padded.resize(escapes.len() + SLACK_BYTES, 0x55);
     let mut symbols = vec![0xcc; case.symbols.len()];
-    let mut followed = stream.to_vec();
-    followed.resize(stream.len() + if isa == Isa::Avx512 { 400 } else { 0 }, 0x77);
-    decode(isa, &plan, &mut states.to_vec(), &followed, stream.len(), &padded, escapes.len(), &mut symbols)?;
+    let mut decoder = Decoder::new(isa, plan, states, stream, &padded, escapes.len(), symbols.len())?;
+    // Runs of several lengths, across segments.
+    let step = case.groups * GROUP_LEN;
+    let mut rest = &mut symbols[..];
+    for run in [1, 3, 7, 2].into_iter().cycle() {
+        let run = (run * step).min(rest.len());
+        decoder.next(rest.split_off_mut(..run).unwrap())?;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    decoder.finish()?;
     Some(symbols)
 }
 

@@ -9,7 +9,9 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, Encoded, GROUP_LEN, MAX_ENTRIES, MAX_GROUPS, Plan, Position, SLACK_BYTES, Table};
+use super::{
+    EncodeTable, Encoded, GROUP_LEN, MAX_ENTRIES, MAX_GROUPS, Plan, Position, SLACK_BYTES, Table, Tile,
+};
 
 /// States in vectors of 16 lanes: for each group A's two, then B's two.
 type States = [[__m256i; 4]; MAX_GROUPS];
@@ -92,11 +94,11 @@ fn n_rows(n_entries: usize) -> usize {
     }
 }
 
-/// One table's registers.
+/// One table as the decoder wants it.
 struct Registers {
-    /// `cum − 1` of the entries from 1 on, each in all bytes, as signed compares want it; padded to eights
-    /// with the value that no slot exceeds.
-    thresholds: [__m256i; MAX_ENTRIES],
+    /// `cum − 1` of the entries from 1 on, as signed compares want it; padded to eights with the value that no slot
+    /// exceeds. Kept as bytes: spreading one over a vector is part of its load.
+    thresholds: [i8; MAX_ENTRIES],
     n_thresholds: usize,
     freq: Rows,
     cum: Rows,
@@ -104,12 +106,13 @@ struct Registers {
     escape: __m256i,
 }
 
+#[inline]
 #[target_feature(enable = "avx2")]
 fn registers(table: &Table) -> Registers {
     let n_entries = table.n_entries();
-    let mut thresholds = [_mm256_set1_epi8(i8::MAX); MAX_ENTRIES];
+    let mut thresholds = [i8::MAX; MAX_ENTRIES];
     for (threshold, &cum) in thresholds.iter_mut().zip(&table.cum[1..n_entries]) {
-        *threshold = _mm256_set1_epi8((cum.wrapping_sub(1) ^ 0x80).cast_signed());
+        *threshold = (cum.wrapping_sub(1) ^ 0x80).cast_signed();
     }
     Registers {
         thresholds,
@@ -141,48 +144,47 @@ fn store_states(vectors: &States, states: &mut [u16]) {
     }
 }
 
-/// Decodes while a whole step's bytes are certain to be there; the caller does the rest from the position
-/// returned. The caller has checked the plan and the states.
+/// Stream bytes that one group may touch: a byte for each lane, and the eight that the last load takes.
+const WINDOW: usize = GROUP_LEN + 8;
+
+/// Decodes from `position` while a whole step's bytes are certain to be there; where it stops. The caller has checked the
+/// plan and the states.
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-pub(super) fn decode(
-    plan: &Plan<'_, Table>,
-    states: &mut [u16],
-    stream: &[u8],
-    escapes: &[u8],
-    dst: &mut [u8],
-) -> Position {
-    match n_rows(plan.tables.iter().map(Table::n_entries).max().unwrap_or(0)) {
-        1 => decode_with::<1>(plan, states, stream, escapes, dst),
-        2 => decode_with::<2>(plan, states, stream, escapes, dst),
-        _ => decode_with::<4>(plan, states, stream, escapes, dst),
+pub(super) fn decode(tile: &mut Tile<'_, '_>, states: &mut [u16], position: Position) -> Position {
+    match n_rows(tile.plan.tables.iter().map(Table::n_entries).max().unwrap_or(0)) {
+        1 => decode_with::<1>(tile, states, position),
+        2 => decode_with::<2>(tile, states, position),
+        _ => decode_with::<4>(tile, states, position),
     }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
 fn decode_with<const N: usize>(
-    plan: &Plan<'_, Table>,
+    tile: &mut Tile<'_, '_>,
     states: &mut [u16],
-    stream: &[u8],
-    escapes: &[u8],
-    dst: &mut [u8],
+    mut position: Position,
 ) -> Position {
-    let tables: Vec<Registers> = plan.tables.iter().map(|table| registers(table)).collect();
+    let (plan, stream, escapes) = (tile.plan, tile.stream, tile.escapes);
     let mut vectors = load_states(states, plan.groups);
-    let mut position = Position::default();
-    'segments: for (segment, &id) in dst.chunks_mut(plan.segment_len).zip(plan.table_ids) {
-        let table = &tables[usize::from(id)];
+    let step_len = plan.groups * GROUP_LEN;
+    'segments: for (segment, id) in tile.segments_from(position) {
+        let table = registers(&plan.tables[usize::from(id)]);
         let (groups, _) = segment.as_chunks_mut::<GROUP_LEN>();
         for step in groups.chunks_exact_mut(plan.groups) {
-            // 64 bytes a group at most, and the last load takes 8 whatever it needs.
-            if stream.len() < position.stream + plan.groups * GROUP_LEN + 8
-                || escapes.len() < position.escape + plan.groups * GROUP_LEN
-            {
+            if stream.len() < position.stream + step_len + 8 || escapes.len() < position.escape + step_len {
                 break 'segments;
             }
             for (group, vectors) in step.iter_mut().zip(&mut vectors) {
-                decode_group::<N>(table, vectors, stream, escapes, group, &mut position);
+                let window = stream.get(position.stream..).and_then(|rest| rest.first_chunk::<WINDOW>());
+                // In bounds: the step's check covers a window for each of its groups.
+                let Some(window) = window else { break 'segments };
+                let (taken, escaped) = decode_group::<N>(&table, vectors, window, group);
+                position.stream += taken;
+                if escaped != 0 {
+                    place_escapes(escaped, escapes, group, &mut position.escape);
+                }
             }
-            position.symbol += plan.groups * GROUP_LEN;
+            position.symbol += step_len;
         }
     }
     store_states(&vectors, states);
@@ -191,33 +193,47 @@ fn decode_with<const N: usize>(
 
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+fn place_escapes(mut escaped: u64, escapes: &[u8], dst: &mut [u8; GROUP_LEN], at: &mut usize) {
+    while escaped != 0 {
+        // In bounds: the step's check covers an escape for every symbol.
+        dst[escaped.trailing_zeros() as usize & (GROUP_LEN - 1)] = escapes.get(*at).copied().unwrap_or(0);
+        *at += 1;
+        escaped &= escaped - 1;
+    }
+}
+
+/// Decodes one group; returns the bytes of `window` taken and a bit for each escape.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
 fn decode_group<const N: usize>(
     table: &Registers,
     states: &mut [__m256i; 4],
-    stream: &[u8],
-    escapes: &[u8],
+    window: &[u8; WINDOW],
     dst: &mut [u8; GROUP_LEN],
-    position: &mut Position,
-) {
+) -> (usize, u64) {
     let low_byte = _mm256_set1_epi16(0x00ff);
     let sign = _mm256_set1_epi8(i8::MIN);
     let zero = _mm256_setzero_si256();
-    let mut escaped = 0u64;
     let slots = [0, 1].map(|half| {
         _mm256_or_si256(_mm256_and_si256(states[half], low_byte), _mm256_slli_epi16(states[2 + half], 8))
     });
     let signed = slots.map(|slot| _mm256_xor_si256(slot, sign));
-    let mut reached = [zero; 2];
+    // Two sums a half: one chain of additions would be longer than the compares take.
+    let mut reached = [[zero; 2]; 2];
     let (eights, _) = table.thresholds[..table.n_thresholds].as_chunks::<8>();
     for eight in eights {
-        for threshold in eight {
-            reached[0] = _mm256_sub_epi8(reached[0], _mm256_cmpgt_epi8(signed[0], *threshold));
-            reached[1] = _mm256_sub_epi8(reached[1], _mm256_cmpgt_epi8(signed[1], *threshold));
+        for (idx, &threshold) in eight.iter().enumerate() {
+            let threshold = _mm256_set1_epi8(threshold);
+            for half in 0..2 {
+                let sum = &mut reached[half][idx % 2];
+                *sum = _mm256_sub_epi8(*sum, _mm256_cmpgt_epi8(signed[half], threshold));
+            }
         }
     }
     let (halves, _) = dst.as_chunks_mut::<32>();
+    let mut escaped = 0u64;
     for half in 0..2 {
-        let entries = reached[half];
+        let entries = _mm256_add_epi8(reached[half][0], reached[half][1]);
         let freq = look_up::<N>(&table.freq, entries);
         let bias = _mm256_sub_epi8(slots[half], look_up::<N>(&table.cum, entries));
         let (a, b) = (states[half], states[2 + half]);
@@ -233,35 +249,26 @@ fn decode_group<const N: usize>(
         let mask = _mm256_movemask_epi8(_mm256_cmpeq_epi8(entries, table.escape));
         escaped |= u64::from(mask.cast_unsigned()) << (32 * half);
     }
+    let mut taken = 0usize;
     for state in states {
         let small = _mm256_cmpeq_epi16(_mm256_srli_epi16(*state, 8), zero);
         let packed = _mm_packs_epi16(_mm256_castsi256_si128(small), _mm256_extracti128_si256(small, 1));
         let [first, second, ..] = _mm_movemask_epi8(packed).to_le_bytes();
-        let spread = _mm256_set_m128i(
-            {
-                let at = position.stream + first.count_ones() as usize;
-                _mm_shuffle_epi8(next_8(stream, at), cast(SPREAD[usize::from(second)]))
-            },
-            _mm_shuffle_epi8(next_8(stream, position.stream), cast(SPREAD[usize::from(first)])),
-        );
-        position.stream += (first.count_ones() + second.count_ones()) as usize;
+        let low = _mm_shuffle_epi8(next_8(window, taken), cast(SPREAD[usize::from(first)]));
+        taken += first.count_ones() as usize;
+        let high = _mm_shuffle_epi8(next_8(window, taken), cast(SPREAD[usize::from(second)]));
+        taken += second.count_ones() as usize;
         let shifted = _mm256_blendv_epi8(*state, _mm256_slli_epi16(*state, 8), small);
-        *state = _mm256_or_si256(shifted, spread);
+        *state = _mm256_or_si256(shifted, _mm256_set_m128i(high, low));
     }
-    while escaped != 0 {
-        // In bounds: the step's check covers an escape for every symbol.
-        dst[escaped.trailing_zeros() as usize & (GROUP_LEN - 1)] =
-            escapes.get(position.escape).copied().unwrap_or(0);
-        position.escape += 1;
-        escaped &= escaped - 1;
-    }
+    (taken, escaped)
 }
 
-/// The eight bytes from `at`, in the low half; the step's check covers them.
+/// The eight bytes from `at`, in the low half; the mask spares the check.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn next_8(stream: &[u8], at: usize) -> __m128i {
-    let bytes: [u8; 8] = stream.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; 8]);
+fn next_8(window: &[u8; WINDOW], at: usize) -> __m128i {
+    let bytes: [u8; 8] = std::array::from_fn(|i| window[(at & (GROUP_LEN - 1)) + i]);
     _mm_cvtsi64_si128(i64::from_le_bytes(bytes))
 }
 

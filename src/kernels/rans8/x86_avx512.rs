@@ -8,12 +8,10 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, Encoded, GROUP_LEN, MAX_GROUPS, Plan, Position, SLACK_BYTES, Table};
+use super::{EncodeTable, Encoded, GROUP_LEN, MAX_GROUPS, MAX_STEP_BYTES, Plan, Position, SLACK_BYTES, Tile};
 
-/// Stream bytes that one step may touch at most: a byte for each lane, and the 32 that the last load or store moves
-/// whatever it needs.
-const WINDOW: usize = MAX_GROUPS * GROUP_LEN + 32;
-/// Escapes that one step may touch, likewise.
+const WINDOW: usize = MAX_STEP_BYTES;
+/// Escapes that one step may touch at most, and the 64 that the last load takes.
 const QUEUE: usize = MAX_GROUPS * GROUP_LEN + 64;
 /// Covers every offset within a step: all but one of its vectors of 32 lanes lie before the last.
 const WINDOW_MASK: usize = MAX_GROUPS * GROUP_LEN - 1;
@@ -32,19 +30,16 @@ fn quarter(table: &[u8; 256], at: usize) -> __m512i {
     cast(quarters[at])
 }
 
-/// Decodes while a whole step's bytes are certain to be there; the caller does the rest from the position
-/// returned. The caller has checked the plan, the states and the slack behind the escapes.
+/// Decodes from `position` while a whole step's bytes are certain to be there; where it stops. The caller has checked the plan, the states and the slack behind the escapes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
 pub(super) fn decode<const G: usize>(
-    plan: &Plan<'_, Table>,
+    tile: &mut Tile<'_, '_>,
     states: &mut [u16],
-    stream: &[u8],
-    escapes: &[u8],
-    dst: &mut [u8],
+    mut position: Position,
 ) -> Position {
+    let (plan, stream, escapes) = (tile.plan, tile.stream, tile.escapes);
     let low_byte = _mm512_set1_epi16(0x00ff);
     let high_byte = _mm512_set1_epi16(-256);
-    let mut position = Position::default();
     let mut a = [_mm512_setzero_si512(); G];
     let mut b = [_mm512_setzero_si512(); G];
     for g in 0..G {
@@ -52,9 +47,8 @@ pub(super) fn decode<const G: usize>(
         a[g] = cast(lanes[0]);
         b[g] = cast(lanes[1]);
     }
-    let mut at = 0usize;
-    let mut escape_at = 0usize;
-    'segments: for (segment, &id) in dst.chunks_mut(plan.segment_len).zip(plan.table_ids) {
+    let (mut at, mut escape_at) = (position.stream, position.escape);
+    'segments: for (segment, id) in tile.segments_from(position) {
         let table = &plan.tables[usize::from(id)];
         let [lut0, lut1, lut2, lut3] = [0, 1, 2, 3].map(|i| quarter(&table.slot_to_entry, i));
         let (freq, cum, value) = (load(&table.freq), load(&table.cum), load(&table.value));

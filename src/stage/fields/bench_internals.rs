@@ -16,8 +16,8 @@ pub fn choose_layout(source: BlockSource<'_>, level: Level) -> Option<Layout> {
 }
 
 /// Plans the tables for `symbols`, a multiple of 64.
-pub fn plan(_isa: Isa, planner: &mut Planner, symbols: &[u8], level: Level) {
-    planner.plan(symbols, effort(level, symbols.len()));
+pub fn plan(isa: Isa, planner: &mut Planner, symbols: &[u8], level: Level) {
+    planner.plan(isa, symbols, effort(level, symbols.len()));
 }
 
 /// Plans and encodes the first `n_symbols` of `symbols`, a buffer of [`rans8::buffer_len`].
@@ -40,7 +40,7 @@ pub fn decode_symbols(
     n_symbols: usize,
     symbols: &mut [u8],
 ) -> Option<()> {
-    decoder.decode(isa, section, section.len(), n_symbols, symbols)
+    decoder.decode(isa, section, n_symbols, symbols)
 }
 
 /// Codes the planes of a block.

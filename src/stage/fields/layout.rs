@@ -50,8 +50,12 @@ pub(super) fn choose(dtype: Dtype, bytes: &[u8], level: Level) -> Option<Layout>
 /// The layout for floats: the symbol is the exponent, and the top mantissa bit where that pays.
 fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
     let element_bits = plain.element_bits;
-    let (any, all) = or_and(bytes, element_bits as usize / 8);
     let sign = 1u64 << (element_bits - 1);
+    // A few elements mostly show that nothing is constant; only if they do not, all are looked at.
+    let element_bytes = element_bits as usize / 8;
+    let few = or_and(&bytes[..bytes.len().min(64 * element_bytes)], element_bytes);
+    let all_vary = few.0 & 1 == 1 && few.0 & sign != 0 && few.1 & sign == 0;
+    let (any, all) = if all_vary { few } else { or_and(bytes, element_bytes) };
     let shared_sign = match (any & sign != 0, all & sign != 0) {
         (true, false) => None,
         (_, is_negative) => Some(is_negative),
