@@ -131,7 +131,7 @@ fn fuzz_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         } else if coding == Coding::Sparse {
             let section_len = u32::from_le_bytes(*payload[4..].first_chunk().unwrap()) as usize;
             let section = &payload[12..12 + section_len];
-            seeds.push(("rans8_section", name.clone(), [&units[..2], &[9], section].concat()));
+            seeds.push(("rans8_section", name.clone(), [&units[..2], section].concat()));
             seeds.push(("rans12_section", name, [&[64, 0], &payload[..64]].concat()));
         }
     }

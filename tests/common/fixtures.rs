@@ -87,7 +87,7 @@ fn push(dtype: Dtype, value: f64, random: &mut Random, dst: &mut Vec<u8>) {
         Dtype::F8E4m3 => dst.push(narrow(single, 4, 3) as u8),
         Dtype::F8E5m2 => dst.push(narrow(single, 5, 2) as u8),
         Dtype::F8E8m0 => dst.push((single.to_bits() >> 23) as u8),
-        Dtype::Bool => dst.push(u8::from(value > 0.4)),
+        Dtype::Bool => dst.push(u8::from(value > 0.0)),
         Dtype::I8 | Dtype::U8 => dst.push((value * 40.0) as i64 as u8),
         Dtype::I16 | Dtype::U16 => dst.extend(((value * 300.0) as i64 as u16).to_le_bytes()),
         Dtype::I32 | Dtype::U32 => dst.extend(((value * 9000.0) as i64 as u32).to_le_bytes()),
@@ -112,6 +112,12 @@ fn bell_block(dtype: Dtype, n_elements: usize, scale: f64, seed: u64) -> Vec<u8>
 fn f32_block(n_elements: usize, seed: u64, shape: impl Fn(usize, &mut Random) -> u32) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..n_elements).flat_map(|idx| shape(idx, &mut random).to_le_bytes()).collect()
+}
+
+/// Booleans of which 1 in 50 is set.
+fn rare_bools(n_elements: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    (0..n_elements).map(|_| u8::from(random.below(50) == 0)).collect()
 }
 
 fn fixture(name: &str, dtype: Dtype, coding: impl Into<Option<Coding>>, bytes: Vec<u8>) -> Fixture {
@@ -173,6 +179,18 @@ fn coding_fixtures() -> Vec<Fixture> {
         tables,
         high,
         outliers,
+        // Lengths from which more states are interleaved.
+        fixture("long-bool", Dtype::Bool, Coding::Fields, rare_bools(30_000, 17)),
+        fixture("very-long-bool", Dtype::Bool, Coding::Fields, rare_bools(200_000, 18)),
+        fixture("long-f16", Dtype::F16, Coding::Fields, bell_block(Dtype::F16, 3000, 0.07, 19)),
+        // Mantissa bytes that no match helps with.
+        fields(
+            "uneven-f32",
+            f32_block(1500, 20, |_, random| {
+                let uneven = random.word() as u32 & random.word() as u32 & 0xffff;
+                bell(random).to_bits() & !0xffff | uneven | 1
+            }),
+        ),
         // Half of the groups hold what fits 16 bits, as a checkpoint that was partly rounded.
         fields(
             "trimmed-f32",
