@@ -275,18 +275,8 @@ impl<'a> Decoder<'a> {
         let states = &mut self.states[..step];
         let mut tile = Tile { plan: &self.plan, stream: self.stream, escapes: self.escapes, first, dst };
         let mut position = decode_vectors(self.isa, &mut tile, states, self.position);
-        // The vector loops stop where they might read past the end. They go on in a copy with room behind it; a stream
-        // that makes them use that room fails the test of its length in `finish`.
-        let rest = self.stream.get(position.stream..)?;
-        let mut padded = [0; 2 * MAX_STEP_BYTES];
-        if let Some(place) = padded.get_mut(..rest.len()).filter(|_| position.symbol < first + tile.dst.len())
-        {
-            place.copy_from_slice(rest);
-            let from = Position { stream: 0, ..position };
-            tile.stream = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
-            let end = decode_vectors(self.isa, &mut tile, states, from);
-            position = Position { stream: position.stream + end.stream, ..end };
-            tile.stream = self.stream;
+        if position.symbol < first + tile.dst.len() {
+            position = decode_end(self.isa, &mut tile, states, position)?;
         }
         scalar::decode(&mut tile, states, &mut position)?;
         self.position = position;
@@ -330,6 +320,27 @@ impl<'a> Tile<'a, '_> {
 /// Stream bytes that one step of a vector loop may touch at most: one for each lane, and 32 that a load takes whatever it
 /// needs.
 const MAX_STEP_BYTES: usize = MAX_GROUPS * GROUP_LEN + 32;
+
+/// The last of a stream, where vector loops stop since they might read past it: they go on in a copy with room behind. A
+/// stream that makes them use that room fails the test of its length in [`Decoder::finish`].
+#[cold]
+fn decode_end(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], position: Position) -> Option<Position> {
+    let rest = tile.stream.get(position.stream..)?;
+    let mut padded = [0; 2 * MAX_STEP_BYTES];
+    let Some(place) = padded.get_mut(..rest.len()) else { return Some(position) };
+    place.copy_from_slice(rest);
+    let padded = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
+    let mut end = Tile {
+        plan: tile.plan,
+        stream: padded,
+        escapes: tile.escapes,
+        first: tile.first,
+        dst: &mut *tile.dst,
+    };
+    let from = Position { stream: 0, ..position };
+    let at = decode_vectors(isa, &mut end, states, from);
+    Some(Position { stream: position.stream + at.stream, ..at })
+}
 
 /// What vector loops can do of a tile, from `position` on; returns where they stop.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
