@@ -134,6 +134,13 @@ impl<'a> Archive<'a> {
     }
 
     fn read_record(&self, entry: &BlockEntry) -> Result<BlockRecord<'a>> {
+        let (header, record) = self.parse_record(entry)?;
+        header.check_payload(record.payload)?;
+        Ok(record)
+    }
+
+    /// The record of `entry`, checked against the index but not against its own CRC.
+    fn parse_record(&self, entry: &BlockEntry) -> Result<(RecordHeader, BlockRecord<'a>)> {
         let outside = || Error::new(ErrorKind::Corrupt, "record reaches past the archive's end");
         let from = usize::try_from(entry.record_offset).map_err(|_| outside())?;
         let record = self.bytes.get(from..).ok_or_else(outside)?;
@@ -143,11 +150,37 @@ impl<'a> Archive<'a> {
         if header.info != entry.info() {
             return Err(Error::new(ErrorKind::Corrupt, "record and index entry of the block differ"));
         }
-        header.check_payload(payload)?;
         if header.info.coding == Coding::Reference && !self.header.may_have_references() {
             return Err(Error::new(ErrorKind::Corrupt, "a reference in an archive whose flags deny them"));
         }
-        Ok(BlockRecord { entry: *entry, decoded_crc: header.decoded_crc, payload })
+        let record = BlockRecord { entry: *entry, decoded_crc: header.decoded_crc, payload };
+        Ok((header, record))
+    }
+
+    /// Fills `dst`, of the block's decoded size, with the block of `entry`, following a reference, and checks both its
+    /// CRCs.
+    ///
+    /// The stored bytes are checked after they have been decoded, when they are in the cache: checked before, they would
+    /// be waited for twice, which takes a fifth of the time. A decoder takes untrusted bytes either way, and the error
+    /// reported is the checksum's if that is wrong.
+    ///
+    /// # Errors
+    /// As [`Self::record`] and [`Self::decode`]; `dst` then holds unspecified bytes.
+    pub fn decode_entry(
+        &self,
+        entry: &BlockEntry,
+        decoder: &mut BlockDecoder,
+        resolver: &Resolver<'_>,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        if entry.coding == Coding::Reference {
+            return self.decode(&self.record_of(entry)?, decoder, resolver, dst);
+        }
+        let in_block = |e: Error| e.in_block(entry.block_idx);
+        let (header, record) = self.parse_record(entry).map_err(in_block)?;
+        let decoded = decode_block(&record, decoder, dst);
+        header.check_payload(record.payload).map_err(in_block)?;
+        decoded
     }
 
     /// Fills `dst`, of the block's decoded size, with the bytes of `record`, following a reference.

@@ -211,8 +211,7 @@ impl<'a> FileDecoder<'a> {
         bytes.resize(entry.decoded_bytes as usize, 0);
         match (&self.records, &owned) {
             (Records::Archive(archive, resolver), _) => {
-                let record = timings.time(Step::Checksum, || archive.record_of(&entry))?;
-                timings.time(Step::Decode, || archive.decode(&record, decoder, resolver, &mut bytes))?;
+                timings.time(Step::Decode, || archive.decode_entry(&entry, decoder, resolver, &mut bytes))?;
             }
             (Records::Owned, Some((payload, decoded_crc))) => {
                 let record = BlockRecord { entry, decoded_crc: *decoded_crc, payload };
