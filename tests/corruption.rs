@@ -163,6 +163,30 @@ fn hostile_payloads_with_right_checksums_are_refused() {
     }
 }
 
+/// A sparse block of nothing but zeros has no dense elements: the coding inside it gets an empty block.
+#[test]
+fn empty_blocks_within_sparse_ones_do_not_panic() {
+    let mut decoders: Vec<_> = isas().map(BlockDecoder::new).collect();
+    let zeros = fixtures().into_iter().find(|fixture| fixture.name == "sparse-zeros-f32").unwrap();
+    let (coding, sparse) = zeros.encode(Isa::detect());
+    for inner in Coding::all() {
+        for tail in [&[][..], &[0], &[1], &[2], &[4], &[8], &[0; 16], &[8; 40]] {
+            let mut payload = [&sparse, tail].concat();
+            // FORMAT.md, 3.4: the inner coding.
+            payload[1] = inner.wire_id();
+            let what = format!("inner {} and {} bytes", inner.name(), tail.len());
+            check_hostile(&zeros, coding, &payload, &mut decoders, &what);
+        }
+    }
+    for coding in Coding::all().filter(|&coding| coding != Coding::Reference) {
+        for dtype in alcm::Dtype::all() {
+            for payload in [&[][..], &[1], &[2], &[4], &[8], &[0; 16]] {
+                let _ = decoders[0].decode(coding, dtype, payload, &mut []);
+            }
+        }
+    }
+}
+
 /// Set in the child that [`hostile_payloads_claim_no_memory`] starts under a bound.
 const WITHIN_BOUND: &str = "ALCM_TEST_WITHIN_MEMORY_BOUND";
 

@@ -75,14 +75,15 @@ fn append(compressor: &mut Compressor<'static>, unit: u8, bytes: &[u8], dst: &mu
     result.ok().map(|len| 1 + len)
 }
 
+/// Puts byte `i` of each element into plane `i`. `max(1)`: a block within a sparse one may be empty.
 fn shuffle(bytes: &[u8], unit_bytes: usize, dst: &mut [u8]) {
-    for (offset, plane) in dst.chunks_exact_mut(bytes.len() / unit_bytes).enumerate() {
+    for (offset, plane) in dst.chunks_exact_mut((bytes.len() / unit_bytes).max(1)).enumerate() {
         plane.iter_mut().zip(bytes[offset..].iter().step_by(unit_bytes)).for_each(|(dst, &byte)| *dst = byte);
     }
 }
 
 fn unshuffle(planes: &[u8], unit_bytes: usize, dst: &mut [u8]) {
-    for (offset, plane) in planes.chunks_exact(dst.len() / unit_bytes).enumerate() {
+    for (offset, plane) in planes.chunks_exact((dst.len() / unit_bytes).max(1)).enumerate() {
         dst[offset..].iter_mut().step_by(unit_bytes).zip(plane).for_each(|(dst, &byte)| *dst = byte);
     }
 }

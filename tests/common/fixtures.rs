@@ -216,6 +216,12 @@ fn coding_fixtures() -> Vec<Fixture> {
             }),
         ),
         fixture("sparse-f32", Dtype::F32, Coding::Sparse, f32_block(2000, 15, zeros(3))),
+        fixture(
+            "sparse-zeros-f32",
+            Dtype::F32,
+            Coding::Sparse,
+            f32_block(600, 21, |_, random| u32::from(random.below(9) == 0) << 31),
+        ),
         fixture("sparse-few-f32", Dtype::F32, Coding::Sparse, f32_block(500, 16, zeros(60))),
     ]
 }
