@@ -50,6 +50,8 @@ pub struct Table {
     cum: [u8; MAX_ENTRIES],
     /// Symbol value of each entry; of no meaning for the escape.
     value: [u8; MAX_ENTRIES],
+    /// For vectors that compare: `cum − 1` of the entries from 1 on, as signed bytes, then the largest.
+    thresholds: [i8; MAX_ENTRIES],
     n_entries: u8,
 }
 
@@ -67,6 +69,7 @@ impl Table {
             freq: [0; MAX_ENTRIES],
             cum: [0; MAX_ENTRIES],
             value: [0; MAX_ENTRIES],
+            thresholds: [i8::MAX; MAX_ENTRIES],
             n_entries: u8::try_from(n_entries).ok()?,
         };
         let mut cum = 0u8;
@@ -85,6 +88,9 @@ impl Table {
         table.freq[usize::from(escape)] = cum.wrapping_neg();
         table.cum[usize::from(escape)] = cum;
         table.slot_to_entry[usize::from(cum)..].fill(escape);
+        for (threshold, &cum) in table.thresholds.iter_mut().zip(&table.cum[1..n_entries]) {
+            *threshold = (cum.wrapping_sub(1) ^ 0x80).cast_signed();
+        }
         (cum > 0).then_some(table)
     }
 
@@ -225,6 +231,7 @@ pub struct Decoder<'a> {
     n_escapes: usize,
     n_symbols: usize,
     position: Position,
+    slots: scalar::SlotCache,
 }
 
 impl<'a> Decoder<'a> {
@@ -260,6 +267,7 @@ impl<'a> Decoder<'a> {
             n_escapes,
             n_symbols,
             position,
+            slots: scalar::SlotCache::default(),
         })
     }
 
@@ -278,7 +286,7 @@ impl<'a> Decoder<'a> {
         if position.symbol < first + tile.dst.len() {
             position = decode_end(self.isa, &mut tile, states, position)?;
         }
-        scalar::decode(&mut tile, states, &mut position)?;
+        scalar::decode(&mut tile, states, &mut position, &mut self.slots)?;
         self.position = position;
         Some(())
     }
