@@ -13,12 +13,24 @@ fn steps(n_bits: u32) -> [(u64, u32, u32); 3] {
 
 pub(super) fn pack(n_bits: u32, src: &[u8], dst: &mut [u8]) {
     let (steps, n_bytes) = (steps(n_bits), n_bits as usize);
-    for (values, packed) in src.as_chunks::<8>().0.iter().zip(dst.chunks_exact_mut(n_bytes)) {
+    for (idx, values) in src.as_chunks::<8>().0.iter().enumerate() {
         let mut word = u64::from_le_bytes(*values);
         for (low, width, gap) in steps {
             word = word & low | word >> gap & low << width;
         }
-        packed.copy_from_slice(&word.to_le_bytes()[..n_bytes]);
+        put_word(word, n_bytes, idx, dst);
+    }
+}
+
+/// Writes the `idx`-th run of `n_bytes` bytes, the low ones of `word`. Where there is room all eight are written: the next
+/// run overwrites the rest, and no copy of a length unknown to the compiler is called.
+#[inline]
+pub(super) fn put_word(word: u64, n_bytes: usize, idx: usize, dst: &mut [u8]) {
+    let Some(rest) = dst.get_mut(idx * n_bytes..) else { return };
+    let bytes = word.to_le_bytes();
+    match rest.first_chunk_mut() {
+        Some(place) => *place = bytes,
+        None => rest.iter_mut().zip(bytes).take(n_bytes).for_each(|(place, byte)| *place = byte),
     }
 }
 

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
+use super::scalar::put_word;
 use super::{GROUP_LEN, scalar};
 
 /// Bits to keep of each byte.
@@ -14,9 +15,8 @@ pub(crate) fn lanes(n_bits: u32) -> u64 {
 #[target_feature(enable = "bmi2")]
 pub(super) fn pack_bmi2(n_bits: u32, src: &[u8], dst: &mut [u8]) {
     let (mask, n_bytes) = (lanes(n_bits), n_bits as usize);
-    for (values, packed) in src.as_chunks::<8>().0.iter().zip(dst.chunks_exact_mut(n_bytes)) {
-        let word = _pext_u64(u64::from_le_bytes(*values), mask).to_le_bytes();
-        packed.copy_from_slice(&word[..n_bytes]);
+    for (idx, values) in src.as_chunks::<8>().0.iter().enumerate() {
+        put_word(_pext_u64(u64::from_le_bytes(*values), mask), n_bytes, idx, dst);
     }
 }
 
