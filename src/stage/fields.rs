@@ -124,8 +124,11 @@ impl FieldEncoder {
                 SYMBOLS_CONSTANT
             }
             _ => {
-                let row_len = columns(isa, &symbols[..n_elements], row_len);
-                self.rans8.encode(isa, effort(level, n_elements), row_len, n_elements, symbols, dst);
+                let effort = effort(level, n_elements);
+                // With one table the order of the symbols does not matter.
+                let row_len =
+                    if effort.n_tables > 1 { columns(isa, &symbols[..n_elements], row_len) } else { 0 };
+                self.rans8.encode(isa, effort, row_len, n_elements, symbols, dst);
                 SYMBOLS_RANS8
             }
         }

@@ -45,7 +45,7 @@ impl ZstdEncoder {
         let start = dst.len();
         let compressor = if unit_bytes > 1 { &mut self.blocks } else { &mut self.planes };
         let plain = append(compressor, 1, bytes, dst).unwrap_or(usize::MAX);
-        if unit_bytes > 1 {
+        if unit_bytes > 1 && bytes.len().is_multiple_of(unit_bytes) {
             let middle = dst.len();
             let shuffled = scratch(&mut self.shuffled, bytes.len());
             shuffle(bytes, unit_bytes, shuffled);
