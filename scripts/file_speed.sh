@@ -55,7 +55,7 @@ cpu="$(sed -n 's/^model name[^:]*: //p;T;q' /proc/cpuinfo 2>/dev/null || uname -
 echo "machine: $cpu, $(nproc) CPUs; commit $(git -C "$root" rev-parse --short HEAD); $(date -u +%F)"
 echo "tree: $tree_bytes bytes, saved $(echo "scale=2; 100 * ($tree_bytes - $(file_bytes "$work/archive")) / $tree_bytes" | bc) %," \
     "level $level, $threads threads, $rounds rounds, $(stat -f -c %T "$work")"
-# The bound is on the first ratio; cp does not wait for the disk, alcm syncs each output before it gets its name.
+# The bound is on the first ratio; neither cp nor alcm waits for the disk, which the second ratio adds.
 printf '| step | seconds | GB/s | ÷ cp | bound | seconds to disk | ÷ cp to disk |\n|---|---:|---:|---:|---:|---:|---:|\n'
 cp_s="$(median "$work/cp.times")" cp_synced_s="$(median "$work/cp.synced")"
 for step in cp:- compress:1.6 decompress:1.3; do

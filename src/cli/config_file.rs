@@ -62,7 +62,7 @@ impl Default for ConfigFile {
             dedup: true,
             as_bytes: AsBytesArg::Never,
             verify: false,
-            sync: true,
+            sync: false,
             timings: false,
         }
     }

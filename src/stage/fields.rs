@@ -408,7 +408,7 @@ fn decode_planes<'a>(
 
 /// Elements decoded and joined at a turn: few enough that stores of one turn drain while the next one's symbols are
 /// decoded, which hides the time that memory takes.
-const TILE_LEN: usize = 2048;
+const TILE_LEN: usize = 1024;
 const _: () = assert!(TILE_LEN.is_multiple_of(rans8::TILE_STEP), "tiles are whole steps");
 
 /// Decodes the symbols and joins them with the planes into `dst`; `symbols` is left with all symbols.

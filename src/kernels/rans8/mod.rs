@@ -50,6 +50,8 @@ pub struct Table {
     cum: [u8; MAX_ENTRIES],
     /// Symbol value of each entry; of no meaning for the escape.
     value: [u8; MAX_ENTRIES],
+    /// For vectors that compare: `cum − 1` of the entries from 1 on, as signed bytes, then the largest.
+    thresholds: [i8; MAX_ENTRIES],
     n_entries: u8,
 }
 
@@ -67,6 +69,7 @@ impl Table {
             freq: [0; MAX_ENTRIES],
             cum: [0; MAX_ENTRIES],
             value: [0; MAX_ENTRIES],
+            thresholds: [i8::MAX; MAX_ENTRIES],
             n_entries: u8::try_from(n_entries).ok()?,
         };
         let mut cum = 0u8;
@@ -85,6 +88,9 @@ impl Table {
         table.freq[usize::from(escape)] = cum.wrapping_neg();
         table.cum[usize::from(escape)] = cum;
         table.slot_to_entry[usize::from(cum)..].fill(escape);
+        for (threshold, &cum) in table.thresholds.iter_mut().zip(&table.cum[1..n_entries]) {
+            *threshold = (cum.wrapping_sub(1) ^ 0x80).cast_signed();
+        }
         (cum > 0).then_some(table)
     }
 
@@ -225,6 +231,7 @@ pub struct Decoder<'a> {
     n_escapes: usize,
     n_symbols: usize,
     position: Position,
+    slots: scalar::SlotCache,
 }
 
 impl<'a> Decoder<'a> {
@@ -260,6 +267,7 @@ impl<'a> Decoder<'a> {
             n_escapes,
             n_symbols,
             position,
+            slots: scalar::SlotCache::default(),
         })
     }
 
@@ -275,20 +283,10 @@ impl<'a> Decoder<'a> {
         let states = &mut self.states[..step];
         let mut tile = Tile { plan: &self.plan, stream: self.stream, escapes: self.escapes, first, dst };
         let mut position = decode_vectors(self.isa, &mut tile, states, self.position);
-        // The vector loops stop where they might read past the end. They go on in a copy with room behind it; a stream
-        // that makes them use that room fails the test of its length in `finish`.
-        let rest = self.stream.get(position.stream..)?;
-        let mut padded = [0; 2 * MAX_STEP_BYTES];
-        if let Some(place) = padded.get_mut(..rest.len()).filter(|_| position.symbol < first + tile.dst.len())
-        {
-            place.copy_from_slice(rest);
-            let from = Position { stream: 0, ..position };
-            tile.stream = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
-            let end = decode_vectors(self.isa, &mut tile, states, from);
-            position = Position { stream: position.stream + end.stream, ..end };
-            tile.stream = self.stream;
+        if position.symbol < first + tile.dst.len() {
+            position = decode_end(self.isa, &mut tile, states, position)?;
         }
-        scalar::decode(&mut tile, states, &mut position)?;
+        scalar::decode(&mut tile, states, &mut position, &mut self.slots)?;
         self.position = position;
         Some(())
     }
@@ -330,6 +328,27 @@ impl<'a> Tile<'a, '_> {
 /// Stream bytes that one step of a vector loop may touch at most: one for each lane, and 32 that a load takes whatever it
 /// needs.
 const MAX_STEP_BYTES: usize = MAX_GROUPS * GROUP_LEN + 32;
+
+/// The last of a stream, where vector loops stop since they might read past it: they go on in a copy with room behind. A
+/// stream that makes them use that room fails the test of its length in [`Decoder::finish`].
+#[cold]
+fn decode_end(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], position: Position) -> Option<Position> {
+    let rest = tile.stream.get(position.stream..)?;
+    let mut padded = [0; 2 * MAX_STEP_BYTES];
+    let Some(place) = padded.get_mut(..rest.len()) else { return Some(position) };
+    place.copy_from_slice(rest);
+    let padded = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
+    let mut end = Tile {
+        plan: tile.plan,
+        stream: padded,
+        escapes: tile.escapes,
+        first: tile.first,
+        dst: &mut *tile.dst,
+    };
+    let from = Position { stream: 0, ..position };
+    let at = decode_vectors(isa, &mut end, states, from);
+    Some(Position { stream: position.stream + at.stream, ..at })
+}
 
 /// What vector loops can do of a tile, from `position` on; returns where they stop.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]

@@ -5,6 +5,18 @@ use super::{EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, Plan, Position, SLACK_BYT
 /// What one slot decodes to: `freq | bias << 8 | value << 16 | is_escape << 24`.
 type Slots = [u32; FREQ_SUM];
 
+/// The slots of a block's tables, made when first needed.
+#[derive(Debug, Default)]
+pub(super) struct SlotCache(Vec<Option<Box<Slots>>>);
+
+impl SlotCache {
+    fn get(&mut self, tables: &[Table], id: usize) -> Option<&Slots> {
+        self.0.resize_with(tables.len(), || None);
+        let table = tables.get(id)?;
+        Some(self.0.get_mut(id)?.get_or_insert_with(|| Box::new(slots(table))))
+    }
+}
+
 fn slots(table: &Table) -> Slots {
     let mut slots = [0; FREQ_SUM];
     for (slot, packed) in (0u8..=255).zip(&mut slots) {
@@ -26,16 +38,16 @@ fn symbol_of_lane(lane: usize) -> usize {
 }
 
 /// Decodes from `position` to the end of the tile; `None` if stream or escapes run out.
-pub(super) fn decode(tile: &mut Tile<'_, '_>, states: &mut [u16], position: &mut Position) -> Option<()> {
+pub(super) fn decode(
+    tile: &mut Tile<'_, '_>,
+    states: &mut [u16],
+    position: &mut Position,
+    cache: &mut SlotCache,
+) -> Option<()> {
     let step = tile.plan.groups * GROUP_LEN;
-    let mut table_id = usize::MAX;
-    let mut slots = [0; FREQ_SUM];
     while position.symbol < tile.first + tile.dst.len() {
         let id = usize::from(*tile.plan.table_ids.get(position.symbol / tile.plan.segment_len)?);
-        if id != table_id {
-            table_id = id;
-            slots = self::slots(tile.plan.tables.get(id)?);
-        }
+        let slots = cache.get(tile.plan.tables, id)?;
         let at = position.symbol - tile.first;
         let dst = tile.dst.get_mut(at..at + step)?;
         for (states, dst) in states.chunks_exact_mut(GROUP_LEN).zip(dst.chunks_exact_mut(GROUP_LEN)) {
@@ -44,13 +56,11 @@ pub(super) fn decode(tile: &mut Tile<'_, '_>, states: &mut [u16], position: &mut
             let ahead = tile.stream.get(position.stream..)?;
             // 64: the most that a group takes. Near the end it gets a copy with zeros behind, and what it takes is checked.
             let taken = match ahead.first_chunk::<GROUP_LEN>() {
-                Some(window) => {
-                    decode_group(&slots, states, window, tile.escapes, dst, &mut position.escape)?
-                }
+                Some(window) => decode_group(slots, states, window, tile.escapes, dst, &mut position.escape)?,
                 None => {
                     let mut window = [0; GROUP_LEN];
                     window[..ahead.len()].copy_from_slice(ahead);
-                    decode_group(&slots, states, &window, tile.escapes, dst, &mut position.escape)?
+                    decode_group(slots, states, &window, tile.escapes, dst, &mut position.escape)?
                 }
             };
             position.stream += taken;

@@ -96,8 +96,7 @@ fn n_rows(n_entries: usize) -> usize {
 
 /// One table as the decoder wants it.
 struct Registers {
-    /// `cum − 1` of the entries from 1 on, as signed compares want it; padded to eights with the value that no slot
-    /// exceeds. Kept as bytes: spreading one over a vector is part of its load.
+    /// As in [`Table`], as bytes: spreading one over a vector is part of its load.
     thresholds: [i8; MAX_ENTRIES],
     n_thresholds: usize,
     freq: Rows,
@@ -110,12 +109,8 @@ struct Registers {
 #[target_feature(enable = "avx2")]
 fn registers(table: &Table) -> Registers {
     let n_entries = table.n_entries();
-    let mut thresholds = [i8::MAX; MAX_ENTRIES];
-    for (threshold, &cum) in thresholds.iter_mut().zip(&table.cum[1..n_entries]) {
-        *threshold = (cum.wrapping_sub(1) ^ 0x80).cast_signed();
-    }
     Registers {
-        thresholds,
+        thresholds: table.thresholds,
         n_thresholds: (n_entries - 1).next_multiple_of(8).min(MAX_ENTRIES),
         freq: rows(&table.freq),
         cum: rows(&table.cum),
