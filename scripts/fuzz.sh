@@ -7,7 +7,7 @@
 #
 # New inputs go to FUZZ_WORK (by default below the target folder); `fuzz/corpus` is only read. Exit code 1 if a target
 # failed. `minimise` replaces each target's folder in `fuzz/corpus`, but for its seeds, by the smallest of the inputs
-# that add to what the others reach, up to 24 KB.
+# that add to what the others reach, up to 14 KB and 80 files.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -37,8 +37,8 @@ if [ "$seconds" = minimise ]; then
         fuzz run "$target" "$merged" "$corpus" "$work/$target" -- -merge=1 -max_len=4096 -rss_limit_mb=2048 \
             >"$work/$target.merge.log" 2>&1
         find "$corpus" -type f ! -name 'seed-*' -delete
-        find "$merged" -type f -printf '%s %p\n' | sort -n |
-            while read -r size path && used=$((${used:-0} + size)) && [ "$used" -le 24000 ]; do
+        find "$merged" -type f -printf '%s %p\n' | sort -n | head -n 80 |
+            while read -r size path && used=$((${used:-0} + size)) && [ "$used" -le 14000 ]; do
                 cp "$path" "$corpus/"
             done
         printf '%-20s %6d inputs %8d bytes\n' "$target" "$(find "$corpus" -type f | wc -l)" "$(du -sb "$corpus" | cut -f1)"
