@@ -181,7 +181,9 @@ impl BlockEncoder {
     fn encode_sparse(&mut self, source: BlockSource<'_>, element_bytes: usize, dst: &mut Vec<u8>) -> Coding {
         let start = dst.len();
         let dense = self.sparse.encode(self.isa, element_bytes, source.bytes, dst).to_vec();
-        let inner = BlockSource { bytes: &dense, row_len: 0, ..source };
+        // What is left of complex numbers is single floats, their number perhaps odd.
+        let dtype = if source.dtype == Dtype::C64 { Dtype::F32 } else { source.dtype };
+        let inner = BlockSource { dtype, bytes: &dense, row_len: 0 };
         let inner_start = dst.len();
         let mut coding = if dense.is_empty() { Coding::Stored } else { self.encode_dense(inner, dst) };
         if coding == Coding::Stored || dst.len() - inner_start >= dense.len() {

@@ -222,6 +222,16 @@ fn coding_fixtures() -> Vec<Fixture> {
             Coding::Sparse,
             f32_block(600, 21, |_, random| u32::from(random.below(9) == 0) << 31),
         ),
+        // An odd number of floats is left of the complex numbers, and they repeat.
+        fixture(
+            "sparse-repeats-c64",
+            Dtype::C64,
+            Coding::Sparse,
+            f32_block(2000, 22, |idx, random| {
+                let value = ((1 + random.below(30) as u32) << 24) | (random.below(2) as u32) << 31;
+                if idx == 1 || idx % 4 == 3 { 0 } else { value }
+            }),
+        ),
         fixture("sparse-few-f32", Dtype::F32, Coding::Sparse, f32_block(500, 16, zeros(60))),
     ]
 }
