@@ -163,12 +163,11 @@ impl BlockEncoder {
         let start = dst.len();
         let fits = self.fields.encode(self.isa, self.level, source, &mut self.zstd.planes, dst);
         let fields_len = if fits { dst.len() - start } else { source.bytes.len() };
-        // Not the unit of a complex number: dense elements of a sparse block may be an odd number of its halves.
-        let element_bytes = source.dtype.float_bytes().unwrap_or(source.dtype.unit_bytes());
-        if !fits || repeats::are_common(element_bytes, source.bytes) {
+        let unit_bytes = source.dtype.unit_bytes();
+        if !fits || repeats::are_common(unit_bytes, source.bytes) {
             // Repeated elements are no noise: look for them.
             let end = dst.len();
-            let coding = self.zstd.encode(source.bytes, element_bytes, dst);
+            let coding = self.zstd.encode(source.bytes, unit_bytes, dst);
             if coding == Coding::Zstd && dst.len() - end < fields_len {
                 dst.drain(start..end);
                 return coding;

@@ -103,7 +103,7 @@ impl PlaneCoder {
         self.coded.clear();
         let entropy_q16 = sampled_entropy_q16(plane);
         // Coding takes its time: only where the sample says that it will be the smallest.
-        if entropy_q16 < NOISE_Q16 && entropy_q16 * plane.len() as u64 >> 19 < best.0 as u64 {
+        if entropy_q16 < NOISE_Q16 && (entropy_q16 * plane.len() as u64) >> 19 < best.0 as u64 {
             self.rans12.encode(plane, &mut self.coded);
             if self.coded.len() + plane.len() / 64 < best.0 {
                 best = (self.coded.len(), PlaneMode::Rans12);

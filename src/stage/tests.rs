@@ -155,7 +155,7 @@ fn damaged_payloads_never_panic_and_agree_on_every_isa() {
 fn an_odd_number_of_dense_halves_of_complex_elements_round_trips() {
     for n in [2000usize, 4002, 30_000] {
         // Every third float is zero, the others repeat and make smaller planes than bytes.
-        let bits = |i: usize| if i % 3 == 0 { 0 } else { 0x3f80_0001 | (i as u32 * 37 % 211) << 8 };
+        let bits = |i: usize| if i.is_multiple_of(3) { 0 } else { 0x3f80_0001 | (i as u32 * 37 % 211) << 8 };
         let bytes: Vec<u8> = (0..n).flat_map(|i| bits(i).to_le_bytes()).collect();
         round_trip(Dtype::C64, &bytes, 0);
     }
