@@ -28,5 +28,6 @@ pub use header::{FLAG_REFERENCES, FileHeader, HEADER_BYTES, MAGIC, MAJOR, MINOR}
 pub use index::IndexBuilder;
 pub use reader::{Archive, decode_block, read_range};
 pub use reference::{OtherFile, Reference, Resolver, no_other_files};
+pub(crate) use stream::read_up_to;
 pub use stream::{StreamEnd, StreamReader};
 pub use writer::{ArchiveWriter, EncodedBlock, WriteSummary};

@@ -52,7 +52,7 @@ impl<R: Read> StreamReader<R> {
     /// Those of [`FileHeader::parse`], or [`ErrorKind::Io`].
     pub fn new(mut source: R, limits: &Limits) -> Result<Self> {
         let mut header = [0; HEADER_BYTES];
-        let header_len = read_up_to(&mut source, &mut header)?;
+        let header_len = read_up_to(&mut source, &mut header).map_err(cannot_read)?;
         let header = FileHeader::parse(header.get(..header_len).unwrap_or_default())?;
         Ok(Self {
             source,
@@ -136,7 +136,7 @@ impl<R: Read> StreamReader<R> {
         let index_offset = self.read_bytes - INDEX_HEAD_BYTES as u64;
         self.read_index(&head)?;
         let footer = Footer::parse(&self.read_array::<FOOTER_BYTES>()?, self.header.minor)?;
-        if read_up_to(&mut self.source, &mut [0])? != 0 {
+        if read_up_to(&mut self.source, &mut [0]).map_err(cannot_read)? != 0 {
             return Err(Error::new(ErrorKind::Corrupt, "bytes follow after the archive's end"));
         }
         let expected = Footer {
@@ -205,14 +205,14 @@ fn read_all(source: &mut impl Read, dst: &mut [u8]) -> Result<()> {
 }
 
 /// Fills `dst` as far as there are bytes, and says how far.
-fn read_up_to(source: &mut impl Read, dst: &mut [u8]) -> Result<usize> {
+pub(crate) fn read_up_to(source: &mut impl Read, dst: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = dst.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match source.read(rest) {
             Ok(0) => break,
             Ok(read_len) => filled += read_len,
             Err(e) if e.kind() == IoErrorKind::Interrupted => {}
-            Err(e) => return Err(cannot_read(e)),
+            Err(e) => return Err(e),
         }
     }
     Ok(filled)

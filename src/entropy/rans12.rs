@@ -3,7 +3,7 @@
 //!
 //! 32 states of 32 bits in [2^16, 2^32), renormalised by 16-bit words (F. Giesen, "Interleaved entropy coders", 2014,
 //! arXiv:1402.3392); byte `i` belongs to lane `i mod 32`. FORMAT.md section 3.3.4 is the section's layout. The lanes are
-//! there for vectors; so far this coder has scalar code only, at some 500 MB/s, since the planes it is for are rare.
+//! there for vectors; so far this coder has scalar code only, since the planes it is for are rare.
 
 use crate::kernels::histogram::Counters;
 

@@ -1,7 +1,7 @@
 //! Pipes of any length in bounded memory.
 
 use std::fs::File;
-use std::io::{ErrorKind as IoErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::Instant;
 
 use super::bases::ArchivePaths;
@@ -13,7 +13,7 @@ use super::report::Report;
 use super::settings::{AsBytes, CodingSettings};
 use super::verify::{decode_archive_file, whole_file};
 use crate::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout};
-use crate::container::{FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader};
+use crate::container::{FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader, read_up_to};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -53,7 +53,7 @@ pub fn compress_stream(
         let plain = || BlockSpan { offset, len: Dtype::Bytes.block_bytes(), dtype: Dtype::Bytes, row_len: 0 };
         let mut span = spans.next().unwrap_or_else(plain);
         let mut bytes = memory.buffer(span.len);
-        let read_len = read_up_to(&mut source, &mut bytes)?;
+        let read_len = read_up_to(&mut source, &mut bytes).map_err(cannot_read)?;
         bytes.truncate(read_len);
         if read_len < span.len {
             span = BlockSpan { offset, len: read_len, dtype: Dtype::Bytes, row_len: 0 };
@@ -76,7 +76,7 @@ pub fn compress_stream(
 fn read_prefix(source: &mut impl Read, ctx: &Context<'_>) -> Result<(Vec<u8>, Option<SafetensorsHeader>)> {
     // A header's length and the brace that its JSON begins with.
     let mut prefix = vec![0; 9];
-    let read_len = read_up_to(source, &mut prefix)?;
+    let read_len = read_up_to(source, &mut prefix).map_err(cannot_read)?;
     prefix.truncate(read_len);
     if prefix.get(8) != Some(&b'{') {
         return Ok((prefix, None));
@@ -106,7 +106,7 @@ pub fn decompress_stream(
     let start = Instant::now();
     ctx.progress.begin(0);
     let mut first = [0; HEADER_BYTES];
-    let first_len = read_up_to(&mut source, &mut first)?;
+    let first_len = read_up_to(&mut source, &mut first).map_err(cannot_read)?;
     let first = first.get(..first_len).unwrap_or_default();
     let mut source = first.chain(source);
     let memory = DecodeMemory::default();
@@ -165,20 +165,6 @@ fn copy(source: &mut impl Read, spool: &mut File) -> Result<()> {
     let cannot_spool = |e| Error::io("cannot copy the archive to a temporary file", e);
     std::io::copy(source, spool).map_err(cannot_spool)?;
     spool.seek(SeekFrom::Start(0)).map(|_| ()).map_err(cannot_spool)
-}
-
-/// Fills `dst` as far as there are bytes, and says how far.
-fn read_up_to(source: &mut impl Read, dst: &mut [u8]) -> Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = dst.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(read_len) => filled += read_len,
-            Err(e) if e.kind() == IoErrorKind::Interrupted => {}
-            Err(e) => return Err(cannot_read(e)),
-        }
-    }
-    Ok(filled)
 }
 
 fn cannot_read(source: std::io::Error) -> Error {

@@ -84,7 +84,7 @@ pub enum Level {
     /// Up to eight tables per block, chosen per segment.
     #[default]
     Default,
-    /// Joint symbols, wider alphabets, higher precision where they pay.
+    /// More tables, wider alphabets, segments clustered by their histograms, fewer stored states.
     High,
 }
 

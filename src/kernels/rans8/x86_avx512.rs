@@ -2,7 +2,7 @@
 //!
 //! Slot to entry is a 256-byte look-up in four registers (two `vpermi2b` and a blend), frequency, cumulative
 //! sum and value are one `vpermb` each, the refill is `vpexpandw` of the next 32 bytes. Two groups a step hide
-//! much of the latency of the chain from state to state, four nearly all of it (15 and 24 GB/s of bf16 with the data in cache).
+//! much of the latency of the chain from state to state, four nearly all of it.
 
 use std::arch::x86_64::*;
 
