@@ -2,6 +2,7 @@
 pub mod fields;
 pub mod histogram;
 pub mod isa;
+pub mod moments;
 pub mod pack_bits;
 pub mod rans8;
 pub mod survey;
