@@ -13,12 +13,15 @@ mod scalar;
 mod x86;
 
 use super::Isa;
+use super::convert::{is_convertible, to_f32};
 use crate::dtype::Dtype;
 
 /// Elements summed about one pivot.
 pub const BLOCK_LEN: usize = 4096;
 /// Running sums of each power.
 const LANES: usize = 8;
+/// Elements taken at a turn: one 512-bit register of them.
+const CHUNK: usize = 2 * LANES;
 
 /// What is known of a run of elements. Mean and sums are over the finite ones.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -49,21 +52,26 @@ impl Moments {
     /// The moments of `bytes`, little-endian elements of `dtype`; `None` unless that is F32, F16, BF16 or F64 and the
     /// elements are whole. The same bits for every `isa`.
     #[must_use]
-    #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
     pub fn measure(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Self> {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if isa.available() => {
-                // SAFETY: `available` has just tested every feature that the function enables.
-                unsafe { x86::measure_avx512(dtype, bytes) }
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 if isa.available() => {
-                // SAFETY: as above.
-                unsafe { x86::measure_avx2(dtype, bytes) }
-            }
-            _ => measure_with(dtype, bytes),
+        if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
+            return None;
         }
+        let mut total = Self::default();
+        let mut values = [0f32; BLOCK_LEN];
+        for block in bytes.chunks(BLOCK_LEN * dtype.unit_bytes()) {
+            let values = &mut values[..block.len() / dtype.unit_bytes()];
+            to_f32(isa, dtype, block, values)?;
+            total.merge(&block_moments(isa, values));
+        }
+        Some(total)
+    }
+
+    /// The moments of `values`; the same bits as [`Self::measure`] gives for their bytes.
+    #[must_use]
+    pub fn of_values(isa: Isa, values: &[f32]) -> Self {
+        let mut total = Self::default();
+        values.chunks(BLOCK_LEN).for_each(|block| total.merge(&block_moments(isa, block)));
+        total
     }
 
     /// Takes in the elements of `next`, which follow. The result depends on the order, by rounding.
@@ -141,7 +149,6 @@ impl Moments {
 }
 
 /// Power sums of a block about its pivot.
-#[derive(Debug, Clone, Copy, Default)]
 struct Block {
     pivot: f64,
     powers: [f64; 4],
@@ -174,39 +181,38 @@ impl Block {
     }
 }
 
-#[inline(always)]
-fn measure_with(dtype: Dtype, bytes: &[u8]) -> Option<Moments> {
-    #[expect(clippy::cast_possible_truncation, reason = "F64 is measured as f32, rounded to nearest")]
-    match dtype {
-        Dtype::F32 => blocks(bytes, f32::from_le_bytes),
-        Dtype::Bf16 => blocks(bytes, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
-        Dtype::F16 => blocks(bytes, |b| widen_f16(u16::from_le_bytes(b))),
-        Dtype::F64 => blocks(bytes, |b| f64::from_le_bytes(b) as f32),
-        _ => None,
-    }
+/// The moments of one block, at most [`BLOCK_LEN`] values.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+fn block_moments(isa: Isa, values: &[f32]) -> Moments {
+    let Some(pivot) = values.iter().copied().find(|x| x.is_finite()) else {
+        return Moments { n_not_finite: values.len() as u64, ..Moments::default() };
+    };
+    let block = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::block_avx512(pivot, values) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::block_avx2(pivot, values) }
+        }
+        _ => scalar::block(pivot, values),
+    };
+    block.moments(values.len())
 }
 
-#[inline(always)]
-fn blocks<const N: usize>(bytes: &[u8], widen: impl Fn([u8; N]) -> f32 + Copy) -> Option<Moments> {
-    if !bytes.len().is_multiple_of(N) {
-        return None;
-    }
-    let mut total = Moments::default();
-    for block in bytes.chunks(N * BLOCK_LEN) {
-        total.merge(&scalar::block(block, widen).moments(block.len() / N));
-    }
-    Some(total)
+/// The last chunk of a block: what fills it is not finite, so that it counts for nothing else.
+fn padded(tail: &[f32]) -> [f32; CHUNK] {
+    let mut chunk = [f32::NAN; CHUNK];
+    chunk[..tail.len()].copy_from_slice(tail);
+    chunk
 }
 
-/// The value of an F16's bits; NaN of some payload for NaN.
-#[inline(always)]
-fn widen_f16(half: u16) -> f32 {
-    /// Difference of the exponents' biases, 127 − 15, as a factor; exact, also for subnormals.
-    const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
-    let magnitude = u32::from(half & 0x7fff) << 13;
-    let value = f32::from_bits(magnitude) * REBIAS;
-    let bits = if half & 0x7c00 == 0x7c00 { magnitude | 0x7f80_0000 } else { value.to_bits() };
-    f32::from_bits(bits | u32::from(half & 0x8000) << 16)
+/// Elements that fill the last chunk of a block of `len`.
+fn padding(len: usize) -> usize {
+    len.next_multiple_of(CHUNK) - len
 }
 
 #[cfg(test)]

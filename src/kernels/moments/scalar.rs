@@ -1,50 +1,34 @@
 //! The definition: power sums of a block about its pivot, in eight lanes.
 //!
-//! Plain loops over arrays of eight, so that a caller compiled for wider vectors gets them; a lane's sum is in the
-//! order of its elements everywhere.
+//! Element i of a block goes to lane i mod 8, in the order of the elements.
 
-use super::{Block, LANES};
+use super::{Block, CHUNK, LANES, padded, padding};
 
-/// Elements of a chunk: one load of a 512-bit register.
-const CHUNK: usize = 2 * LANES;
-
-/// Sums of the elements of `bytes`, `N` bytes each, which `widen` turns into floats.
-#[inline(always)]
-pub(super) fn block<const N: usize>(bytes: &[u8], widen: impl Fn([u8; N]) -> f32 + Copy) -> Block {
-    let (elements, _) = bytes.as_chunks::<N>();
-    let finite = |x: f32| x.to_bits() & 0x7fff_ffff < 0x7f80_0000;
-    let Some(pivot) = elements.iter().map(|element| widen(*element)).find(|x| finite(*x)) else {
-        return Block { n_not_finite: elements.len(), ..Block::default() };
-    };
+/// Power sums of `values` about `pivot`.
+pub(super) fn block(pivot: f32, values: &[f32]) -> Block {
     let mut lanes = Lanes::new(pivot);
-    let (chunks, tail) = elements.as_chunks::<CHUNK>();
+    let (chunks, tail) = values.as_chunks::<CHUNK>();
     for chunk in chunks {
-        lanes.add(chunk.map(widen));
+        lanes.add(*chunk);
     }
     if !tail.is_empty() {
-        // What fills the last chunk is not finite, so that it counts for nothing else.
-        let mut chunk = [f32::NAN; CHUNK];
-        for (x, element) in chunk.iter_mut().zip(tail) {
-            *x = widen(*element);
-        }
-        lanes.add(chunk);
+        lanes.add(padded(tail));
     }
-    lanes.finish(if tail.is_empty() { 0 } else { CHUNK - tail.len() })
+    lanes.finish(padding(values.len()))
 }
 
 /// Running sums, one per lane; counts and extremes in lanes of a chunk.
-struct Lanes {
-    pivot: f32,
-    powers: [[f64; LANES]; 4],
-    abs: [f64; LANES],
-    zeros: [u32; CHUNK],
-    n_not_finite: [u32; CHUNK],
-    min: [f32; CHUNK],
-    max: [f32; CHUNK],
+pub(super) struct Lanes {
+    pub(super) pivot: f32,
+    pub(super) powers: [[f64; LANES]; 4],
+    pub(super) abs: [f64; LANES],
+    pub(super) zeros: [u32; CHUNK],
+    pub(super) n_not_finite: [u32; CHUNK],
+    pub(super) min: [f32; CHUNK],
+    pub(super) max: [f32; CHUNK],
 }
 
 impl Lanes {
-    #[inline(always)]
     fn new(pivot: f32) -> Self {
         Self {
             pivot,
@@ -57,7 +41,6 @@ impl Lanes {
         }
     }
 
-    #[inline(always)]
     fn add(&mut self, mut chunk: [f32; CHUNK]) {
         for (lane, x) in chunk.iter_mut().enumerate() {
             self.zeros[lane] += u32::from(*x == 0.0);
@@ -84,8 +67,7 @@ impl Lanes {
     }
 
     /// The lanes' sums, `n_filled` lanes of the last chunk having held no element.
-    #[inline(always)]
-    fn finish(self, n_filled: usize) -> Block {
+    pub(super) fn finish(self, n_filled: usize) -> Block {
         let count = |lanes: [u32; CHUNK]| lanes.iter().map(|n| *n as usize).sum::<usize>();
         let n_not_finite = count(self.n_not_finite);
         // The pivot stood in for them.
@@ -103,7 +85,6 @@ impl Lanes {
 }
 
 /// The sum of the lanes, by halves.
-#[inline(always)]
 fn sum(lanes: [f64; LANES]) -> f64 {
     let [a, b, c, d, e, f, g, h] = lanes;
     ((a + e) + (c + g)) + ((b + f) + (d + h))
