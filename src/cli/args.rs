@@ -30,6 +30,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Decode one tensor without touching the rest.
     Extract(ExtractArgs),
+    /// Train the predictor of the rate of quantized tensors on checkpoints.
+    Train(TrainArgs),
 }
 
 /// Arguments that every command takes.
@@ -157,6 +159,32 @@ pub struct ExtractArgs {
     #[arg(long, short, value_name = "OUT")]
     pub output: PathBuf,
     /// Replace the output if it exists.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Checkpoints to train on, and directories of them.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Checkpoints to hold out and measure on; may be given several times. Without it every fourth is held out.
+    #[arg(long, value_name = "PATH")]
+    pub held_out: Vec<PathBuf>,
+    /// Where the trained networks go.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Where a plot of losses and predictions goes (SVG).
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// The predictor's settings (YAML).
+    #[arg(long, value_name = "FILE")]
+    pub entropy_config: Option<PathBuf>,
+    /// Replace files that exist.
     #[arg(long, short)]
     pub force: bool,
     /// Arguments that every command takes.

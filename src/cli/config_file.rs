@@ -83,16 +83,7 @@ impl ConfigFile {
     /// [`ErrorKind::InvalidConfig`] for a file that cannot be read or does not follow the schema.
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self { version: SCHEMA, ..Self::default() }) };
-        let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message).in_file(path);
-        let metadata = fs::metadata(path).map_err(|e| invalid(format!("cannot read settings: {e}")))?;
-        if metadata.len() > MAX_BYTES {
-            return Err(invalid(format!(
-                "settings have {} bytes, at most {MAX_BYTES} are read",
-                metadata.len()
-            )));
-        }
-        let text = fs::read_to_string(path).map_err(|e| invalid(format!("cannot read settings: {e}")))?;
-        Self::parse(&text).map_err(|e| e.in_file(path))
+        read_settings(path).and_then(|text| Self::parse(&text)).map_err(|e| e.in_file(path))
     }
 
     /// The settings of a file's text.
@@ -102,14 +93,29 @@ impl ConfigFile {
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message);
         let config: Self = serde_yaml::from_str(text).map_err(|e| invalid(format!("settings: {e}")))?;
-        if config.version != SCHEMA {
-            return Err(invalid(format!(
-                "settings need `version: {SCHEMA}`, found version {}",
-                config.version
-            )));
-        }
+        check_version(config.version)?;
         Ok(config)
     }
+}
+
+/// The text of a settings file.
+pub(super) fn read_settings(path: &Path) -> Result<String> {
+    let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message);
+    let metadata = fs::metadata(path).map_err(|e| invalid(format!("cannot read settings: {e}")))?;
+    if metadata.len() > MAX_BYTES {
+        let message = format!("settings have {} bytes, at most {MAX_BYTES} are read", metadata.len());
+        return Err(invalid(message));
+    }
+    fs::read_to_string(path).map_err(|e| invalid(format!("cannot read settings: {e}")))
+}
+
+/// Refuses settings of another schema, or without its version.
+pub(super) fn check_version(version: u32) -> Result<()> {
+    if version == SCHEMA {
+        return Ok(());
+    }
+    let message = format!("settings need `version: {SCHEMA}`, found version {version}");
+    Err(Error::new(ErrorKind::InvalidConfig, message))
 }
 
 /// Settings of how to run, for every command.

@@ -5,8 +5,10 @@ pub mod args;
 mod commands;
 pub mod config_file;
 mod describe;
+pub mod entropy_config;
 pub mod exit;
 pub mod progress;
+mod train;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ pub mod fields;
 pub mod histogram;
 pub mod isa;
 pub mod moments;
+pub mod octaves;
 pub mod pack_bits;
 pub mod quantize;
 pub mod rans8;

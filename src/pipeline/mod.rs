@@ -31,5 +31,6 @@ pub mod settings;
 mod source;
 pub mod stream;
 pub mod timings;
+pub mod train;
 pub mod tree;
 pub mod verify;
