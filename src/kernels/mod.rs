@@ -10,4 +10,5 @@ pub mod quantize;
 pub mod rans8;
 pub mod survey;
 pub mod transpose;
+pub mod trellis;
 pub use isa::Isa;
