@@ -16,9 +16,9 @@ pub fn log2(x: f64) -> f64 {
     if x == f64::INFINITY {
         return 1024.0;
     }
-    let shifted = x.to_bits() - SQRT_HALF;
+    let shifted = x.to_bits().wrapping_sub(SQRT_HALF);
     let exponent = (shifted as i64) >> 52;
-    let mantissa = f64::from_bits(x.to_bits() - ((exponent as u64) << 52));
+    let mantissa = f64::from_bits(x.to_bits().wrapping_sub((exponent as u64) << 52));
     // ln m = 2 artanh t with t = (m − 1) ÷ (m + 1), |t| < 0.172: the series ends at t¹⁵, the rest is below 1e-14.
     let t = (mantissa - 1.0) / (mantissa + 1.0);
     let t2 = t * t;

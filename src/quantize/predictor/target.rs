@@ -21,7 +21,7 @@ pub struct Counted {
 /// `None` where a value is not finite, none is given, or the indices span more than 2^22.
 #[must_use]
 pub fn counted_bits(values: &[f32], step: f64) -> Option<Counted> {
-    if values.iter().any(|x| !x.is_finite()) {
+    if values.is_empty() || values.iter().any(|x| !x.is_finite()) {
         return None;
     }
     let index = |x: f32| (f64::from(x) / step).round_ties_even();
