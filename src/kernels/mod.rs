@@ -3,6 +3,7 @@ pub mod convert;
 pub mod fields;
 pub mod histogram;
 pub mod isa;
+pub mod log_domain;
 pub mod pack_bits;
 pub mod quantize;
 pub mod rans8;
