@@ -1,4 +1,6 @@
-//! What quantization is decided by: models of the rate, and the elementary functions that they share.
+//! What quantization is decided by: models of the rate, and the elementary functions that they share; the loops
+//! themselves are kernels.
 
 pub mod elementary;
 pub mod predictor;
+pub mod rdo;
