@@ -30,13 +30,10 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Decode one tensor without touching the rest.
     Extract(ExtractArgs),
-<<<<<<< HEAD
     /// Train the predictor of the rate of quantized tensors on checkpoints.
     Train(TrainArgs),
-=======
     /// Measure how the values of one checkpoint differ from those of another.
     Compare(CompareArgs),
->>>>>>> main
 }
 
 /// Arguments that every command takes.
@@ -171,7 +168,6 @@ pub struct ExtractArgs {
     pub common: CommonArgs,
 }
 
-<<<<<<< HEAD
 /// Arguments of `train`.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
@@ -193,7 +189,11 @@ pub struct TrainArgs {
     /// Replace files that exist.
     #[arg(long, short)]
     pub force: bool,
-=======
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
 /// Arguments of `compare`.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
@@ -209,21 +209,17 @@ pub struct CompareArgs {
     /// Fail where the relative L2 error of a tensor, ‖a − b‖₂ ÷ ‖a‖₂, is above this.
     #[arg(long, value_name = "X", value_parser = bound)]
     pub max_rel_l2: Option<f64>,
->>>>>>> main
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
 }
 
-<<<<<<< HEAD
-=======
 /// A bound on an error: a finite number that is not negative.
 fn bound(text: &str) -> Result<f64, String> {
     let bound = text.parse().ok().filter(|bound: &f64| bound.is_finite() && *bound >= 0.0);
     bound.ok_or_else(|| "a finite number, 0 or more, is needed".to_owned())
 }
 
->>>>>>> main
 /// `--level`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LevelArg {
