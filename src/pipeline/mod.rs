@@ -9,6 +9,7 @@
 
 pub mod archive_file;
 mod bases;
+mod buffers;
 pub mod compress;
 pub mod context;
 mod decode;
@@ -18,6 +19,7 @@ pub mod digest;
 mod durable;
 pub mod elements;
 mod encode;
+mod in_order;
 pub mod inspect;
 pub mod manifest;
 pub mod note;

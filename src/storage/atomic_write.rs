@@ -6,6 +6,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind as IoErrorKind, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -94,6 +95,12 @@ impl AtomicFile {
     /// [`crate::ErrorKind::Io`].
     pub fn set_len(&self, len: u64) -> Result<()> {
         self.file().set_len(len).map_err(|e| self.cannot_write(e))
+    }
+
+    /// Asks the file system for the space of `range`, so that writing need not look for it block by block. The
+    /// file is then at least that long. False where the system cannot; nothing is lost then.
+    pub fn reserve(&self, range: Range<u64>) -> bool {
+        reserve(self.file(), range)
     }
 
     /// Gives the file its name.
@@ -189,6 +196,19 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> std::io::Resu
         }
     }
     Ok(())
+}
+
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, range: Range<u64>) -> bool {
+    let len = range.end.saturating_sub(range.start);
+    // Unlike the C library's function of this name, the system call never writes zeros itself.
+    len > 0 && rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), range.start, len).is_ok()
+}
+
+/// Other systems have other ways, or none.
+#[cfg(not(target_os = "linux"))]
+fn reserve(_file: &File, _range: Range<u64>) -> bool {
+    false
 }
 
 #[cfg(unix)]
