@@ -4,8 +4,11 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-/// Most bytes kept for later; many small blocks between large ones would otherwise make every buffer large.
+/// Most bytes kept for later.
 const MAX_IDLE_BYTES: usize = 48 << 20;
+/// Buffers below this size are left to the allocator. Were they kept, those of many small blocks between large ones
+/// would all grow in the end.
+const MIN_IDLE_BYTES: usize = 64 << 10;
 
 /// Buffers that wait for their next use.
 #[derive(Debug, Default)]
@@ -20,7 +23,7 @@ struct Idle {
 }
 
 impl Buffers {
-    /// A buffer with unspecified contents, or an empty one.
+    /// A buffer of any capacity with unspecified contents.
     pub(crate) fn take(&self) -> Vec<u8> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let buffer = idle.buffers.pop().unwrap_or_default();
@@ -28,23 +31,33 @@ impl Buffers {
         buffer
     }
 
-    /// Gives a buffer back.
-    pub(crate) fn put(&self, buffer: Vec<u8>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.bytes + buffer.capacity() <= MAX_IDLE_BYTES {
-            idle.bytes += buffer.capacity();
-            idle.buffers.push(buffer);
+    /// An empty buffer with room for `capacity` bytes.
+    pub(crate) fn take_empty(&self, capacity: usize) -> Vec<u8> {
+        let mut buffer = if capacity < MIN_IDLE_BYTES { Vec::new() } else { self.take() };
+        buffer.clear();
+        if buffer.capacity() < capacity {
+            buffer = Vec::with_capacity(capacity);
         }
+        buffer
     }
 
     /// `len` bytes with unspecified contents.
     pub(crate) fn take_len(&self, len: usize) -> Buffer {
-        let mut bytes = self.take();
+        let mut bytes = if len < MIN_IDLE_BYTES { Vec::new() } else { self.take() };
         if bytes.len() < len {
             // What it held is not worth copying.
             bytes = vec![0; len];
         }
         Buffer { bytes, len }
+    }
+
+    /// Gives a buffer back.
+    pub(crate) fn put(&self, buffer: Vec<u8>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.capacity() >= MIN_IDLE_BYTES && idle.bytes + buffer.capacity() <= MAX_IDLE_BYTES {
+            idle.bytes += buffer.capacity();
+            idle.buffers.push(buffer);
+        }
     }
 
     /// Gives a buffer of [`Self::take_len`] back.
@@ -90,7 +103,7 @@ mod tests {
     #[test]
     fn buffers_have_the_length_asked_for_and_come_back() {
         let buffers = Buffers::default();
-        for len in [3, 0, 2, 100, 5] {
+        for len in [3, 0, 80_000, 100, 70_000] {
             let mut buffer = buffers.take_len(len);
             assert_eq!(buffer.len(), len);
             buffer.fill(7);
@@ -98,8 +111,11 @@ mod tests {
             assert_eq!(*buffer, vec![7; len.min(4)]);
             buffers.put_len(buffer);
         }
-        assert_eq!(buffers.take().len(), 100);
+        // The one of 80 000 bytes has served again.
+        let large = buffers.take_empty(75_000);
+        assert_eq!((large.len(), large.capacity()), (0, 80_000));
         assert_eq!(buffers.take().capacity(), 0);
+        assert!(buffers.take_empty(90_000).capacity() >= 90_000);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::buffers::{Buffer, Buffers};
 use super::context::{Checkout, Context};
 use super::durable::DurableFile;
+use super::gather::Gather;
 use super::in_order::run_in_order;
 use super::report::Report;
 use super::timings::{Step, Timings};
@@ -19,9 +20,9 @@ use crate::stage::BlockDecoder;
 
 /// Where decoded bytes go.
 pub(crate) enum Sink<'s> {
-    /// To their own place in a file.
-    File(&'s DurableFile),
-    /// In order.
+    /// To a new file; all of it is decoded.
+    File(&'s mut DurableFile),
+    /// To a stream, at once.
     Stream(&'s mut (dyn Write + Send)),
     /// Nowhere: they are only checked.
     Nothing,
@@ -131,6 +132,7 @@ impl<'a> FileDecoder<'a> {
     ) -> Result<DecodedFile> {
         let mut committer = Committer {
             sink: &mut sink,
+            gathered: Gather::default(),
             hasher: self.settings.hash.then(ContentHasher::new),
             sha256: self.settings.sha256.then(Sha256::new),
             report: Report::default(),
@@ -152,6 +154,7 @@ impl<'a> FileDecoder<'a> {
             |job, scratch| self.decode_job(job, scratch),
             &mut |decoded| committer.commit(decoded, self),
         )?;
+        committer.write(self.memory)?;
         let Committer { hasher, sha256, report, .. } = committer;
         match sink {
             Sink::Stream(stream) => stream.flush().map_err(cannot_write)?,
@@ -190,6 +193,8 @@ impl<'a> FileDecoder<'a> {
 /// The ordered half of the work: what goes to the sink and into the hashes.
 struct Committer<'w, 's> {
     sink: &'w mut Sink<'s>,
+    /// Blocks of a file that are not written yet.
+    gathered: Gather<Buffer>,
     hasher: Option<ContentHasher>,
     sha256: Option<Sha256>,
     report: Report,
@@ -198,25 +203,33 @@ struct Committer<'w, 's> {
 impl Committer<'_, '_> {
     fn commit(&mut self, decoded: Decoded, decoder: &FileDecoder<'_>) -> Result<()> {
         let Decoded { entry, piece, bytes, payload } = decoded;
-        let Self { sink, hasher, sha256, report } = self;
+        let Self { sink, hasher, sha256, report, .. } = self;
         report.timings.time(Step::Hash, || {
             if let Some(sha256) = sha256 {
                 sha256.update(&*bytes);
             }
             hasher.as_mut().zip(piece.as_ref()).map_or(Ok(()), |(h, piece)| h.push(piece))
         })?;
-        report.timings.time(Step::Write, || match sink {
-            Sink::File(file) => file.write_all_at(&bytes, entry.original_offset),
-            Sink::Stream(stream) => {
-                let wanted = wanted(&decoder.settings.range, &entry);
-                stream.write_all(bytes.get(wanted).unwrap_or_default()).map_err(cannot_write)
-            }
-            Sink::Nothing => Ok(()),
-        })?;
+        if let Sink::Stream(stream) = sink {
+            let wanted = bytes.get(wanted(&decoder.settings.range, &entry)).unwrap_or_default();
+            report.timings.time(Step::Write, || stream.write_all(wanted)).map_err(cannot_write)?;
+        }
         report.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
         decoder.ctx.progress.advanced(decoder.settings.file_idx, entry.decoded_bytes.into());
-        decoder.memory.buffers.put_len(bytes);
         payload.into_iter().for_each(|payload| decoder.memory.payloads.put(payload));
+        if !matches!(sink, Sink::File(_)) {
+            decoder.memory.buffers.put_len(bytes);
+        } else if self.gathered.push(bytes) {
+            self.write(decoder.memory)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the blocks that are ready.
+    fn write(&mut self, memory: &DecodeMemory) -> Result<()> {
+        let Self { sink: Sink::File(file), gathered, report, .. } = self else { return Ok(()) };
+        let written = report.timings.time(Step::Write, || gathered.write(*file));
+        written.map_err(|e| file.atomic().cannot_write(e))?.for_each(|bytes| memory.buffers.put_len(bytes));
         Ok(())
     }
 }

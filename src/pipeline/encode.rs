@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::buffers::{Buffer, Buffers};
 use super::context::{Checkout, Context};
+use super::gather::Gather;
 use super::in_order::run_in_order;
 use super::report::Report;
 use super::timings::{Step, Timings};
@@ -129,6 +130,8 @@ pub(crate) struct FileEncoder<'a> {
 /// The ordered half of the work: what goes to the file and into the hashes.
 struct Committer<'w> {
     sink: &'w mut (dyn Write + Send),
+    /// Records that are not written yet.
+    records: Gather<Vec<u8>>,
     index: IndexBuilder,
     hasher: ContentHasher,
     sha256: Option<Sha256>,
@@ -155,6 +158,7 @@ impl<'a> FileEncoder<'a> {
         sink.write_all(&header.to_bytes()).map_err(cannot_write)?;
         let mut committer = Committer {
             sink,
+            records: Gather::default(),
             index: IndexBuilder::new(),
             hasher: ContentHasher::new(),
             sha256: self.settings.sha256.then(Sha256::new),
@@ -180,6 +184,7 @@ impl<'a> FileEncoder<'a> {
             |job, scratch| self.encode_block(job, fetch, scratch),
             &mut |coded| committer.commit(coded, self.memory, self.ctx, self.settings.file_idx),
         )?;
+        committer.write(self.memory)?;
         committer.finish()
     }
 
@@ -196,8 +201,8 @@ impl<'a> FileEncoder<'a> {
         };
         let decoded_crc = timings.time(Step::Checksum, || crc64(&snapshot));
         let piece = timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
-        let mut record = self.memory.records.take();
-        record.clear();
+        // A coding that is tried in vain may take as much again as the block.
+        let mut record = self.memory.records.take_empty(RECORD_HEADER_BYTES + 2 * snapshot.len());
         record.resize(RECORD_HEADER_BYTES, 0);
         let coding = match &target {
             Some(target) => {
@@ -235,8 +240,7 @@ impl Committer<'_> {
         if self.has_references && coded.target.is_none() {
             self.crcs.push((coded.span.offset, coded.decoded_crc));
         }
-        let Self { sink, hasher, sha256, report, .. } = self;
-        report.timings.time(Step::Write, || sink.write_all(&coded.record)).map_err(cannot_write)?;
+        let Self { hasher, sha256, report, .. } = self;
         report.timings.time(Step::Hash, || {
             if let (Some(sha256), Some(snapshot)) = (sha256, &coded.snapshot) {
                 sha256.update(&**snapshot);
@@ -249,9 +253,19 @@ impl Committer<'_> {
         if coded.target.is_some() {
             self.report.reference_bytes += decoded_bytes;
         }
-        memory.records.put(coded.record);
+        if self.records.push(coded.record) {
+            self.write(memory)?;
+        }
         coded.snapshot.into_iter().for_each(|snapshot| memory.give_back(snapshot));
         ctx.progress.advanced(file_idx, decoded_bytes);
+        Ok(())
+    }
+
+    /// Writes the records that are ready.
+    fn write(&mut self, memory: &EncodeMemory) -> Result<()> {
+        let Self { sink, records, report, .. } = self;
+        let written = report.timings.time(Step::Write, || records.write(*sink)).map_err(cannot_write)?;
+        written.for_each(|record| memory.records.put(record));
         Ok(())
     }
 

@@ -19,6 +19,7 @@ pub mod digest;
 mod durable;
 pub mod elements;
 mod encode;
+mod gather;
 mod in_order;
 pub mod inspect;
 pub mod manifest;
