@@ -16,7 +16,7 @@ use super::context::Checkout;
 use crate::error::Result;
 
 /// Most jobs under way; a hostile archive may have blocks of one byte.
-const MAX_JOBS: usize = 4096;
+pub(crate) const MAX_JOBS: usize = 4096;
 
 /// Gives the jobs in order, until there are no more; each with the bytes that it holds until its result is committed.
 pub(crate) type NextJob<'s, J> = &'s mut (dyn FnMut() -> Result<Option<(J, usize)>> + Send);
