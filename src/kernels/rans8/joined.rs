@@ -25,9 +25,9 @@ pub struct Residual<'a> {
 pub(super) enum Shape {
     /// Elements of one byte: all of it packed.
     Byte,
-    /// Above `LOWER` byte planes the packed plane, in the low one of the top two bytes but for the sign.
+    /// Above `n_lower` byte planes the packed plane, in the low one of the top two bytes but for the sign.
     Packed { n_lower: usize },
-    /// Above `LOWER` byte planes one more of 7 bits and the sign.
+    /// Above `n_lower` byte planes one more of 7 bits and the sign.
     Plane { n_lower: usize },
     /// 16-bit elements: the low byte is a plane, what else the high byte holds is packed.
     PlaneAndPacked,
