@@ -28,7 +28,8 @@ pub fn counted_bits(values: &[f32], step: f64) -> Option<Counted> {
     let (low, high) = values
         .iter()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(index(*x)), high.max(index(*x))));
-    if !(high - low < MAX_RANGE as f64) {
+    // A step of 0 or NaN makes the range NaN.
+    if (high - low).is_nan() || high - low >= MAX_RANGE as f64 {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]
