@@ -82,11 +82,10 @@ struct Coded {
 }
 
 fn encode(encoder: &mut BlockEncoder, span: &BlockSpan, bytes: &[u8], coded: &mut Coded) {
-    coded.payload.clear();
     coded.dtype = span.dtype;
     coded.decoded_crc = crc64(bytes);
     let source = BlockSource { dtype: span.dtype, bytes, row_len: span.row_len };
-    coded.coding = encoder.encode(source, &mut coded.payload);
+    coded.coding = encoder.encode_over(source, 0, &mut coded.payload);
     coded.payload_crc = crc64(&coded.payload);
 }
 

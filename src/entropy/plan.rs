@@ -8,7 +8,7 @@
 
 use super::freq::{Frequencies, normalise};
 use crate::kernels::Isa;
-use crate::kernels::histogram::{Counters, Histogram, byte_sum};
+use crate::kernels::histogram::{Counters, Histogram, run_sums};
 
 /// Most tables of a block.
 pub const MAX_TABLES: usize = 16;
@@ -33,8 +33,8 @@ pub struct Effort {
 /// A plan, in scratch memory that the next one reuses.
 #[derive(Debug, Default)]
 pub struct Planner {
-    sums: Vec<u64>,
-    sorted: Vec<u64>,
+    sums: Vec<u32>,
+    sorted: Vec<u32>,
     counters: Vec<Counters>,
     segment_histograms: Vec<Histogram>,
     /// Table of each segment.
@@ -60,8 +60,8 @@ impl Planner {
         self.table_ids.clear();
         self.table_ids.resize(n_segments, 0);
         if n_tables > 1 {
-            self.sums.clear();
-            self.sums.extend(symbols.chunks(effort.segment_len).map(|segment| byte_sum(isa, segment)));
+            self.sums.resize(n_segments, 0);
+            run_sums(isa, symbols, effort.segment_len, &mut self.sums);
             self.cluster(n_tables);
         }
         self.count(symbols, n_tables, effort.count_one_in);
@@ -72,19 +72,23 @@ impl Planner {
         self.settle(&histograms, effort);
     }
 
-    /// Sets `table_ids` by k-means on `sums`.
+    /// Sets `table_ids` by k-means on `sums`; of many sums a part shows where the means are.
     fn cluster(&mut self, n_tables: usize) {
+        /// Sums for each table that are certainly enough.
+        const ENOUGH: usize = 32;
+        let one_in = (self.sums.len() / (ENOUGH * n_tables)).max(1);
         self.sorted.clear();
-        self.sorted.extend_from_slice(&self.sums);
+        self.sorted.extend(self.sums.iter().step_by(one_in));
         self.sorted.sort_unstable();
         let n = self.sorted.len();
         let mut bounds: Vec<usize> = (0..=n_tables).map(|k| n * k / n_tables).collect();
-        let mut thresholds = vec![0u64; n_tables - 1];
+        let mut thresholds = vec![0u32; n_tables - 1];
         for _ in 0..12 {
             let mean = |k: usize| {
                 let members = &self.sorted[bounds[k]..bounds[k + 1]];
-                let sum: u64 = members.iter().sum();
-                sum.checked_div(members.len() as u64).unwrap_or_else(|| self.sorted[bounds[k].min(n - 1)])
+                let sum: u64 = members.iter().map(|&sum| u64::from(sum)).sum();
+                let mean = sum.checked_div(members.len() as u64).and_then(|mean| u32::try_from(mean).ok());
+                mean.unwrap_or_else(|| self.sorted[bounds[k].min(n - 1)])
             };
             for (k, threshold) in thresholds.iter_mut().enumerate() {
                 *threshold = (mean(k) + mean(k + 1)).div_ceil(2);
@@ -98,8 +102,9 @@ impl Planner {
             }
             bounds[1..n_tables].copy_from_slice(&next);
         }
-        for (id, &sum) in self.table_ids.iter_mut().zip(&self.sums) {
-            *id = thresholds.iter().map(|&threshold| u8::from(sum >= threshold)).sum();
+        for threshold in thresholds {
+            let ids = self.table_ids.iter_mut().zip(&self.sums);
+            ids.for_each(|(id, &sum)| *id += u8::from(sum >= threshold));
         }
     }
 

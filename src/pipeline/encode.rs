@@ -227,16 +227,17 @@ impl<'a> FileEncoder<'a> {
         let decoded_crc = timings.time(Step::Checksum, || crc64(&snapshot));
         let piece = timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
         let mut record = self.memory.records.take(Vec::new);
-        record.clear();
-        record.resize(RECORD_HEADER_BYTES, 0);
+        // An earlier block's record is written over.
+        record.resize(record.len().max(RECORD_HEADER_BYTES), 0);
         let coding = match &target {
             Some(target) => {
+                record.truncate(RECORD_HEADER_BYTES);
                 record.extend_from_slice(&target.reference.to_payload());
                 Coding::Reference
             }
             None => timings.time(Step::Encode, || {
                 let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
-                encoder.encode(source, &mut record)
+                encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record)
             }),
         };
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);

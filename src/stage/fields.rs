@@ -8,7 +8,7 @@ use crate::entropy::plan::Effort;
 use crate::entropy::{rans8, rans12};
 use crate::error::Result;
 use crate::kernels::fields::{self, Layout, OUTLIER};
-use crate::kernels::histogram::byte_sum;
+use crate::kernels::histogram::{count_of, run_sums};
 use crate::kernels::{Isa, pack_bits};
 
 #[cfg(feature = "bench-internals")]
@@ -38,26 +38,30 @@ pub(super) struct FieldEncoder {
 }
 
 impl FieldEncoder {
-    /// Appends the payload of a block of floats or integers to `dst`. `false`, and `dst` as it was, where fields are no
-    /// way to code it.
+    /// Replaces what is in `dst` from `start` on by the payload of a block of floats or integers; by nothing, and
+    /// `false`, where fields are no way to code it.
     pub(super) fn encode(
         &mut self,
         isa: Isa,
         level: Level,
         source: BlockSource<'_>,
         zstd: &mut zstd::bulk::Compressor<'static>,
+        start: usize,
         dst: &mut Vec<u8>,
     ) -> bool {
-        let Some(layout) = layout::choose(source.dtype, source.bytes, level) else { return false };
+        let Some(layout) = layout::choose(source.dtype, source.bytes, level) else {
+            dst.truncate(start);
+            return false;
+        };
         let n_elements = source.bytes.len() * 8 / layout.element_bits as usize;
         let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
-        let start = dst.len();
         let planes_at = start + HEADER_BYTES + n_entries(&layout) * planes::ENTRY_BYTES;
+        // What an earlier block has left is overwritten: filling with zeros first is slow in memory out of the caches.
         dst.resize(planes_at + fields::planes_len(&layout, n_padded), 0);
         let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
         fields::split(isa, &layout, source.bytes, &mut symbols[..n_padded], &mut dst[planes_at..]);
         let symbols = &symbols[..n_elements];
-        let n_outliers = n_outliers(&layout, symbols);
+        let n_outliers = if layout.is_windowed() { count_of(isa, OUTLIER, symbols) } else { 0 };
         if n_outliers * 32 > n_elements {
             dst.truncate(start);
             return false;
@@ -151,7 +155,7 @@ fn effort(level: Level, n_symbols: usize) -> Effort {
     let count_one_in = match n_symbols {
         0..65_536 => 1,
         65_536..131_072 => 2,
-        _ => 4,
+        _ => 8,
     };
     let default =
         Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds: 0, count_one_in, saves_bytes: false };
@@ -177,6 +181,7 @@ fn columns(isa: Isa, symbols: &[u8], row_len: usize) -> usize {
     /// Symbols in the sample of rows, and rows in it at least.
     const SAMPLE_LEN: usize = 32 << 10;
     const MIN_ROWS: usize = 32;
+    const MAX_RUNS: usize = 256;
     let n_rows = symbols.len().checked_div(row_len).unwrap_or(0);
     if row_len < 4 || n_rows < MIN_ROWS {
         return 0;
@@ -186,24 +191,32 @@ fn columns(isa: Isa, symbols: &[u8], row_len: usize) -> usize {
     for row in symbols.chunks_exact(row_len).step_by(n_rows / n_sampled).take(n_sampled) {
         sums.iter_mut().zip(row).for_each(|(sum, &symbol)| *sum += u32::from(symbol));
     }
-    let of_columns = spread(sums.iter().map(|&sum| f64::from(sum) / n_sampled as f64));
-    let runs = symbols.chunks_exact(RUN_LEN).step_by(4);
-    let of_runs = spread(runs.map(|run| byte_sum(isa, run) as f64 / RUN_LEN as f64));
-    let of_symbols = spread(symbols.iter().step_by(251).map(|&symbol| f64::from(symbol)));
+    let of_columns = spread(sums.iter().copied(), n_sampled);
+    let mut run_sums_of = [0; MAX_RUNS];
+    let n_runs = (symbols.len() / RUN_LEN).min(MAX_RUNS);
+    let stride = symbols.len() / n_runs.max(1);
+    for (sum, place) in run_sums_of[..n_runs].iter_mut().zip(symbols.chunks(stride)) {
+        run_sums(isa, &place[..RUN_LEN], RUN_LEN, std::slice::from_mut(sum));
+    }
+    let of_runs = spread(run_sums_of[..n_runs].iter().copied(), RUN_LEN);
+    let of_symbols = spread(symbols.iter().step_by(251).map(|&symbol| u32::from(symbol)), 1);
     let excess = |spread: f64, n: usize| spread - of_symbols / n as f64;
     let (columns, runs) = (excess(of_columns, n_sampled), excess(of_runs, RUN_LEN));
     if columns > 1.5 * runs.max(0.0) + of_symbols / 64.0 { row_len } else { 0 }
 }
 
-/// Variance.
-fn spread(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
-    for value in values {
-        n += 1.0;
-        sum += value;
-        squares += value * value;
+/// Variance of `sums / n_summed`.
+fn spread(sums: impl Iterator<Item = u32>, n_summed: usize) -> f64 {
+    // In integers: a sum of floats waits for each of its additions. A block's bytes sum to less than 2^30.
+    let (mut n, mut total, mut squares) = (0u64, 0u64, 0u64);
+    for sum in sums {
+        n += 1;
+        total += u64::from(sum);
+        squares = squares.saturating_add(u64::from(sum) * u64::from(sum));
     }
-    if n == 0.0 { 0.0 } else { squares / n - (sum / n) * (sum / n) }
+    let mean = |total: u64| total as f64 / n.max(1) as f64;
+    let n_summed = n_summed as f64;
+    (mean(squares) - mean(total) * mean(total)) / (n_summed * n_summed)
 }
 
 fn header_bytes(layout: &Layout, mode: u8, symbols_len: usize, n_outliers: usize) -> [u8; HEADER_BYTES] {
@@ -222,17 +235,6 @@ fn header_bytes(layout: &Layout, mode: u8, symbols_len: usize, n_outliers: usize
     bytes[8..12].copy_from_slice(&le32(symbols_len));
     bytes[12..].copy_from_slice(&le32(n_outliers));
     bytes
-}
-
-/// Number of symbols that the window leaves out.
-fn n_outliers(layout: &Layout, symbols: &[u8]) -> usize {
-    // Found first without a way out in the middle, which goes in vectors; they are rare.
-    let has_outliers = symbols.iter().fold(false, |found, &symbol| found | (symbol == OUTLIER));
-    if layout.is_windowed() && has_outliers {
-        symbols.iter().filter(|&&symbol| symbol == OUTLIER).count()
-    } else {
-        0
-    }
 }
 
 /// Appends the whole symbol of each element that the window leaves out.

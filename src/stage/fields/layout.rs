@@ -104,14 +104,15 @@ fn sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
 }
 
 fn sample_words<W: Word>(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
-    let mut counts = vec![0; 1 << layout.symbol_bits];
+    // Two counts of each symbol by turns, so that runs of one symbol do not wait for their own last addition.
+    let mut counts = vec![[0; 2]; 1 << layout.symbol_bits];
     let stride = (bytes.len() / W::BYTES * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * W::BYTES;
     for run in bytes.chunks(stride) {
-        for element in run.chunks_exact(W::BYTES).take(RUN_LEN) {
-            counts[usize::from(layout.symbol(W::read(element)))] += 1;
+        for (idx, element) in run.chunks_exact(W::BYTES).take(RUN_LEN).enumerate() {
+            counts[usize::from(layout.symbol(W::read(element)))][idx % 2] += 1;
         }
     }
-    counts
+    counts.into_iter().map(|[even, odd]| even + odd).collect()
 }
 
 /// The window's offset that covers the most of `counts`; of several, the middle one.
