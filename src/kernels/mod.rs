@@ -3,6 +3,7 @@ pub mod fields;
 pub mod histogram;
 pub mod isa;
 pub mod pack_bits;
+pub mod prefetch;
 pub mod rans8;
 pub mod survey;
 pub mod transpose;

@@ -40,6 +40,7 @@ pub(super) struct FieldEncoder {
 impl FieldEncoder {
     /// Replaces what is in `dst` from `start` on by the payload of a block of floats or integers; by nothing, and
     /// `false`, where fields are no way to code it.
+    #[expect(clippy::too_many_arguments, reason = "a block, its place and the coder's context")]
     pub(super) fn encode(
         &mut self,
         isa: Isa,
@@ -48,8 +49,10 @@ impl FieldEncoder {
         zstd: &mut zstd::bulk::Compressor<'static>,
         start: usize,
         dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
     ) -> bool {
         let Some(layout) = layout::choose(source.dtype, source.bytes, level) else {
+            visit(source.bytes);
             dst.truncate(start);
             return false;
         };
@@ -59,7 +62,8 @@ impl FieldEncoder {
         // What an earlier block has left is overwritten: filling with zeros first is slow in memory out of the caches.
         dst.resize(planes_at + fields::planes_len(&layout, n_padded), 0);
         let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
-        fields::split(isa, &layout, source.bytes, &mut symbols[..n_padded], &mut dst[planes_at..]);
+        let planes = &mut dst[planes_at..];
+        fields::split_with(isa, &layout, source.bytes, &mut symbols[..n_padded], planes, visit);
         let symbols = &symbols[..n_elements];
         let n_outliers = if layout.is_windowed() { count_of(isa, OUTLIER, symbols) } else { 0 };
         if n_outliers * 32 > n_elements {

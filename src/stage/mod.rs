@@ -134,18 +134,26 @@ impl BlockEncoder {
     /// Appends the payload of `source` to `dst` and says how it is coded. The payload is never longer than
     /// the block's bytes.
     pub fn encode(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
-        self.encode_over(source, dst.len(), dst)
+        self.encode_over(source, dst.len(), dst, &mut |_| {})
     }
 
-    /// Like [`Self::encode`], but the payload replaces what is in `dst` from `start` on. A buffer that keeps an earlier
-    /// block's payload is not filled with zeros before it is written.
-    pub fn encode_over(&mut self, source: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> Coding {
+    /// Like [`Self::encode`], for long runs of blocks in memory that is not in the caches. The payload replaces what is
+    /// in `dst` from `start` on: a buffer that keeps an earlier block's payload is not filled with zeros first. `visit`
+    /// is called with the pieces of the block's bytes in order, for a checksum that reads them together with the encoder.
+    pub fn encode_over(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
         if let Some(element) = constant::element(source.dtype, source.bytes) {
+            visit(source.bytes);
             dst.truncate(start);
             dst.extend_from_slice(element);
             return Coding::Constant;
         }
-        let coding = self.encode_varying(source, start, dst);
+        let coding = self.encode_varying(source, start, dst, visit);
         if coding != Coding::Stored && dst.len() - start < source.bytes.len() {
             return coding;
         }
@@ -154,21 +162,35 @@ impl BlockEncoder {
         Coding::Stored
     }
 
-    fn encode_varying(&mut self, source: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> Coding {
+    fn encode_varying(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
         if source.dtype == Dtype::Bytes {
+            visit(source.bytes);
             dst.truncate(start);
             return self.zstd.encode(source.bytes, 1, dst);
         }
         let float_bytes = source.dtype.float_bytes();
         if let Some(element_bytes) = float_bytes.filter(|&n| SparseEncoder::is_worth_it(n, source.bytes)) {
+            visit(source.bytes);
             dst.truncate(start);
             return self.encode_sparse(source, element_bytes, dst);
         }
-        self.encode_dense(source, start, dst)
+        self.encode_dense(source, start, dst, visit)
     }
 
-    fn encode_dense(&mut self, source: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> Coding {
-        let fits = self.fields.encode(self.isa, self.level, source, &mut self.zstd.planes, start, dst);
+    fn encode_dense(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
+        let fits = self.fields.encode(self.isa, self.level, source, &mut self.zstd.planes, start, dst, visit);
         let fields_len = if fits { dst.len() - start } else { source.bytes.len() };
         let unit_bytes = source.dtype.unit_bytes();
         if !fits || repeats::are_common(unit_bytes, source.bytes) {
@@ -191,8 +213,10 @@ impl BlockEncoder {
         let dtype = if source.dtype == Dtype::C64 { Dtype::F32 } else { source.dtype };
         let inner = BlockSource { dtype, bytes: &dense, row_len: 0 };
         let inner_start = dst.len();
-        let mut coding =
-            if dense.is_empty() { Coding::Stored } else { self.encode_dense(inner, inner_start, dst) };
+        let mut coding = match dense.is_empty() {
+            true => Coding::Stored,
+            false => self.encode_dense(inner, inner_start, dst, &mut |_| {}),
+        };
         if coding == Coding::Stored || dst.len() - inner_start >= dense.len() {
             dst.truncate(inner_start);
             dst.extend_from_slice(&dense);

@@ -3,6 +3,7 @@
 use crate::dtype::Dtype;
 use crate::entropy::freq::normalise;
 use crate::kernels::fields::{Layout, Word};
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::survey::or_and;
 use crate::stage::Level;
 
@@ -107,6 +108,8 @@ fn sample_words<W: Word>(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
     // Two counts of each symbol by turns, so that runs of one symbol do not wait for their own last addition.
     let mut counts = vec![[0; 2]; 1 << layout.symbol_bits];
     let stride = (bytes.len() / W::BYTES * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * W::BYTES;
+    // All of the runs are on their way before the first one is waited for.
+    bytes.chunks(stride).for_each(|run| prefetch(&run[..run.len().min(RUN_LEN * W::BYTES)]));
     for run in bytes.chunks(stride) {
         for (idx, element) in run.chunks_exact(W::BYTES).take(RUN_LEN).enumerate() {
             counts[usize::from(layout.symbol(W::read(element)))][idx % 2] += 1;
