@@ -8,6 +8,7 @@ mod fields;
 mod payload;
 mod planes;
 mod repeats;
+mod scaled;
 mod sparse;
 mod zstd_frame;
 
@@ -20,6 +21,7 @@ use crate::limits::MAX_BLOCK_BYTES;
 pub use fields::bench_internals;
 use fields::{FieldDecoder, FieldEncoder};
 use payload::{corrupt, scratch};
+use scaled::{Scaled, ScaledEncoder};
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};
 
@@ -39,17 +41,20 @@ pub enum Coding {
     Sparse,
     /// The bytes of an earlier block; resolved by [`crate::container`], never by a [`BlockDecoder`].
     Reference,
+    /// Halves times a scale for each run of elements.
+    Scaled,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 6] = [
+    const TABLE: [(Self, u8, &'static str); 7] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
         (Self::Fields, 3, "fields"),
         (Self::Sparse, 4, "sparse"),
         (Self::Reference, 5, "reference"),
+        (Self::Scaled, 6, "scaled"),
     ];
 
     /// Every coding.
@@ -106,6 +111,7 @@ pub struct BlockEncoder {
     isa: Isa,
     fields: FieldEncoder,
     sparse: SparseEncoder,
+    scaled: ScaledEncoder,
     zstd: ZstdEncoder,
 }
 
@@ -127,6 +133,7 @@ impl BlockEncoder {
             isa,
             fields: FieldEncoder::default(),
             sparse: SparseEncoder::default(),
+            scaled: ScaledEncoder::default(),
             zstd: ZstdEncoder::new(level),
         }
     }
@@ -180,7 +187,41 @@ impl BlockEncoder {
             dst.truncate(start);
             return self.encode_sparse(source, element_bytes, dst);
         }
+        if source.dtype == Dtype::F32 && self.encode_scaled(source, start, dst) {
+            visit(source.bytes);
+            return Coding::Scaled;
+        }
         self.encode_dense(source, start, dst, visit)
+    }
+
+    /// Replaces what `dst` holds from `start` on by the payload of scaled halves; `false`, and `dst` as it was,
+    /// where the elements are none.
+    fn encode_scaled(&mut self, source: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> bool {
+        let mut scaled = std::mem::take(&mut self.scaled);
+        let halves = scaled.encode(source.bytes, start, dst);
+        if let Some(halves) = halves {
+            let inner_start = dst.len();
+            let inner = BlockSource { dtype: Dtype::F16, bytes: halves, row_len: source.row_len };
+            let coding = self.encode_inner(inner, inner_start, dst);
+            ScaledEncoder::set_inner_coding(dst, start, coding.wire_id());
+        }
+        let found = halves.is_some();
+        self.scaled = scaled;
+        found
+    }
+
+    /// Codes what another coding leaves, as one of those that may stand within it.
+    fn encode_inner(&mut self, inner: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> Coding {
+        let coding = match inner.bytes {
+            [] => Coding::Stored,
+            _ => self.encode_dense(inner, start, dst, &mut |_| {}),
+        };
+        if coding != Coding::Stored && dst.len() - start < inner.bytes.len() {
+            return coding;
+        }
+        dst.truncate(start);
+        dst.extend_from_slice(inner.bytes);
+        Coding::Stored
     }
 
     fn encode_dense(
@@ -212,16 +253,7 @@ impl BlockEncoder {
         // What is left of complex numbers is single floats, their number perhaps odd.
         let dtype = if source.dtype == Dtype::C64 { Dtype::F32 } else { source.dtype };
         let inner = BlockSource { dtype, bytes: &dense, row_len: 0 };
-        let inner_start = dst.len();
-        let mut coding = match dense.is_empty() {
-            true => Coding::Stored,
-            false => self.encode_dense(inner, inner_start, dst, &mut |_| {}),
-        };
-        if coding == Coding::Stored || dst.len() - inner_start >= dense.len() {
-            dst.truncate(inner_start);
-            dst.extend_from_slice(&dense);
-            coding = Coding::Stored;
-        }
+        let coding = self.encode_inner(inner, dst.len(), dst);
         SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
         Coding::Sparse
     }
@@ -234,6 +266,15 @@ pub struct BlockDecoder {
     sparse: SparseDecoder,
     zstd: ZstdDecoder,
     dense: Vec<u8>,
+    singles: Vec<f32>,
+}
+
+/// The coding of what another coding leaves.
+fn inner_coding(id: u8) -> Result<Coding> {
+    match Coding::from_wire_id(id) {
+        Some(inner @ (Coding::Stored | Coding::Zstd | Coding::Fields)) => Ok(inner),
+        _ => Err(corrupt("the block's inner coding is not one that may stand there")),
+    }
 }
 
 impl std::fmt::Debug for BlockDecoder {
@@ -252,6 +293,7 @@ impl BlockDecoder {
             sparse: SparseDecoder::default(),
             zstd: ZstdDecoder::new(),
             dense: Vec::new(),
+            singles: Vec::new(),
         }
     }
 
@@ -264,14 +306,28 @@ impl BlockDecoder {
         if dst.len() > MAX_BLOCK_BYTES {
             return Err(Error::new(ErrorKind::LimitExceeded, format!("a block of {} bytes", dst.len())));
         }
-        if coding != Coding::Sparse {
-            return self.decode_dense(coding, dtype, payload, dst);
+        match coding {
+            Coding::Sparse => self.decode_sparse(dtype, payload, dst),
+            Coding::Scaled => self.decode_scaled(payload, dst),
+            _ => self.decode_dense(coding, dtype, payload, dst),
         }
+    }
+
+    fn decode_scaled(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+        let opened = Scaled::open(payload, dst.len())?;
+        let inner = inner_coding(opened.coding_id)?;
+        let mut dense = std::mem::take(&mut self.dense);
+        let halves = scratch(&mut dense, dst.len() / 2);
+        let result = self
+            .decode_dense(inner, Dtype::F16, opened.payload, halves)
+            .and_then(|()| opened.multiply(self.isa, halves, &mut self.singles, dst));
+        self.dense = dense;
+        result
+    }
+
+    fn decode_sparse(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
         let opened = self.sparse.open(self.isa, payload, dst.len())?;
-        let inner = match Coding::from_wire_id(opened.coding_id) {
-            Some(inner @ (Coding::Stored | Coding::Zstd | Coding::Fields)) => inner,
-            _ => return Err(corrupt("the sparse block's inner coding is not one that may stand there")),
-        };
+        let inner = inner_coding(opened.coding_id)?;
         let mut dense = std::mem::take(&mut self.dense);
         let buffer = scratch(&mut dense, opened.dense_bytes);
         let result = self.decode_dense(inner, dtype, opened.payload, buffer);
@@ -292,7 +348,7 @@ impl BlockDecoder {
             Coding::Constant => constant::decode(dtype, payload, dst),
             Coding::Zstd => self.zstd.decode(payload, dst),
             Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
-            Coding::Sparse | Coding::Reference => {
+            Coding::Sparse | Coding::Scaled | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }
         }
