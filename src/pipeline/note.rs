@@ -3,7 +3,7 @@
 use crate::stage::Level;
 
 /// Raised whenever the same input and settings give other bytes.
-pub const ENCODER_REVISION: u32 = 2;
+pub const ENCODER_REVISION: u32 = 1;
 
 /// The note of an archive made at `level`; `as_bytes` says that a checkpoint was coded as plain bytes on
 /// request.
