@@ -2,7 +2,7 @@
 
 use crate::dtype::Dtype;
 use crate::entropy::freq::normalise;
-use crate::kernels::fields::{Layout, Word};
+use crate::kernels::fields::{Layout, OUTLIER, Word};
 use crate::kernels::prefetch::prefetch;
 use crate::kernels::survey::or_and;
 use crate::stage::Level;
@@ -83,7 +83,11 @@ fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
     let exponent = with_symbol(plain.symbol_bits);
     // The top mantissa bit costs a whole bit where it is not part of the symbol.
     let max_symbols = if level == Level::High { 63 } else { 31 };
-    let joint_cost = normalise(&windowed(&joint, &counts), max_symbols).cost_q16;
+    // Symbols that the window leaves out cost 16 bits: of numbers too small to be normal every other one is left out.
+    let in_window = windowed(&joint, &counts);
+    let outlier_cost = u64::from(in_window[usize::from(OUTLIER)]) << (4 + 16);
+    let outlier_cost = if joint.is_windowed() { outlier_cost } else { 0 };
+    let joint_cost = normalise(&in_window, max_symbols).cost_q16 + outlier_cost;
     let halved: Vec<u32> = counts.chunks(2).map(|pair| pair.iter().sum()).collect();
     let n_sampled: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     let exponent_cost = normalise(&windowed(&exponent, &halved), max_symbols).cost_q16 + (n_sampled << 16);
