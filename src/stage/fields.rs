@@ -17,6 +17,11 @@ mod layout;
 
 const HEADER_BYTES: usize = 16;
 
+/// Symbols that share a table.
+const SEGMENT_LEN: usize = 256;
+/// Tables at the level `fast` where one is clearly not enough.
+const FAST_TABLES: usize = 4;
+
 /// How the symbols are stored; on the wire.
 const SYMBOLS_NONE: u8 = 0;
 const SYMBOLS_CONSTANT: u8 = 1;
@@ -132,10 +137,17 @@ impl FieldEncoder {
                 SYMBOLS_CONSTANT
             }
             _ => {
-                let effort = effort(level, n_elements);
+                let mut effort = effort(level, n_elements);
+                let planned = &symbols[..n_elements];
                 // With one table the order of the symbols does not matter.
-                let row_len =
-                    if effort.n_tables > 1 { columns(isa, &symbols[..n_elements], row_len) } else { 0 };
+                let row_len = if effort.n_tables > 1 { columns(isa, planned, row_len) } else { 0 };
+                if level == Level::Fast {
+                    let (of_symbols, of_segments) = spreads(isa, planned);
+                    // Below that one table for all costs less than a fifteenth of a bit a symbol.
+                    if of_segments * 12.0 > of_symbols {
+                        effort.n_tables = FAST_TABLES;
+                    }
+                }
                 self.rans8.encode(isa, effort, row_len, n_elements, symbols, dst);
                 SYMBOLS_RANS8
             }
@@ -161,8 +173,14 @@ fn effort(level: Level, n_symbols: usize) -> Effort {
         65_536..131_072 => 2,
         _ => 8,
     };
-    let default =
-        Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds: 0, count_one_in, saves_bytes: false };
+    let default = Effort {
+        n_tables,
+        segment_len: SEGMENT_LEN,
+        max_symbols: 31,
+        n_rounds: 0,
+        count_one_in,
+        saves_bytes: false,
+    };
     match level {
         Level::Fast => Effort { n_tables: 1, count_one_in: 2 * count_one_in, ..default },
         Level::Default => default,
@@ -181,11 +199,9 @@ fn effort(level: Level, n_symbols: usize) -> Effort {
 ///
 /// Compared are the variances of the means of a sample, less what chance makes of them.
 fn columns(isa: Isa, symbols: &[u8], row_len: usize) -> usize {
-    const RUN_LEN: usize = 256;
     /// Symbols in the sample of rows, and rows in it at least.
     const SAMPLE_LEN: usize = 32 << 10;
     const MIN_ROWS: usize = 32;
-    const MAX_RUNS: usize = 256;
     let n_rows = symbols.len().checked_div(row_len).unwrap_or(0);
     if row_len < 4 || n_rows < MIN_ROWS {
         return 0;
@@ -195,18 +211,23 @@ fn columns(isa: Isa, symbols: &[u8], row_len: usize) -> usize {
     for row in symbols.chunks_exact(row_len).step_by(n_rows / n_sampled).take(n_sampled) {
         sums.iter_mut().zip(row).for_each(|(sum, &symbol)| *sum += u32::from(symbol));
     }
-    let of_columns = spread(sums.iter().copied(), n_sampled);
-    let mut run_sums_of = [0; MAX_RUNS];
-    let n_runs = (symbols.len() / RUN_LEN).min(MAX_RUNS);
+    let (of_symbols, of_runs) = spreads(isa, symbols);
+    let of_columns = spread(sums.iter().copied(), n_sampled) - of_symbols / n_sampled as f64;
+    if of_columns > 1.5 * of_runs + of_symbols / 64.0 { row_len } else { 0 }
+}
+
+/// Variance of the symbols, and what the means of segments vary by beyond what chance makes of it; of samples.
+fn spreads(isa: Isa, symbols: &[u8]) -> (f64, f64) {
+    const MAX_RUNS: usize = 256;
+    let mut sums = [0; MAX_RUNS];
+    let n_runs = (symbols.len() / SEGMENT_LEN).min(MAX_RUNS);
     let stride = symbols.len() / n_runs.max(1);
-    for (sum, place) in run_sums_of[..n_runs].iter_mut().zip(symbols.chunks(stride)) {
-        run_sums(isa, &place[..RUN_LEN], RUN_LEN, std::slice::from_mut(sum));
+    for (sum, place) in sums[..n_runs].iter_mut().zip(symbols.chunks(stride.max(1))) {
+        run_sums(isa, &place[..SEGMENT_LEN], SEGMENT_LEN, std::slice::from_mut(sum));
     }
-    let of_runs = spread(run_sums_of[..n_runs].iter().copied(), RUN_LEN);
     let of_symbols = spread(symbols.iter().step_by(251).map(|&symbol| u32::from(symbol)), 1);
-    let excess = |spread: f64, n: usize| spread - of_symbols / n as f64;
-    let (columns, runs) = (excess(of_columns, n_sampled), excess(of_runs, RUN_LEN));
-    if columns > 1.5 * runs.max(0.0) + of_symbols / 64.0 { row_len } else { 0 }
+    let of_runs = spread(sums[..n_runs].iter().copied(), SEGMENT_LEN);
+    (of_symbols, (of_runs - of_symbols / SEGMENT_LEN as f64).max(0.0))
 }
 
 /// Variance of `sums / n_summed`.

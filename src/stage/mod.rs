@@ -84,7 +84,7 @@ impl Coding {
 /// Effort of the encoder; every level writes the same format, read by the same decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub enum Level {
-    /// One table per block: fastest to encode.
+    /// One table per block, four where segments differ much: fastest to encode.
     Fast,
     /// Up to eight tables per block, chosen per segment.
     #[default]
