@@ -108,12 +108,15 @@ impl Planner {
         }
     }
 
-    /// Counts the symbols of each table's segments, of each segment the first one in `one_in`.
+    /// Counts the symbols of each table's segments, one in `one_in` of each segment: another part of every next one, so
+    /// that columns of a matrix are met alike.
     fn count(&mut self, symbols: &[u8], n_tables: usize, one_in: usize) {
         self.counters.clear();
         self.counters.resize(n_tables, Counters::default());
-        for (segment, &id) in symbols.chunks(self.segment_len).zip(&self.table_ids) {
-            self.counters[usize::from(id)].count(&segment[..segment.len().div_ceil(one_in)]);
+        let part_len = self.segment_len.div_ceil(one_in);
+        for (idx, (segment, &id)) in symbols.chunks(self.segment_len).zip(&self.table_ids).enumerate() {
+            let part = segment.chunks(part_len).nth(idx % one_in).unwrap_or(segment);
+            self.counters[usize::from(id)].count(part);
         }
     }
 

@@ -91,7 +91,12 @@ fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
     let halved: Vec<u32> = counts.chunks(2).map(|pair| pair.iter().sum()).collect();
     let n_sampled: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     let exponent_cost = normalise(&windowed(&exponent, &halved), max_symbols).cost_q16 + (n_sampled << 16);
-    if joint.low_zero_bits + joint.symbol_bits + 1 > element_bits || exponent_cost <= joint_cost {
+    let has_many_outliers =
+        joint.is_windowed() && u64::from(in_window[usize::from(OUTLIER)]) * 40 > n_sampled;
+    if joint.low_zero_bits + joint.symbol_bits + 1 > element_bits
+        || has_many_outliers
+        || exponent_cost <= joint_cost
+    {
         exponent
     } else {
         joint
