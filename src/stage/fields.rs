@@ -61,6 +61,35 @@ impl FieldEncoder {
             dst.truncate(start);
             return false;
         };
+        self.encode_as(isa, level, layout, source, zstd, start, dst, visit)
+    }
+
+    /// Like [`Self::encode`] for floats whose exponents lie too far apart for symbols: as mere bytes.
+    pub(super) fn encode_float_bytes(
+        &mut self,
+        isa: Isa,
+        level: Level,
+        source: BlockSource<'_>,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        start: usize,
+        dst: &mut Vec<u8>,
+    ) -> bool {
+        layout::as_bytes(source.dtype)
+            .is_some_and(|layout| self.encode_as(isa, level, layout, source, zstd, start, dst, &mut |_| {}))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a block, its place and the coder's context")]
+    fn encode_as(
+        &mut self,
+        isa: Isa,
+        level: Level,
+        layout: Layout,
+        source: BlockSource<'_>,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> bool {
         let n_elements = source.bytes.len() * 8 / layout.element_bits as usize;
         let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
         let planes_at = start + HEADER_BYTES + n_entries(&layout) * planes::ENTRY_BYTES;
@@ -75,7 +104,9 @@ impl FieldEncoder {
             dst.truncate(start);
             return false;
         }
-        self.encode_planes(isa, &layout, n_padded, planes_at, zstd, dst);
+        let is_integer = layout.symbol_bits == 0 && source.dtype.float_bytes().is_none();
+        let byte_kind = if is_integer { Kind::Integer } else { Kind::Byte };
+        self.encode_planes(isa, &layout, byte_kind, n_padded, planes_at, zstd, dst);
         write_outliers(&layout, source.bytes, &self.symbols[..n_elements], n_outliers, dst);
         let symbols_at = dst.len();
         let mode = self.encode_symbols(isa, level, &layout, source.row_len, n_elements, dst);
@@ -86,17 +117,18 @@ impl FieldEncoder {
     }
 
     /// Codes the planes that lie raw at `planes_at` to the end of `dst`, and fills `entries`.
+    #[expect(clippy::too_many_arguments, reason = "planes, their place and the coder's context")]
     fn encode_planes(
         &mut self,
         isa: Isa,
         layout: &Layout,
+        byte_kind: Kind,
         n_padded: usize,
         planes_at: usize,
         zstd: &mut zstd::bulk::Compressor<'static>,
         dst: &mut Vec<u8>,
     ) {
         let n_bytes = n_padded * layout.n_byte_planes();
-        let byte_kind = if layout.symbol_bits == 0 { Kind::Integer } else { Kind::Byte };
         let split = |planes: &[u8]| -> Vec<(Kind, std::ops::Range<usize>)> {
             let bytes = (0..n_bytes).step_by(n_padded).map(|at| (byte_kind, at..at + n_padded));
             let packed = (layout.packed_bits() > 0).then_some((Kind::Packed, n_bytes..planes.len()));

@@ -231,7 +231,19 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Coding {
-        let fits = self.fields.encode(self.isa, self.level, source, &mut self.zstd.planes, start, dst, visit);
+        let Self { isa, level, fields, zstd, .. } = self;
+        let mut fits = fields.encode(*isa, *level, source, &mut zstd.planes, start, dst, visit);
+        let end = dst.len();
+        // Next to nothing saved: perhaps only the exponents are strange.
+        if (end - start) * 32 > source.bytes.len() * 31 || !fits {
+            let fits_bytes = fields.encode_float_bytes(*isa, *level, source, &mut zstd.planes, end, dst);
+            if fits_bytes && (!fits || dst.len() - end < end - start) {
+                dst.drain(start..end);
+                fits = true;
+            } else {
+                dst.truncate(end);
+            }
+        }
         let fields_len = if fits { dst.len() - start } else { source.bytes.len() };
         let unit_bytes = source.dtype.unit_bytes();
         if !fits || repeats::are_common(unit_bytes, source.bytes) {

@@ -48,6 +48,20 @@ pub(super) fn choose(dtype: Dtype, bytes: &[u8], level: Level) -> Option<Layout>
     }
 }
 
+/// The layout of floats as mere bytes, for exponents that lie too far apart for symbols; `None` for other dtypes.
+pub(super) fn as_bytes(dtype: Dtype) -> Option<Layout> {
+    let element_bits = u32::try_from(8 * dtype.float_bytes()?).ok()?;
+    let plain = Layout {
+        element_bits,
+        symbol_bits: 0,
+        has_sign: false,
+        shared_sign: None,
+        low_zero_bits: 0,
+        symbol_base: 0,
+    };
+    Some(plain)
+}
+
 /// The layout for floats: the symbol is the exponent, and the top mantissa bit where that pays.
 fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
     let element_bits = plain.element_bits;
