@@ -1,17 +1,20 @@
 //! Which tables a block gets and which segment uses which.
 //!
 //! Rows and regions of a weight tensor differ mostly in scale, so one number tells their distributions apart: the
-//! mean symbol (the mean exponent). Segments are clustered by it with k-means in one dimension (S. Lloyd, "Least
-//! squares quantization in PCM", 1982), which takes a sort of the sums and no histograms. Measured on four real
+//! mean symbol (the mean exponent). Segments are clustered by it ([`super::cluster`]). Measured on four real
 //! checkpoints, k-means on whole histograms from there gains another 0.002 to 0.004 bits a symbol; the level `high`
 //! does that.
 
+use super::cluster::Clusters;
 use super::freq::{Frequencies, normalise};
 use crate::kernels::Isa;
 use crate::kernels::histogram::{Counters, Histogram, run_sums};
 
 /// Most tables of a block.
 pub const MAX_TABLES: usize = 16;
+
+/// Sums for each table that are certainly enough to cluster by.
+const SUMS_A_TABLE: usize = 32;
 
 /// How much to spend on a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub struct Effort {
 #[derive(Debug, Default)]
 pub struct Planner {
     sums: Vec<u32>,
-    sorted: Vec<u32>,
+    clusters: Clusters,
     counters: Vec<Counters>,
     segment_histograms: Vec<Histogram>,
     /// Table of each segment.
@@ -62,7 +65,9 @@ impl Planner {
         if n_tables > 1 {
             self.sums.resize(n_segments, 0);
             run_sums(isa, symbols, effort.segment_len, &mut self.sums);
-            self.cluster(n_tables);
+            // Of many sums a part shows where the means are.
+            let one_in = (n_segments / (SUMS_A_TABLE * n_tables)).max(1);
+            self.clusters.assign(&self.sums, one_in, n_tables, &mut self.table_ids);
         }
         self.count(symbols, n_tables, effort.count_one_in);
         let mut histograms: Vec<Histogram> = self.counters[..n_tables].iter().map(Counters::total).collect();
@@ -70,42 +75,6 @@ impl Planner {
             self.refine(symbols, &mut histograms, effort);
         }
         self.settle(&histograms, effort);
-    }
-
-    /// Sets `table_ids` by k-means on `sums`; of many sums a part shows where the means are.
-    fn cluster(&mut self, n_tables: usize) {
-        /// Sums for each table that are certainly enough.
-        const ENOUGH: usize = 32;
-        let one_in = (self.sums.len() / (ENOUGH * n_tables)).max(1);
-        self.sorted.clear();
-        self.sorted.extend(self.sums.iter().step_by(one_in));
-        self.sorted.sort_unstable();
-        let n = self.sorted.len();
-        let mut bounds: Vec<usize> = (0..=n_tables).map(|k| n * k / n_tables).collect();
-        let mut thresholds = vec![0u32; n_tables - 1];
-        for _ in 0..12 {
-            let mean = |k: usize| {
-                let members = &self.sorted[bounds[k]..bounds[k + 1]];
-                let sum: u64 = members.iter().map(|&sum| u64::from(sum)).sum();
-                let mean = sum.checked_div(members.len() as u64).and_then(|mean| u32::try_from(mean).ok());
-                mean.unwrap_or_else(|| self.sorted[bounds[k].min(n - 1)])
-            };
-            for (k, threshold) in thresholds.iter_mut().enumerate() {
-                *threshold = (mean(k) + mean(k + 1)).div_ceil(2);
-            }
-            let next: Vec<usize> = thresholds
-                .iter()
-                .map(|threshold| self.sorted.partition_point(|sum| sum < threshold))
-                .collect();
-            if bounds[1..n_tables] == next {
-                break;
-            }
-            bounds[1..n_tables].copy_from_slice(&next);
-        }
-        for threshold in thresholds {
-            let ids = self.table_ids.iter_mut().zip(&self.sums);
-            ids.for_each(|(id, &sum)| *id += u8::from(sum >= threshold));
-        }
     }
 
     /// Counts the symbols of each table's segments, one in `one_in` of each segment: another part of every next one, so
