@@ -17,7 +17,7 @@ use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
     BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, Piece,
-    RECORD_HEADER_BYTES, Reference, block_header_bytes, crc64,
+    RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::{BlockEncoder, BlockSource, Coding, Level};
@@ -199,21 +199,25 @@ impl<'a> FileEncoder<'a> {
                 snapshot
             }
         };
-        let decoded_crc = timings.time(Step::Checksum, || crc64(&snapshot));
         let piece = timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
         // A coding that is tried in vain may take as much again as the block.
-        let mut record = self.memory.records.take_empty(RECORD_HEADER_BYTES + 2 * snapshot.len());
-        record.resize(RECORD_HEADER_BYTES, 0);
+        let mut record = self.memory.records.take_with_room(RECORD_HEADER_BYTES + 2 * snapshot.len());
+        record.resize(record.len().max(RECORD_HEADER_BYTES), 0);
+        let mut decoded_crc = RunningCrc::new();
         let coding = match &target {
             Some(target) => {
+                record.truncate(RECORD_HEADER_BYTES);
                 record.extend_from_slice(&target.reference.to_payload());
+                decoded_crc.update(&snapshot);
                 Coding::Reference
             }
             None => timings.time(Step::Encode, || {
                 let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
-                encoder.encode(source, &mut record)
+                let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
+                encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit)
             }),
         };
+        let decoded_crc = decoded_crc.value();
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
         let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
         let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;
