@@ -314,7 +314,7 @@ impl Committer<'_> {
     fn finish(self) -> Result<Encoded> {
         let content_hash = self.hasher.finalize();
         let sha256 = self.sha256.map(|sha256| sha256.finalize().into());
-        let (tail, footer) = self.index.finish(content_hash, sha256);
+        let (tail, footer) = self.index.finish(content_hash, sha256, None);
         self.sink.write_all(&tail).and_then(|()| self.sink.flush()).map_err(cannot_write)?;
         let mut report = self.report;
         report.files = 1;
