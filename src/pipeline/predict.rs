@@ -60,7 +60,7 @@ fn predict_file(
     coding: &CodingSettings,
 ) -> Result<Report> {
     let source = Source::open(&file.source, file.size)?;
-    let regions = source.layout(&file.path, coding.as_bytes, &ctx.limits)?.regions;
+    let regions = source.layout(&file.path, coding.as_bytes, &|_| false, &ctx.limits)?.regions;
     let n_blocks: u64 = regions.iter().map(|region| region.n_blocks()).sum();
     let stride = (n_blocks / MIN_SAMPLED).clamp(1, SAMPLING);
     let encode = |span: BlockSpan| -> Result<(Dtype, u64, u64)> {
