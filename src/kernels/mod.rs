@@ -1,8 +1,10 @@
 //! The loops: each kernel has a scalar definition and faster variants that give the same bytes.
+pub mod convert;
 pub mod fields;
 pub mod histogram;
 pub mod isa;
 pub mod pack_bits;
+pub mod quantize;
 pub mod rans8;
 pub mod survey;
 pub mod transpose;

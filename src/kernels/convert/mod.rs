@@ -1,0 +1,74 @@
+//! Element bytes to `f32` and back, for the four float dtypes that quantizers take.
+//!
+//! Narrowing rounds to nearest, ties to even, as IEEE 754 asks; subnormal numbers are kept, infinity stays infinity,
+//! and a NaN stays a NaN (its sign and upper payload bits kept, made quiet). All of it is integer arithmetic or
+//! single IEEE operations, so that every instruction set gives the same bits.
+
+mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(super) use scalar::f16_to_f32;
+
+use super::Isa;
+use crate::dtype::Dtype;
+
+/// Whether [`to_f32`] and [`from_f32`] take this dtype.
+#[must_use]
+pub fn is_convertible(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16)
+}
+
+/// Little-endian elements of `dtype` as `f32`; exact but for F64, which is rounded.
+///
+/// `None`, with nothing written, for another dtype or unless `bytes` holds `values.len()` elements.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn to_f32(isa: Isa, dtype: Dtype, bytes: &[u8], values: &mut [f32]) -> Option<()> {
+    if !fits(dtype, bytes.len(), values.len()) {
+        return None;
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::to_f32_avx512(dtype, bytes, values) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::to_f32_avx2(dtype, bytes, values) }
+        }
+        _ => scalar::to_f32(dtype, bytes, values),
+    }
+    Some(())
+}
+
+/// The inverse of [`to_f32`]: each value rounded to `dtype`, as little-endian bytes.
+///
+/// `None`, with nothing written, for another dtype or unless `bytes` holds `values.len()` elements.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn from_f32(isa: Isa, dtype: Dtype, values: &[f32], bytes: &mut [u8]) -> Option<()> {
+    if !fits(dtype, bytes.len(), values.len()) {
+        return None;
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::from_f32_avx512(dtype, values, bytes) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::from_f32_avx2(dtype, values, bytes) }
+        }
+        _ => scalar::from_f32(dtype, values, bytes),
+    }
+    Some(())
+}
+
+fn fits(dtype: Dtype, bytes_len: usize, n_values: usize) -> bool {
+    is_convertible(dtype) && n_values.checked_mul(dtype.unit_bytes()) == Some(bytes_len)
+}

@@ -1,0 +1,102 @@
+//! Uniform quantization: `f32` values to indices and back, and the error that this leaves.
+//!
+//! ```text
+//! quantize    q = |x| / step;  k = floor(q);  k += (q − k > threshold[min(k, 31)]);  k takes the sign of x
+//! dequantize  x̂ = (k as f32) · step
+//! ```
+//!
+//! The reconstruction points are uniform; rate–distortion optimised rounding lies in the thresholds alone (a dead zone
+//! is a first threshold above one half), as in G. J. Sullivan, "Efficient scalar quantization of exponential and
+//! Laplacian random variables" (1996). Every operation is a single IEEE operation, none of them fused, so that
+//! indices, values and error sums are the same on every instruction set.
+
+mod error_sums;
+mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use error_sums::ErrorSums;
+
+use super::Isa;
+use crate::dtype::Dtype;
+
+/// The index of an element that has none: not finite, or more than [`MAX_STEPS`] steps from zero. It is even.
+pub const ESCAPE: i32 = i32::MIN;
+/// Largest magnitude that is quantized, in steps: below it fractions of a step still have a place in `f32`.
+pub const MAX_STEPS: f32 = 4_194_304.0;
+/// Entries of a threshold table.
+pub const N_THRESHOLDS: usize = 32;
+
+/// How a magnitude between two reconstruction points chooses.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rounding {
+    /// The nearer point, ties towards zero.
+    Nearest,
+    /// The upper point `k + 1` only where the fraction above `k` exceeds entry `min(k, 31)`; entries lie in
+    /// [0, 1], one half being nearest.
+    Thresholds([f32; N_THRESHOLDS]),
+}
+
+/// Writes the index of each value; `step` is positive and finite. As many as the shorter slice holds.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn quantize(isa: Isa, values: &[f32], step: f32, rounding: &Rounding, indices: &mut [i32]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::quantize_avx512(values, step, rounding, indices) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::quantize_avx2(values, step, rounding, indices) }
+        }
+        _ => scalar::quantize(values, step, rounding, indices),
+    }
+}
+
+/// Writes the value of each index; any `i32` will do, and that of [`ESCAPE`] means nothing. As many as the shorter
+/// slice holds.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn dequantize(isa: Isa, indices: &[i32], step: f32, values: &mut [f32]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::dequantize_avx512(indices, step, values) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::dequantize_avx2(indices, step, values) }
+        }
+        _ => scalar::dequantize(indices, step, values),
+    }
+}
+
+/// Compares the elements of a tensor, or of a run of it, with their reconstruction, both of `dtype`.
+///
+/// `None` for a dtype that [`super::convert`] does not take, or unless both hold the same whole number of elements.
+#[must_use]
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn measure(isa: Isa, dtype: Dtype, original: &[u8], decoded: &[u8]) -> Option<ErrorSums> {
+    let is_whole = original.len().is_multiple_of(dtype.unit_bytes());
+    if !super::convert::is_convertible(dtype) || original.len() != decoded.len() || !is_whole {
+        return None;
+    }
+    Some(match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::measure_avx512(dtype, original, decoded) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::measure_avx2(dtype, original, decoded) }
+        }
+        _ => error_sums::measure(dtype, original, decoded),
+    })
+}

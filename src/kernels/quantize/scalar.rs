@@ -1,0 +1,43 @@
+//! The definition, as plain loops that the gated wrappers widen.
+
+use super::{ESCAPE, MAX_STEPS, N_THRESHOLDS, Rounding};
+
+/// 2^23: a number below 2^22 that has been added to it is rounded to a whole one.
+const ROUNDER: f32 = 8_388_608.0;
+
+#[inline(always)]
+pub(super) fn quantize(values: &[f32], step: f32, rounding: &Rounding, indices: &mut [i32]) {
+    match rounding {
+        Rounding::Nearest => quantize_by(values, step, |_| 0.5, indices),
+        Rounding::Thresholds(table) => quantize_by(values, step, |k| lookup(table, k), indices),
+    }
+}
+
+/// The threshold of magnitude `k`.
+#[inline(always)]
+fn lookup(table: &[f32; N_THRESHOLDS], k: u32) -> f32 {
+    table[(k as usize).min(N_THRESHOLDS - 1)]
+}
+
+#[inline(always)]
+fn quantize_by(values: &[f32], step: f32, threshold: impl Fn(u32) -> f32, indices: &mut [i32]) {
+    for (value, index) in values.iter().zip(indices) {
+        let steps = (value / step).abs();
+        // Where the sum has rounded up, the whole part is one less.
+        let rounded = (steps + ROUNDER) - ROUNDER;
+        let whole = if rounded > steps { rounded - 1.0 } else { rounded };
+        let floor = (whole + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits());
+        let k = floor.wrapping_add(u32::from(steps - whole > threshold(floor))).cast_signed();
+        let signed = if value.is_sign_negative() { k.wrapping_neg() } else { k };
+        // False for NaN.
+        *index = if steps <= MAX_STEPS { signed } else { ESCAPE };
+    }
+}
+
+#[inline(always)]
+#[expect(clippy::cast_precision_loss, reason = "an index of the encoder is exact; others are rounded")]
+pub(super) fn dequantize(indices: &[i32], step: f32, values: &mut [f32]) {
+    for (index, value) in indices.iter().zip(values) {
+        *value = *index as f32 * step;
+    }
+}
