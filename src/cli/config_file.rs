@@ -69,11 +69,30 @@ impl Default for ConfigFile {
 }
 
 /// Reads one of an argument's values by the name that the command line takes.
-fn by_name<'de, D: serde::Deserializer<'de>, T: clap::ValueEnum>(
+pub(super) fn by_name<'de, D: serde::Deserializer<'de>, T: clap::ValueEnum>(
     deserializer: D,
 ) -> std::result::Result<T, D::Error> {
     let name = String::deserialize(deserializer)?;
     T::from_str(&name, false).map_err(serde::de::Error::custom)
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+/// The text of the settings file `path`.
+pub(super) fn read_settings(path: &Path) -> Result<String> {
+    let unreadable = |e: std::io::Error| invalid(format!("cannot read settings: {e}"));
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.len() > MAX_BYTES {
+        return Err(invalid(format!("settings have {} bytes, at most {MAX_BYTES} are read", metadata.len())));
+    }
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+/// Settings from YAML.
+pub(super) fn parse_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_yaml::from_str(text).map_err(|e| invalid(format!("settings: {e}")))
 }
 
 impl ConfigFile {
@@ -83,16 +102,7 @@ impl ConfigFile {
     /// [`ErrorKind::InvalidConfig`] for a file that cannot be read or does not follow the schema.
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Ok(Self { version: SCHEMA, ..Self::default() }) };
-        let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message).in_file(path);
-        let metadata = fs::metadata(path).map_err(|e| invalid(format!("cannot read settings: {e}")))?;
-        if metadata.len() > MAX_BYTES {
-            return Err(invalid(format!(
-                "settings have {} bytes, at most {MAX_BYTES} are read",
-                metadata.len()
-            )));
-        }
-        let text = fs::read_to_string(path).map_err(|e| invalid(format!("cannot read settings: {e}")))?;
-        Self::parse(&text).map_err(|e| e.in_file(path))
+        read_settings(path).and_then(|text| Self::parse(&text)).map_err(|e| e.in_file(path))
     }
 
     /// The settings of a file's text.
@@ -100,8 +110,7 @@ impl ConfigFile {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`].
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message);
-        let config: Self = serde_yaml::from_str(text).map_err(|e| invalid(format!("settings: {e}")))?;
+        let config: Self = parse_yaml(text)?;
         if config.version != SCHEMA {
             return Err(invalid(format!(
                 "settings need `version: {SCHEMA}`, found version {}",

@@ -6,6 +6,7 @@ mod commands;
 pub mod config_file;
 mod describe;
 pub mod exit;
+pub mod lossy_file;
 pub mod progress;
 
 use std::ffi::OsString;

@@ -130,6 +130,13 @@ pub struct LossTable {
 }
 
 impl LossTable {
+    /// The row of tensor `tensor_idx`.
+    #[must_use]
+    pub fn tensor(&self, tensor_idx: u32) -> Option<TensorLoss> {
+        let found = self.tensors.binary_search_by_key(&tensor_idx, |row| row.tensor_idx).ok()?;
+        self.tensors.get(found).copied()
+    }
+
     /// The table's bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 pub mod escapes;
 pub mod freq;
+pub mod indices;
 pub mod plan;
 pub mod rans12;
 pub mod rans8;

@@ -17,7 +17,7 @@ use super::dedup::{DedupPlan, Duplicate, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
-use super::lossy::{FilePlan, LossyPlanner};
+use super::lossy::{FilePlan, LossyPlanner, Plans};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
 use super::outputs::{archive_names, refuse_overlap};
@@ -54,7 +54,7 @@ struct Run<'a> {
     done: Vec<OnceLock<Done>>,
     plan: DedupPlan,
     /// Of checkpoints that may change; their error, where planning failed.
-    lossy: HashMap<usize, Result<FilePlan>>,
+    lossy: Plans,
     encode_memory: EncodeMemory,
     decode_memory: DecodeMemory,
 }
@@ -89,9 +89,9 @@ pub fn compress_tree(
     ctx.progress.begin(tree.total_bytes());
     let mut failures = ctx.pool.install(|| {
         run.plan_dedup();
-        run.plan_lossy();
-        run.encode_all(|idx| out.place_file(&names[idx], replace))
-    });
+        run.plan_lossy()?;
+        Ok::<_, Error>(run.encode_all(|idx| out.place_file(&names[idx], replace)))
+    })?;
     failures.extend(walked);
     failures.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
     let manifest = run.manifest(&tree, &names, &failures);
@@ -123,9 +123,9 @@ pub fn compress_file(
     ctx.progress.begin(tree.total_bytes());
     let mut failures = ctx.pool.install(|| {
         run.plan_dedup();
-        run.plan_lossy();
-        run.encode_all(|_| Ok(output.to_owned()))
-    });
+        run.plan_lossy()?;
+        Ok::<_, Error>(run.encode_all(|_| Ok(output.to_owned())))
+    })?;
     failures.append(&mut tree.failures);
     if options.remove_source {
         remove_sources(&tree, &mut failures);
@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
             archives: files.iter().map(|_| OnceLock::new()).collect(),
             done: files.iter().map(|_| OnceLock::new()).collect(),
             plan: DedupPlan::default(),
-            lossy: HashMap::new(),
+            lossy: Plans::new(),
             encode_memory: EncodeMemory::default(),
             decode_memory: DecodeMemory::default(),
         }
@@ -162,11 +162,13 @@ impl<'a> Run<'a> {
         source.layout(&self.files[file_idx].path, as_bytes, &stands_alone, &self.ctx.limits)
     }
 
-    fn plan_lossy(&mut self) {
+    fn plan_lossy(&mut self) -> Result<()> {
         if let Some(settings) = &self.options.lossy {
             let Self { ctx, files, encode_memory: memory, .. } = self;
-            self.lossy = LossyPlanner { ctx, memory, files, settings }.plan();
+            let coding = &self.options.coding;
+            self.lossy = LossyPlanner { ctx, memory, files, coding, settings }.plan()?;
         }
+        Ok(())
     }
 
     /// The plan of a file that may change.
@@ -182,7 +184,9 @@ impl<'a> Run<'a> {
         let Self { ctx, files, encode_memory: memory, .. } = self;
         if self.options.coding.dedup {
             let as_bytes = self.options.coding.as_bytes;
-            self.plan = Planner { ctx, memory, files, as_bytes }.plan();
+            // Equal tensors of a lossy run need not get equal steps, so that only whole files are compared.
+            let whole_files_only = self.options.lossy.is_some();
+            self.plan = Planner { ctx, memory, files, as_bytes, whole_files_only }.plan();
         }
     }
 

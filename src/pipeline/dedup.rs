@@ -110,6 +110,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) memory: &'a EncodeMemory,
     pub(crate) files: &'a [SourceFile],
     pub(crate) as_bytes: AsBytes,
+    /// Whether tensors are not looked at.
+    pub(crate) whole_files_only: bool,
 }
 
 impl Planner<'_> {
@@ -133,7 +135,9 @@ impl Planner<'_> {
             plan.files.insert(pair.item, (pair.base, pair.hash));
             plan.linked.extend([pair.item, pair.base]);
         }
-        self.plan_tensors(&mut plan);
+        if !self.whole_files_only {
+            self.plan_tensors(&mut plan);
+        }
         plan
     }
 

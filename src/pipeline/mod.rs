@@ -19,6 +19,7 @@ mod durable;
 pub mod elements;
 mod encode;
 pub mod inspect;
+pub mod lossy;
 pub mod manifest;
 pub mod note;
 pub mod outputs;

@@ -5,16 +5,19 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::plan::Candidate;
+use super::rate::{self, RateUnit, UNIT_LEN};
 use super::settings::{Goal, LossySettings};
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
+use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::kernels::convert;
+use crate::kernels::{Isa, convert, log_domain};
 use crate::kernels::moments::Moments;
 use crate::kernels::quantize::Rounding;
 use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
-use crate::quantize::rdo;
+use crate::quantize::predictor::Unit;
+use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
 use crate::stage::{BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
 
 /// Elements of a sample, and of each of its runs.
@@ -26,6 +29,16 @@ const SLACK: f32 = 1.0 - 1.0 / 1024.0;
 const CLOSE: f64 = 0.995;
 /// Most steps tried on the whole tensor.
 const MAX_TRIALS: usize = 6;
+
+/// What a rate goal needs to know of a tensor.
+pub(super) struct Survey {
+    /// Its units, in order; moved away when steps are shared out.
+    pub(super) units: Vec<RateUnit>,
+    /// How many they are.
+    pub(super) n_units: usize,
+    pub(super) n_elements: u64,
+    pub(super) n_blocks: u64,
+}
 
 /// A tensor within its file.
 #[derive(Clone, Copy)]
@@ -93,7 +106,58 @@ impl TensorSource<'_> {
         Ok(total)
     }
 
-    /// Runs of elements from all over the tensor, as they enter the quantizer.
+    /// The units of the tensor, or `None` where it is to stay exact whatever the goal.
+    pub(super) fn survey(&self) -> Result<Option<Survey>> {
+        let (inner_len, _) = self.channel_shape();
+        let channels_per_unit = if inner_len > UNIT_LEN { 1 } else { UNIT_LEN.div_ceil(inner_len) };
+        // Long channels are cut: within one, scales differ too.
+        let unit_len = if inner_len > UNIT_LEN { UNIT_LEN } else { channels_per_unit * inner_len };
+        let dtype = self.candidate.dtype;
+        let isa = self.ctx.isa;
+        let element_bits = dtype.element_bits() as f64;
+        let is_log = self.candidate.treatment.domain == Domain::Log2;
+        let parts = self.map_blocks(|first_element, bytes| {
+            let mut first_element = first_element;
+            let mut units = Vec::new();
+            for run in bytes.chunks(unit_len * dtype.unit_bytes()) {
+                let n_elements = (run.len() / dtype.unit_bytes()) as u64;
+                let unit = if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
+                let unit = unit.unwrap_or_default();
+                units.push(RateUnit { unit, first_element, n_elements, element_bits, multiplier: 1.0 });
+                first_element += n_elements;
+            }
+            units
+        })?;
+        let n_blocks = parts.len() as u64;
+        let units: Vec<RateUnit> = parts.into_iter().flatten().collect();
+        let mut total = Moments::default();
+        units.iter().for_each(|unit| total.merge(&unit.unit.moments));
+        let is_special = total.n_not_finite > 0 && !is_log && !self.candidate.treatment.despite_defaults;
+        if total.n == 0 || is_special || total.min == total.max {
+            return Ok(None);
+        }
+        let n_elements = self.n_elements();
+        Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
+    }
+
+    /// How the tensor is quantized at the common `step`, `units` having the multipliers of its channels.
+    pub(super) fn rate_spec(&self, settings: &LossySettings, units: &[RateUnit], step: f64) -> Result<QuantSpec> {
+        let sample = self.sample()?;
+        #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
+        let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
+        let (inner_len, n_channels) = self.channel_shape();
+        let is_linear = self.candidate.treatment.domain == Domain::Linear;
+        Ok(QuantSpec {
+            step,
+            domain: self.candidate.treatment.domain,
+            channels: if is_linear { rate::channel_steps(units, inner_len, n_channels) } else { None },
+            prune_below: 0.0,
+            choice: choice(self.ctx.isa, settings.quantizer, &mut Tuner::default(), &sample, step),
+            backend: settings.backend,
+        })
+    }
+
+    /// Runs of elements from all over the tensor, in the domain that is quantized.
     pub(super) fn sample(&self) -> Result<Vec<f32>> {
         let n_elements = self.n_elements();
         let n_runs = (SAMPLE_LEN / RUN_LEN).min(n_elements.div_ceil(RUN_LEN)).max(1);
@@ -107,6 +171,12 @@ impl TensorSource<'_> {
             sample.resize(from + usize::try_from(run_len).unwrap_or(0), 0.0);
             // The dtype is one that converts: others are no candidates.
             let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, &bytes, &mut sample[from..]);
+        }
+        if self.candidate.treatment.domain == Domain::Log2 {
+            sample.retain(|x| *x != 0.0);
+            let mut logs = vec![0.0; sample.len()];
+            log_domain::log2(self.ctx.isa, &sample, &mut logs);
+            sample = logs;
         }
         Ok(sample)
     }
@@ -144,6 +214,24 @@ impl TensorSource<'_> {
             peaks.iter_mut().zip(part).for_each(|(peak, part)| *peak = peak.max(part));
         }
         Ok(peaks)
+    }
+}
+
+/// The unit of the logarithms of a run's positive elements.
+fn log_unit(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Unit> {
+    let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
+    convert::to_f32(isa, dtype, bytes, &mut values)?;
+    values.retain(|x| *x > 0.0);
+    let mut logs = vec![0.0; values.len()];
+    log_domain::log2(isa, &values, &mut logs);
+    Unit::measure(isa, Dtype::F32, bytemuck::cast_slice(&logs))
+}
+
+/// How indices are chosen at `step`, by what a sample of the tensor shows.
+pub(super) fn choice(isa: Isa, quantizer: Quantizer, tuner: &mut Tuner, sample: &[f32], step: f32) -> Choice {
+    match quantizer {
+        Quantizer::Uniform => Choice::Uniform(tuner.thresholds(isa, sample, step, UNIFORM_LAMBDA)),
+        Quantizer::Trellis => Choice::Trellis(tuner.costs(isa, sample, step, TRELLIS_LAMBDA)),
     }
 }
 
@@ -221,6 +309,7 @@ impl Fitter<'_> {
     fn fit_rel_l2(&self, goal: f64, moments: &Moments) -> Result<Option<QuantSpec>> {
         let deadline = self.deadline();
         let sample = self.tensor.sample()?;
+        let mut tuner = Tuner::default();
         let mean_square = moments.variance() + moments.mean * moments.mean;
         // The error of a uniform quantizer is step ÷ √12.
         let mut step = match self.tensor.candidate.treatment.domain {
@@ -234,7 +323,7 @@ impl Fitter<'_> {
             if !rounded.is_normal() || Instant::now() > deadline {
                 break;
             }
-            let spec = self.spec(rounded, self.choice(&sample, rounded));
+            let spec = self.spec(rounded, choice(self.tensor.ctx.isa, self.settings.quantizer, &mut tuner, &sample, rounded));
             let loss = self.tensor.try_spec(&spec)?;
             let found = loss.errors.relative_l2();
             if found <= goal {
@@ -248,15 +337,6 @@ impl Fitter<'_> {
             step *= if found > 0.0 { (aim / found).clamp(0.25, 4.0) } else { 4.0 };
         }
         Ok(best)
-    }
-
-    /// How indices are chosen at `step`, by what a sample of the tensor shows.
-    pub(super) fn choice(&self, sample: &[f32], step: f32) -> Choice {
-        let isa = self.tensor.ctx.isa;
-        match self.settings.quantizer {
-            Quantizer::Uniform => Choice::Uniform(rdo::rounding(isa, sample, step)),
-            Quantizer::Trellis => Choice::Trellis(rdo::costs(isa, sample, step)),
-        }
     }
 
     fn deadline(&self) -> Instant {

@@ -10,6 +10,7 @@
 
 mod fit;
 mod plan;
+mod rate;
 pub mod settings;
 
-pub(crate) use plan::{FilePlan, LossyPlanner};
+pub(crate) use plan::{FilePlan, LossyPlanner, Plans};

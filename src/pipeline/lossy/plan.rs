@@ -3,18 +3,21 @@
 //! A step for an error goal is tried on the whole tensor, the error measured on reconstructed elements, and refined
 //! until the goal holds; a tensor for which it cannot hold stays exact.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::fit::{Fitter, TensorSource};
+use super::fit::{Fitter, Survey, TensorSource};
+use super::rate::{self, Budget};
 use super::settings::{Goal, LossySettings, LossyTreatment};
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::TensorLoss;
 use crate::dtype::Dtype;
-use crate::error::Result;
-use crate::pipeline::context::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::context::{Checkout, Context};
 use crate::pipeline::encode::EncodeMemory;
+use crate::pipeline::predict::predict_file;
+use crate::pipeline::settings::CodingSettings;
 use crate::pipeline::source::Source;
 use crate::pipeline::tree::SourceFile;
 use crate::stage::{BlockLoss, Choice, QuantSpec};
@@ -95,11 +98,6 @@ impl FilePlan {
         self.tensors.get(place).filter(|tensor| offset < tensor.candidate.info.end).map(|tensor| (place, tensor))
     }
 
-    /// Whether anything may change.
-    pub(crate) fn is_lossy(&self) -> bool {
-        !self.tensors.is_empty()
-    }
-
     /// Whether `tensor` is stored apart from its neighbours.
     pub(crate) fn quantizes(&self, tensor: &TensorInfo) -> bool {
         self.at(tensor.start).is_some_and(|(_, plan)| plan.spec.is_some())
@@ -116,36 +114,75 @@ impl FilePlan {
     }
 }
 
-/// The files of a lossy run.
+/// The plans of a run by file number; an error where a file cannot be planned.
+pub(crate) type Plans = HashMap<usize, Result<FilePlan>>;
+
+/// Plans the files of a lossy run.
 pub(crate) struct LossyPlanner<'a> {
     pub(crate) ctx: &'a Context<'a>,
     pub(crate) memory: &'a EncodeMemory,
     pub(crate) files: &'a [SourceFile],
+    pub(crate) coding: &'a CodingSettings,
     pub(crate) settings: &'a LossySettings,
 }
 
+/// A file with tensors that may change.
+struct Opened {
+    file_idx: usize,
+    source: Source,
+    candidates: Vec<Candidate>,
+}
+
+/// What is known of a candidate before steps are shared out.
+enum Found {
+    /// The plan, from the tensor's own goal.
+    Planned(Option<QuantSpec>),
+    /// What a rate goal needs.
+    Surveyed(Survey),
+}
+
 impl LossyPlanner<'_> {
-    /// Plans every checkpoint of the run; a file whose header cannot be read has no plan, and its own turn will bring
-    /// the error.
-    pub(crate) fn plan(&self) -> HashMap<usize, Result<FilePlan>> {
-        let files: Vec<(usize, Result<(Source, Vec<Candidate>)>)> = (0..self.files.len())
-            .filter_map(|file_idx| Some((file_idx, self.candidates(file_idx).transpose()?)))
-            .collect();
-        files
-            .into_iter()
-            .map(|(file_idx, found)| {
-                (file_idx, found.and_then(|(source, candidates)| self.plan_file(&source, candidates)))
-            })
-            .collect()
+    /// Plans every checkpoint of the run. A file whose header cannot be read has no plan; its own turn will bring the
+    /// error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a rate goal that cannot be reached.
+    pub(crate) fn plan(&self) -> Result<Plans> {
+        let mut plans = Plans::new();
+        let mut found = Vec::new();
+        for file_idx in 0..self.files.len() {
+            let file = self.open(file_idx).and_then(|opened| {
+                opened.map(|opened| Ok((self.survey(&opened)?, opened))).transpose()
+            });
+            match file {
+                Ok(None) => {}
+                Ok(Some(file)) => found.push(file),
+                Err(error) => {
+                    plans.insert(file_idx, Err(error));
+                }
+            }
+        }
+        self.share_out(&mut found)?;
+        for (tensors, opened) in found {
+            let planned = opened.candidates.into_iter().zip(tensors).map(|(candidate, found)| {
+                let spec = match found {
+                    Found::Planned(spec) => spec,
+                    Found::Surveyed(_) => None,
+                };
+                TensorPlan { candidate, spec }
+            });
+            plans.insert(opened.file_idx, Ok(FilePlan { tensors: planned.collect() }));
+        }
+        Ok(plans)
     }
 
-    /// The tensors of a file that may change; `None` of a file without any.
-    fn candidates(&self, file_idx: usize) -> Result<Option<(Source, Vec<Candidate>)>> {
+    /// Opens a file with tensors that may change; `None` of a file without any.
+    fn open(&self, file_idx: usize) -> Result<Option<Opened>> {
         let file = &self.files[file_idx];
         let source = Source::open(&file.source, file.size)?;
         let Some(header) = source.checkpoint_header(&file.path, &self.ctx.limits) else { return Ok(None) };
         let candidates = self.candidates_of(&header);
-        Ok((!candidates.is_empty()).then_some((source, candidates)))
+        Ok((!candidates.is_empty()).then_some(Opened { file_idx, source, candidates }))
     }
 
     fn candidates_of(&self, header: &SafetensorsHeader) -> Vec<Candidate> {
@@ -156,13 +193,105 @@ impl LossyPlanner<'_> {
         (0..).zip(header.tensors()).filter_map(candidate).collect()
     }
 
-    fn plan_file(&self, source: &Source, candidates: Vec<Candidate>) -> Result<FilePlan> {
-        let plan_tensor = |candidate: Candidate| -> Result<TensorPlan> {
-            let tensor = TensorSource { ctx: self.ctx, memory: self.memory, source, candidate: &candidate };
-            let spec = Fitter { settings: self.settings, tensor }.fit()?;
-            Ok(TensorPlan { candidate, spec })
+    fn tensor<'t>(&'t self, source: &'t Source, candidate: &'t Candidate) -> TensorSource<'t> {
+        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate }
+    }
+
+    /// Plans the tensors that have a goal of their own, and measures the others.
+    fn survey(&self, file: &Opened) -> Result<Vec<Found>> {
+        let survey = |candidate: &Candidate| -> Result<Found> {
+            let tensor = self.tensor(&file.source, candidate);
+            if candidate.goal.is_rate() {
+                return Ok(tensor.survey()?.map_or(Found::Planned(None), Found::Surveyed));
+            }
+            Fitter { settings: self.settings, tensor }.fit().map(Found::Planned)
         };
-        let tensors: Vec<Result<TensorPlan>> = candidates.into_par_iter().map(plan_tensor).collect();
-        Ok(FilePlan { tensors: tensors.into_iter().collect::<Result<_>>()? })
+        let found: Vec<Result<Found>> = file.candidates.par_iter().map(survey).collect();
+        found.into_iter().collect()
+    }
+
+    /// Gives tensors with rate goals their steps: one step for each goal.
+    fn share_out(&self, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
+        let mut goals: Vec<Goal> = Vec::new();
+        for (_, opened) in files.iter() {
+            let rates = opened.candidates.iter().map(|candidate| candidate.goal).filter(|goal| goal.is_rate());
+            rates.for_each(|goal| if !goals.contains(&goal) { goals.push(goal) });
+        }
+        for goal in goals {
+            self.share_out_goal(goal, files)?;
+        }
+        Ok(())
+    }
+
+    fn share_out_goal(&self, goal: Goal, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
+        let mut units = Vec::new();
+        let (mut n_elements, mut n_blocks) = (0, 0);
+        for (found, opened) in files.iter_mut() {
+            for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
+                if let (Found::Surveyed(survey), true) = (found, candidate.goal == goal) {
+                    n_elements += survey.n_elements;
+                    n_blocks += survey.n_blocks;
+                    units.append(&mut survey.units);
+                }
+            }
+        }
+        if n_elements == 0 {
+            return Ok(());
+        }
+        let bits = match goal {
+            Goal::Ratio(ratio) => self.ratio_bits(ratio, n_elements, files)?,
+            _ => goal.value() * n_elements as f64,
+        };
+        let model = self.settings.rate_model.model();
+        let step = rate::solve(model.as_ref(), self.settings, &mut units, Budget { bits, n_blocks });
+        let step = step.ok_or_else(|| {
+            let message = format!("no step leads to {} {}", goal.kind().name(), goal.value());
+            Error::new(ErrorKind::InvalidConfig, message)
+        })?;
+        let mut units = units.as_slice();
+        for (found, opened) in files.iter_mut() {
+            for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
+                let Found::Surveyed(survey) = found else { continue };
+                if candidate.goal != goal {
+                    continue;
+                }
+                let (own, others) = units.split_at(survey.n_units.min(units.len()));
+                units = others;
+                let spec = self.tensor(&opened.source, candidate).rate_spec(self.settings, own, step)?;
+                *found = Found::Planned(Some(spec));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bits for `n_elements` that leave the whole run at `ratio`.
+    fn ratio_bits(&self, ratio: f64, n_elements: u64, files: &[(Vec<Found>, Opened)]) -> Result<f64> {
+        let original: u64 = self.files.iter().map(|file| file.size).sum();
+        let mut exact_bytes = 0.0;
+        let encoders = Checkout::default();
+        for (file_idx, file) in self.files.iter().enumerate() {
+            let opened = files.iter().find(|(_, opened)| opened.file_idx == file_idx);
+            let starts: HashSet<u64> = opened
+                .iter()
+                .flat_map(|(found, opened)| found.iter().zip(&opened.candidates))
+                .filter(|(found, candidate)| matches!(found, Found::Surveyed(_)) && candidate.goal.is_ratio())
+                .map(|(_, candidate)| candidate.info.start)
+                .collect();
+            let leave_out = |tensor: &TensorInfo| starts.contains(&tensor.start);
+            let part = predict_file(self.ctx, self.memory, &encoders, file, self.coding, &leave_out);
+            // A file that cannot be read brings its error in its turn.
+            exact_bytes += part.map_or(0.0, |part| part.stored_bytes as f64);
+        }
+        let bits = 8.0 * (original as f64 / ratio - exact_bytes);
+        let mean = bits / n_elements as f64;
+        if mean >= self.settings.min_precision {
+            return Ok(bits);
+        }
+        let message = format!(
+            "a ratio of {ratio} leaves {:.2} bits an element for what may change, below the minimum precision of {}",
+            mean.max(0.0),
+            self.settings.min_precision
+        );
+        Err(Error::new(ErrorKind::InvalidConfig, message))
     }
 }

@@ -6,6 +6,7 @@ use crate::checkpoint::TensorInfo;
 use crate::container::GoalKind;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::quantize::predictor::{self, EntropyModel, Networks, ShapeFrom};
 use crate::stage::{Domain, IndexBackend, Quantizer};
 
 /// What a lossy tensor has to keep to.
@@ -52,6 +53,12 @@ impl Goal {
     #[must_use]
     pub fn is_rate(self) -> bool {
         matches!(self, Self::Bits(_) | Self::Ratio(_))
+    }
+
+    /// Whether the goal is one of the whole run.
+    #[must_use]
+    pub fn is_ratio(self) -> bool {
+        matches!(self, Self::Ratio(_))
     }
 
     /// Checks the value's range.
@@ -140,6 +147,33 @@ impl Default for PruningSettings {
     }
 }
 
+/// Which model of entropy rate goals go by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateModel {
+    /// Mean and variance.
+    Gaussian,
+    /// Mean, variance and kurtosis.
+    GeneralizedGaussian,
+    /// The learned network on six moments.
+    Moments,
+    /// The learned network on moments and octaves.
+    #[default]
+    Profile,
+}
+
+impl RateModel {
+    /// The model.
+    #[must_use]
+    pub fn model(self) -> Box<dyn EntropyModel> {
+        match self {
+            Self::Gaussian => Box::new(predictor::Gaussian),
+            Self::GeneralizedGaussian => Box::new(predictor::GeneralizedGaussian(ShapeFrom::Kurtosis)),
+            Self::Moments => Box::new(Networks::shipped().moments.clone()),
+            Self::Profile => Box::new(Networks::shipped().profile.clone()),
+        }
+    }
+}
+
 /// The settings of a lossy run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossySettings {
@@ -159,6 +193,8 @@ pub struct LossySettings {
     pub min_bits: f64,
     /// Most bits an element of a channel under a rate goal, as a share of the element's own width.
     pub max_bits: f64,
+    /// Model of entropy.
+    pub rate_model: RateModel,
     /// Lowest mean bits an element that a ratio may lead to.
     pub min_precision: f64,
     /// Longest time that one tensor's step is looked for, in seconds; after it the tensor stays exact.
@@ -178,6 +214,7 @@ impl LossySettings {
             min_elements: 4096,
             min_bits: 0.2,
             max_bits: 0.9,
+            rate_model: RateModel::default(),
             min_precision: 4.0,
             timeout_seconds: 300.0,
         }

@@ -1,10 +1,9 @@
 //! The header of a quantized payload (FORMAT.md, 3.6), and what it says of how indices become elements.
 
-use super::{QuantSpec, TILE_LEN};
+use super::QuantSpec;
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
-use crate::kernels::{Isa, quantize, trellis};
-use crate::quantize::log_domain;
+use crate::kernels::{Isa, log_domain, quantize, trellis};
 use crate::stage::payload::le32;
 
 const FLAG_DEPENDENT: u8 = 1;
@@ -199,23 +198,27 @@ impl Header {
             .then_some(BlockChannels { inner_len, skipped, multipliers })
     }
 
-    /// The values of `indices`, which are those of the block from `from` on, a multiple of the tile.
-    pub(super) fn dequantize(
-        &self,
-        isa: Isa,
-        chains: &mut trellis::Chains,
-        indices: &[i32],
-        from: usize,
-        multipliers: &mut [f32],
-        values: &mut [f32],
-    ) {
-        debug_assert!(from.is_multiple_of(TILE_LEN));
+    /// What `indices` stand for in the domain that was quantized; for dependent quantization those of a whole block.
+    pub(super) fn dequantize(&self, isa: Isa, indices: &[i32], values: &mut [f32]) {
         match self.quantizer {
             Quantizer::Uniform => quantize::dequantize(isa, indices, self.step, values),
-            Quantizer::Trellis => trellis::dequantize(isa, chains, indices, self.step, values),
+            Quantizer::Trellis => trellis::dequantize(isa, indices, self.step, values),
         }
+    }
+
+    /// From the domain that was quantized to elements, for a tile of the block from element `from` on.
+    pub(super) fn leave_domain(
+        &self,
+        isa: Isa,
+        from: usize,
+        multipliers: &mut [f32],
+        logs: &mut [f32],
+        values: &mut [f32],
+    ) {
         if self.domain == Domain::Log2 {
-            log_domain::exp2(isa, values);
+            let logs = &mut logs[..values.len()];
+            logs.copy_from_slice(values);
+            log_domain::exp2(isa, logs, values);
         }
         if let Some(channels) = &self.channels {
             let multipliers = &mut multipliers[..values.len()];
