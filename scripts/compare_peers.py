@@ -15,11 +15,9 @@ it is counted; a difference ends the run.
 
 import argparse
 import collections
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,8 +29,8 @@ warnings.filterwarnings("ignore")  # torch, which ZipNN imports, warns of its ow
 
 import checkpoint_io  # noqa: E402
 import peers  # noqa: E402
+from environment import ROOT, print_environment  # noqa: E402
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 LEVELS = ("fast", "default", "high")
 PACKAGES = ("zipnn", "lmzip", "openzl", "pcodec", "zstandard")
 
@@ -168,28 +166,6 @@ def print_speed_rows(path, row, header):
         print(f"| {path.stem} | {name} | {encode:.2f} | {decode:.2f} | " + " | ".join(ratios) + " |", flush=True)
 
 
-def print_environment():
-    """Machine, commit and versions, without which the numbers mean nothing."""
-    def output(*run):
-        try:
-            return subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return "unknown"
-
-    cpu = platform.processor() or platform.machine()
-    info = pathlib.Path("/proc/cpuinfo")
-    if info.exists():
-        text = info.read_text()
-        cpu = next((l.split(":", 1)[1].strip() for l in text.splitlines() if l.startswith("model name")), cpu)
-        flags = next((l.split() for l in text.splitlines() if l.startswith("flags")), [])
-        cpu += "".join(f", {isa}" for isa in ("avx2", "avx512bw", "avx512vbmi", "avx512_vbmi2") if isa in flags)
-    dirty = "+" if output("git", "status", "--porcelain", "--untracked-files=no") else ""
-    print(f"- machine: {cpu}; {os.cpu_count()} CPUs; load {os.getloadavg()[0]:.1f} at the start")
-    print(f"- commit: {output('git', 'rev-parse', '--short', 'HEAD')}{dirty}; {output('rustc', '--version')}")
-    print(f"- peers: {', '.join(f'{p} {importlib.metadata.version(p)}' for p in PACKAGES)}; "
-          f"Python {platform.python_version()}")
-
-
 def default_files(corpus):
     folders = [ROOT / "tests" / "data"] + ([pathlib.Path(corpus)] if corpus else [])
     return sorted(p for folder in folders for p in folder.rglob("*.safetensors"))
@@ -213,7 +189,7 @@ def main():
     binary = None if args.peers_only else args.alcm
     if binary and not binary.is_file():
         parser.error(f"{binary} is missing: run `cargo build --release`, or give --alcm")
-    print_environment()
+    print_environment(PACKAGES)
     sizes = {} if args.only == "speeds" else measure_sizes(paths, binary, args.quick)
     speeds = {} if args.only == "sizes" else measure_speeds(paths, bool(binary), args.rounds)
     if args.json:

@@ -6,7 +6,7 @@ mod common;
 
 use std::fs;
 
-use common::{alcm, checkpoint, make_tree, partials, random_bytes, snapshot, weights};
+use common::{alcm, checkpoint, make_tree, partials, random_bytes, snapshot, typed_checkpoint, weights};
 use serde_json::Value;
 use tempfile::tempdir;
 
@@ -34,6 +34,9 @@ fn wrong_usage_is_2_and_help_is_0() {
         "compress . -o ./inside",
         "decompress f -o out/",
         "extract f",
+        "compare f",
+        "compare f f --max-abs -1",
+        "compare f f --max-rel-l2 inf",
     ] {
         alcm(dir.path(), args).assert().code(2);
     }
@@ -53,6 +56,8 @@ fn missing_and_damaged_inputs_are_1_with_a_plain_message() {
         "decompress no.alcm -o back",
         "verify absent",
         "compress absent -o out",
+        "compare absent no.alcm",
+        "compare no.alcm absent",
     ] {
         let assert = alcm(dir.path(), args).assert().code(1);
         let stderr = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
@@ -224,4 +229,126 @@ fn settings_file_is_overridden_by_flags() {
     };
     assert!(sha256("a.alcm").is_string());
     assert!(sha256("b.alcm").is_null());
+}
+
+fn f32_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[test]
+fn compare_measures_and_bounds_fail() {
+    let dir = tempdir().unwrap();
+    // Of w, ‖a‖ = 5 and ‖a − b‖ = 0.5; one element is newly zero.
+    let tensors = |w: &[f32], n: &[u8]| {
+        let (w, same) = (f32_bytes(w), f32_bytes(&[1.0, f32::NAN]));
+        typed_checkpoint(&[
+            ("w", "F32", vec![2, 2], &w),
+            ("same", "F32", vec![2], &same),
+            ("empty", "F32", vec![0, 3], &[]),
+            ("n", "I16", vec![2], n),
+        ])
+    };
+    fs::write(dir.path().join("a.safetensors"), tensors(&[3.0, 4.0, 0.3, 0.0], &[1, 0, 2, 0])).unwrap();
+    fs::write(dir.path().join("b.safetensors"), tensors(&[3.0, 3.6, 0.0, 0.0], &[1, 0, 2, 0])).unwrap();
+    fs::write(dir.path().join("c.safetensors"), tensors(&[3.0, 4.0, 0.3, 0.0], &[1, 0, 2, 1])).unwrap();
+    let run = |args: &str, code: i32| alcm(dir.path(), args).assert().code(code).get_output().clone();
+    let found = json(&run("compare a.safetensors b.safetensors --json", 0).stdout);
+    let w = &found["files"][0]["tensors"][0];
+    let near = |value: &Value, expected: f64| (value.as_f64().unwrap() - expected).abs() < 1e-5;
+    assert!(near(&w["max_abs_error"], 0.4) && near(&w["relative_l2"], 0.5 / 25.09f64.sqrt()), "{w}");
+    assert!(near(&w["snr_db"], 10.0 * (25.09f64 / 0.25).log10()) && near(&w["changed_share"], 0.5), "{w}");
+    assert!(
+        near(&w["newly_zero_share"], 0.25) && near(&w["cosine"], 23.4 / (25.09f64 * 21.96).sqrt()),
+        "{w}"
+    );
+    for (tensor_idx, name) in [(1, "same"), (2, "empty"), (3, "n")] {
+        let tensor = &found["files"][0]["tensors"][tensor_idx];
+        assert_eq!((&tensor["name"], &tensor["identical"]), (&name.into(), &true.into()));
+    }
+    assert!(near(&found["total"]["changed_share"], 0.25) && found["complete"] == true);
+    assert!(near(&found["changed_total"]["relative_l2"], 0.5 / 25.09f64.sqrt()));
+    let table = String::from_utf8(run("compare a.safetensors b.safetensors", 0).stdout).unwrap();
+    let row = table.lines().find(|line| line.ends_with("  w")).unwrap();
+    assert!(row.contains("4.000e-1") && row.contains("50.000%") && row.contains("25.000%"), "{row}");
+    assert!(table.lines().any(|line| line.contains("identical") && line.ends_with("  same")), "{table}");
+
+    for (bound, code) in
+        [("--max-abs 0.41", 0), ("--max-abs 0.39", 1), ("--max-rel-l2 0.1", 0), ("--max-rel-l2 0.099", 1)]
+    {
+        let output = run(&format!("compare a.safetensors b.safetensors -q {bound}"), code);
+        assert!(output.stdout.is_empty());
+        assert_eq!(String::from_utf8_lossy(&output.stderr).contains("tensor w"), code == 1, "{bound}");
+    }
+    // An integer that changed keeps to no bound.
+    run("compare a.safetensors c.safetensors", 0);
+    run("compare a.safetensors c.safetensors --max-abs 1e9", 1);
+}
+
+#[test]
+fn compare_takes_archives_and_trees_in_any_mix() {
+    let dir = tempdir().unwrap();
+    make_tree(dir.path());
+    let run = |args: &str, code: i32| alcm(dir.path(), args).assert().code(code).get_output().clone();
+    run("compress model -o out -q", 0);
+    run("decompress out -o back -q", 0);
+    for pair in ["model out", "out model", "out out", "model back", "back/model out", "model back/model"] {
+        let output = run(&format!("compare {pair}"), 0);
+        let table = String::from_utf8(output.stdout).unwrap();
+        assert!(table.ends_with("identical\n"), "{pair}: {table}");
+    }
+    let one = "out/model/b.safetensors.alcm";
+    run(&format!("compare {one} model/b.safetensors --max-abs 0"), 0);
+    // Sums are the same for every way of reading, thread count and instruction set.
+    let mut changed = fs::read(dir.path().join("model/b.safetensors")).unwrap();
+    let len = changed.len();
+    changed[len - 3_000_000..len - 5000].iter_mut().step_by(1000).for_each(|byte| *byte ^= 0x55);
+    fs::write(dir.path().join("changed.safetensors"), changed).unwrap();
+    run("compress changed.safetensors -o changed.alcm -q", 0);
+    let totals = |args: &str| {
+        let found = json(&run(&format!("compare {args} --json"), 0).stdout);
+        (found["files"].clone(), found["total"].clone())
+    };
+    let expected = totals("model/b.safetensors changed.safetensors --threads 1 --isa scalar");
+    assert!(expected.1["relative_l2"].as_f64().unwrap() > 0.0);
+    for threads in [1, 2, 8] {
+        let found = totals(&format!("{one} changed.alcm --threads {threads}"));
+        assert_eq!(found.1, expected.1);
+        assert_eq!(found.0[0]["tensors"], expected.0[0]["tensors"]);
+    }
+}
+
+#[test]
+fn compare_fails_where_there_is_nothing_to_compare_with() {
+    let dir = tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    let (x, y) = (f32_bytes(&[1.0, 2.0]), f32_bytes(&[1.0, 2.0, 3.0, 4.0]));
+    write("a.safetensors", &typed_checkpoint(&[("x", "F32", vec![2], &x), ("y", "F32", vec![4], &y)]));
+    write("shape.safetensors", &typed_checkpoint(&[("x", "F32", vec![2], &x), ("y", "F32", vec![2, 2], &y)]));
+    write("dtype.safetensors", &typed_checkpoint(&[("x", "I32", vec![2], &x), ("y", "F32", vec![4], &y)]));
+    write("less.safetensors", &typed_checkpoint(&[("x", "F32", vec![2], &x)]));
+    write("text", b"no checkpoint");
+    let run = |args: &str| {
+        let output = alcm(dir.path(), args).assert().code(1).get_output().clone();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run("compare a.safetensors shape.safetensors").contains("y (F32 [2,2] in B)"));
+    assert!(run("compare a.safetensors dtype.safetensors").contains("x (I32 [2] in B)"));
+    assert!(run("compare a.safetensors less.safetensors").contains("y (only in A)"));
+    assert!(run("compare less.safetensors a.safetensors").contains("y (only in B)"));
+    assert!(run("compare a.safetensors text").contains("bytes differ"));
+    for (tree, names) in [("one", &["a", "b"][..]), ("two", &["a", "b", "c"])] {
+        fs::create_dir(dir.path().join(tree)).unwrap();
+        names.iter().for_each(|name| write(&format!("{tree}/{name}"), b"same"));
+    }
+    assert!(run("compare one two").contains("c: only in B"));
+    // A damaged archive is named, and the rest is compared all the same.
+    alcm(dir.path(), "compress a.safetensors text -o out -q").assert().code(0);
+    let archive = dir.path().join("out/a.safetensors.alcm");
+    let mut bytes = fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&archive, bytes).unwrap();
+    let assert = alcm(dir.path(), "compare out out").assert().code(1);
+    assert!(String::from_utf8_lossy(&assert.get_output().stderr).contains("a.safetensors"));
+    assert!(String::from_utf8_lossy(&assert.get_output().stdout).contains("text: identical bytes"));
 }

@@ -31,6 +31,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Decode one tensor without touching the rest.
     Extract(ExtractArgs),
+    /// Measure how the values of one checkpoint differ from those of another.
+    Compare(CompareArgs),
 }
 
 /// Arguments that every command takes.
@@ -259,6 +261,32 @@ pub struct ExtractArgs {
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// What errors are relative to: a file, an archive, a tree of files or a directory that compress made.
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// What is compared with it, likewise.
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Fail where an element of a tensor differs by more than this.
+    #[arg(long, value_name = "X", value_parser = bound)]
+    pub max_abs: Option<f64>,
+    /// Fail where the relative L2 error of a tensor, ‖a − b‖₂ ÷ ‖a‖₂, is above this.
+    #[arg(long, value_name = "X", value_parser = bound)]
+    pub max_rel_l2: Option<f64>,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// A bound on an error: a finite number that is not negative.
+fn bound(text: &str) -> Result<f64, String> {
+    let bound = text.parse().ok().filter(|bound: &f64| bound.is_finite() && *bound >= 0.0);
+    bound.ok_or_else(|| "a finite number, 0 or more, is needed".to_owned())
 }
 
 /// `--level`.

@@ -6,14 +6,18 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::args::{Command, CommonArgs, CompressArgs, DecompressArgs, ExtractArgs, InspectArgs, VerifyArgs};
+use super::args::{
+    Command, CommonArgs, CompareArgs, CompressArgs, DecompressArgs, ExtractArgs, InspectArgs, VerifyArgs,
+};
+use super::comparison::{comparison_table, exceeded};
 use super::config_file::{ConfigFile, RunSettings, coding};
 use super::describe::{archive_json, archive_table, tensor_json, tree_json, tree_table};
+use super::exit::{FAILED, is_broken_pipe, print_error, printable, report_failures};
 use super::lossy_file::LossyFile;
-use super::exit::{is_broken_pipe, printable, report_failures};
 use super::progress::Bars;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
+use crate::pipeline::compare::compare;
 use crate::pipeline::compress::{compress_file, compress_tree};
 use crate::pipeline::context::Context;
 use crate::pipeline::decompress::{DecompressOptions, decompress_file, decompress_tree, restored_name};
@@ -38,6 +42,7 @@ pub(super) fn run(command: Command) -> Result<ExitCode> {
         Command::Verify(args) => run_verify(&args),
         Command::Inspect(args) => run_inspect(&args),
         Command::Extract(args) => run_extract(&args),
+        Command::Compare(args) => run_compare(&args),
     }
 }
 
@@ -292,4 +297,23 @@ fn run_extract(args: &ExtractArgs) -> Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_compare(args: &CompareArgs) -> Result<ExitCode> {
+    let session = Session::new(&args.common, false)?;
+    let comparison = compare(&session.context(), &args.a, &args.b)?;
+    session.bars.clear();
+    let exceeded = exceeded(&comparison, args.max_abs, args.max_rel_l2);
+    if session.json {
+        let mut value = comparison.to_json();
+        value["command"] = json!("compare");
+        value["exceeded"] = json!(exceeded);
+        session.print(&format!("{value}\n"))?;
+    } else if !session.quiet {
+        session.print(&comparison_table(&comparison))?;
+    }
+    exceeded.iter().for_each(|name| print_error(&format!("{name}: differs by more than the bound")));
+    let complete = comparison.is_complete();
+    let code = report_failures(&Report { failures: comparison.failures, ..Report::default() });
+    Ok(if complete && exceeded.is_empty() { code } else { ExitCode::from(FAILED) })
 }

@@ -52,7 +52,8 @@ pub fn is_broken_pipe(error: &Error) -> bool {
     error.io_source().is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn print_error(text: &str) {
+/// Prints `text` as an error.
+pub(super) fn print_error(text: &str) {
     // Where standard error is closed there is nobody to tell.
     let _ = writeln!(io::stderr(), "alcm: error: {}", printable(text));
 }

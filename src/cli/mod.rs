@@ -3,6 +3,7 @@
 
 pub mod args;
 mod commands;
+mod comparison;
 pub mod config_file;
 mod describe;
 pub mod exit;

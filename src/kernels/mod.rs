@@ -8,6 +8,6 @@ pub mod pack_bits;
 pub mod quantize;
 pub mod rans8;
 pub mod survey;
-pub mod trellis;
 pub mod transpose;
+pub mod trellis;
 pub use isa::Isa;

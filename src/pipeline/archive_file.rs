@@ -23,6 +23,7 @@ pub struct ArchiveFile {
     mapped: MappedFile,
     bases: MappedBases,
     header: Option<SafetensorsHeader>,
+    original_bytes: u64,
 }
 
 impl ArchiveFile {
@@ -39,7 +40,20 @@ impl ArchiveFile {
         let archive = Archive::open(mapped.bytes(), &ctx.limits)?;
         let bases = open_bases(ctx, &archive, path)?;
         let header = read_header(ctx, &archive, path)?;
-        Ok(Self { path: path.to_owned(), mapped, bases, header })
+        let original_bytes = archive.original_bytes();
+        Ok(Self { path: path.to_owned(), mapped, bases, header, original_bytes })
+    }
+
+    /// Size of the original file, in bytes.
+    #[must_use]
+    pub fn original_bytes(&self) -> u64 {
+        self.original_bytes
+    }
+
+    /// Whether the original is a checkpoint, be it one without tensors.
+    #[must_use]
+    pub fn is_checkpoint(&self) -> bool {
+        self.header.is_some()
     }
 
     /// The tensors in the order of their bytes; none for a file that is no checkpoint.
@@ -73,7 +87,7 @@ impl ArchiveFile {
     }
 
     /// Fills `dst` with the original file's bytes from `original_offset` on.
-    fn read_range(&self, ctx: &Context<'_>, original_offset: u64, dst: &mut [u8]) -> Result<()> {
+    pub(crate) fn read_range(&self, ctx: &Context<'_>, original_offset: u64, dst: &mut [u8]) -> Result<()> {
         let archive = Archive::open(self.mapped.bytes(), &ctx.limits)?;
         let bases = self.bases.archives(&ctx.limits)?;
         let resolver = bases.resolver();
@@ -91,7 +105,7 @@ impl ArchiveFile {
             }
         }
         if !rest.is_empty() {
-            return Err(Error::new(ErrorKind::Corrupt, "archive ends before the tensor does"));
+            return Err(Error::new(ErrorKind::Corrupt, "archive ends before the range that was asked for"));
         }
         let decode = |decoder: &mut BlockDecoder, (at, piece): (u64, &mut [u8])| {
             read_range(&archive, at, piece, decoder, &resolver)

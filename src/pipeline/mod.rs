@@ -2,13 +2,14 @@
 //!
 //! The command line wraps these functions one to one: [`compress::compress_tree`] and
 //! [`compress::compress_file`], [`decompress::decompress_tree`] and [`decompress::decompress_file`],
-//! [`verify::verify`], [`inspect::inspect`], [`inspect::extract`], [`stream::compress_stream`] and
+//! [`verify::verify`], [`inspect::inspect`], [`inspect::extract`], [`compare::compare`], [`stream::compress_stream`] and
 //! [`stream::decompress_stream`], [`predict::predict`]. For programs that hold their tensors in memory there are
 //! [`archive_file::ArchiveFile`] and [`elements::compress_elements`]. All take a [`context::Context`] with the thread
 //! pool to use; the crate's documentation has an example of each.
 
 pub mod archive_file;
 mod bases;
+pub mod compare;
 pub mod compress;
 pub mod context;
 mod decode;

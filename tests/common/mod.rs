@@ -40,22 +40,28 @@ pub(crate) fn weights(seed: u64, n_elements: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A safetensors file of bf16 tensors.
+/// A safetensors file of bf16 tensors of one dimension.
 pub(crate) fn checkpoint(tensors: &[(&str, &[u8])]) -> Vec<u8> {
+    let typed: Vec<_> =
+        tensors.iter().map(|(name, bytes)| (*name, "BF16", vec![bytes.len() / 2], *bytes)).collect();
+    typed_checkpoint(&typed)
+}
+
+/// A safetensors file of tensors given by name, dtype, shape and bytes.
+pub(crate) fn typed_checkpoint(tensors: &[(&str, &str, Vec<usize>, &[u8])]) -> Vec<u8> {
     let mut json = String::from("{\"__metadata__\":{\"format\":\"pt\"}");
     let mut end = 0;
-    for (name, bytes) in tensors {
+    for (name, dtype, shape, bytes) in tensors {
         let start = end;
         end += bytes.len();
         json += &format!(
-            ",\"{name}\":{{\"dtype\":\"BF16\",\"shape\":[{}],\"data_offsets\":[{start},{end}]}}",
-            bytes.len() / 2
+            ",\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{start},{end}]}}"
         );
     }
     json.push('}');
     let mut file = (json.len() as u64).to_le_bytes().to_vec();
     file.extend_from_slice(json.as_bytes());
-    tensors.iter().for_each(|(_, bytes)| file.extend_from_slice(bytes));
+    tensors.iter().for_each(|(.., bytes)| file.extend_from_slice(bytes));
     file
 }
 

@@ -18,6 +18,7 @@ mod tests;
 mod x86;
 
 pub use error_sums::ErrorSums;
+pub(super) use scalar::floor;
 
 use super::Isa;
 use crate::dtype::Dtype;

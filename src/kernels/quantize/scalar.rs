@@ -13,21 +13,27 @@ pub(super) fn quantize(values: &[f32], step: f32, rounding: &Rounding, indices: 
     }
 }
 
+/// The whole part of a number from 0 to 2^22, as a float and as an integer; of any other it is of no meaning.
+#[inline(always)]
+pub(in crate::kernels) fn floor(steps: f32) -> (f32, i32) {
+    // Where the sum has rounded up, the whole part is one less.
+    let rounded = (steps + ROUNDER) - ROUNDER;
+    let whole = if rounded > steps { rounded - 1.0 } else { rounded };
+    (whole, (whole + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits()).cast_signed())
+}
+
 /// The threshold of magnitude `k`.
 #[inline(always)]
-fn lookup(table: &[f32; N_THRESHOLDS], k: u32) -> f32 {
+fn lookup(table: &[f32; N_THRESHOLDS], k: i32) -> f32 {
     table[(k as usize).min(N_THRESHOLDS - 1)]
 }
 
 #[inline(always)]
-fn quantize_by(values: &[f32], step: f32, threshold: impl Fn(u32) -> f32, indices: &mut [i32]) {
+fn quantize_by(values: &[f32], step: f32, threshold: impl Fn(i32) -> f32, indices: &mut [i32]) {
     for (value, index) in values.iter().zip(indices) {
         let steps = (value / step).abs();
-        // Where the sum has rounded up, the whole part is one less.
-        let rounded = (steps + ROUNDER) - ROUNDER;
-        let whole = if rounded > steps { rounded - 1.0 } else { rounded };
-        let floor = (whole + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits());
-        let k = floor.wrapping_add(u32::from(steps - whole > threshold(floor))).cast_signed();
+        let (whole, below) = floor(steps);
+        let k = below.wrapping_add(i32::from(steps - whole > threshold(below)));
         let signed = if value.is_sign_negative() { k.wrapping_neg() } else { k };
         // False for NaN.
         *index = if steps <= MAX_STEPS { signed } else { ESCAPE };
@@ -35,7 +41,6 @@ fn quantize_by(values: &[f32], step: f32, threshold: impl Fn(u32) -> f32, indice
 }
 
 #[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "an index of the encoder is exact; others are rounded")]
 pub(super) fn dequantize(indices: &[i32], step: f32, values: &mut [f32]) {
     for (index, value) in indices.iter().zip(values) {
         *value = *index as f32 * step;

@@ -286,3 +286,6 @@ impl QuantizedDecoder {
         escapes.next().is_none().then_some(())
     }
 }
+
+#[cfg(test)]
+mod tests;
