@@ -186,7 +186,6 @@ pub mod dtype;
 pub mod entropy;
 pub mod error;
 pub mod kernels;
-pub mod quantize;
 pub mod limits;
 pub mod pipeline;
 pub mod stage;

@@ -2,7 +2,6 @@
 
 pub mod escapes;
 pub mod freq;
-pub mod indices;
 pub mod plan;
 pub mod rans12;
 pub mod rans8;
