@@ -11,6 +11,7 @@ use alcm::Dtype;
 use alcm::entropy::freq::normalise;
 use alcm::kernels::fields::{self, GROUP_LEN, Layout};
 use alcm::kernels::histogram::Counters;
+use alcm::kernels::moments::Moments;
 use alcm::kernels::rans8::{self, Decoder, EncodeTable, MAX_GROUPS, Plan, SLACK_BYTES, Table};
 use alcm::kernels::survey::or_and;
 use alcm::kernels::transpose::transpose;
@@ -74,6 +75,11 @@ fn bench_fields(c: &mut Criterion) {
                 });
             });
             group.finish();
+            // Once more for a filtered run, which has skipped them above.
+            fields::split(isa, &layout, &src, &mut symbols, &mut planes);
+            let (bytes, packed) = planes.split_at(N * layout.n_byte_planes());
+            let byte_planes: Vec<&[u8]> = bytes.chunks_exact(N).collect();
+            fields::join(isa, &layout, &symbols, &byte_planes, packed, &mut dst).unwrap();
             assert!(dst == src, "{id}: all symbols lie in the window");
         }
     }
@@ -162,6 +168,21 @@ fn bench_pack_bits(c: &mut Criterion) {
     }
 }
 
+fn bench_moments(c: &mut Criterion) {
+    for (name, dtype) in [("f32", Dtype::F32), ("bf16", Dtype::Bf16), ("f16", Dtype::F16)] {
+        let src = weights(dtype, 1, N);
+        for isa in isas() {
+            let mut group = c.benchmark_group("moments");
+            group.throughput(Throughput::Bytes(src.len() as u64));
+            group.bench_function(
+                BenchmarkId::from_parameter(format!("dtype={name}/elements=256Ki/isa={}", isa.name())),
+                |b| b.iter(|| Moments::measure(isa, dtype, black_box(&src)).unwrap()),
+            );
+            group.finish();
+        }
+    }
+}
+
 /// Kernels that have one variant for all instruction sets.
 fn bench_portable(c: &mut Criterion) {
     let symbols = symbols(Dtype::Bf16);
@@ -198,6 +219,6 @@ fn bench_portable(c: &mut Criterion) {
 criterion_group! {
     name = kernels;
     config = common::criterion();
-    targets = bench_fields, bench_rans8, bench_pack_bits, bench_portable
+    targets = bench_fields, bench_rans8, bench_pack_bits, bench_moments, bench_portable
 }
 criterion_main!(kernels);

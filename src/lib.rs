@@ -29,6 +29,7 @@
 //! | [`container`], [`checkpoint`], [`storage`] | the archive format, the safetensors header, files |
 //! | [`stage`] | one block of elements to one payload and back |
 //! | [`entropy`] | rANS models, tables, planning |
+//! | [`quantize`] | models of the rate of quantized elements |
 //! | [`kernels`] | the loops: scalar, portable SIMD, AVX2, AVX-512 |
 //! | [`bits`], [`dtype`] | bit streams and cursors, element types |
 //! | [`limits`], [`error`] | bounds for hostile input, errors |
@@ -188,6 +189,7 @@ pub mod error;
 pub mod kernels;
 pub mod limits;
 pub mod pipeline;
+pub mod quantize;
 pub mod stage;
 pub mod storage;
 

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["pipeline"],
     &["checkpoint", "container", "storage"],
     &["stage"],
-    &["entropy"],
+    &["entropy", "quantize"],
     &["kernels"],
     &["bits", "dtype"],
     &["limits", "error"],
@@ -30,7 +30,7 @@ const NEVER: &[(&str, &str)] = &[("kernels", "error")];
 /// Paths that a module must not name, by the modules concerned.
 const FORBIDDEN_PATHS: &[(&[&str], &[&str])] = &[
     (&["kernels"], &["std::fs", "std::time", "std::io", "std::env", "std::thread"]),
-    (&["stage", "entropy", "bits", "dtype", "limits"], &["std::fs", "std::time", "std::env"]),
+    (&["stage", "entropy", "quantize", "bits", "dtype", "limits"], &["std::fs", "std::time", "std::env"]),
     (&["container"], &["std::env", "std::time"]),
 ];
 

@@ -33,6 +33,8 @@ pub enum Command {
     Extract(ExtractArgs),
     /// Measure how the values of one checkpoint differ from those of another.
     Compare(CompareArgs),
+    /// Train the predictor of the rate of quantized tensors on checkpoints.
+    Train(TrainArgs),
 }
 
 /// Arguments that every command takes.
@@ -148,6 +150,9 @@ pub struct LossyArgs {
     /// Settings, presets and rules (YAML) in place of the built-in ones.
     #[arg(long, value_name = "FILE", requires = "lossy")]
     pub lossy_config: Option<PathBuf>,
+    /// Settings of the entropy model (YAML): the floor and the cap of a channel's bits.
+    #[arg(long, value_name = "FILE", requires = "lossy")]
+    pub entropy_config: Option<PathBuf>,
 }
 
 impl LossyArgs {
@@ -278,6 +283,32 @@ pub struct CompareArgs {
     /// Fail where the relative L2 error of a tensor, ‖a − b‖₂ ÷ ‖a‖₂, is above this.
     #[arg(long, value_name = "X", value_parser = bound)]
     pub max_rel_l2: Option<f64>,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `train`.
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// Checkpoints to train on, and directories of them.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Checkpoints to hold out and measure on; may be given several times. Without it every fourth is held out.
+    #[arg(long, value_name = "PATH")]
+    pub held_out: Vec<PathBuf>,
+    /// Where the trained networks go.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Where a plot of losses and predictions goes (SVG).
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// The predictor's settings (YAML).
+    #[arg(long, value_name = "FILE")]
+    pub entropy_config: Option<PathBuf>,
+    /// Replace files that exist.
+    #[arg(long, short)]
+    pub force: bool,
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -15,6 +15,7 @@ use super::describe::{archive_json, archive_table, tensor_json, tree_json, tree_
 use super::exit::{FAILED, is_broken_pipe, print_error, printable, report_failures};
 use super::lossy_file::LossyFile;
 use super::progress::Bars;
+use super::train::run_train;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::pipeline::compare::compare;
@@ -43,23 +44,24 @@ pub(super) fn run(command: Command) -> Result<ExitCode> {
         Command::Inspect(args) => run_inspect(&args),
         Command::Extract(args) => run_extract(&args),
         Command::Compare(args) => run_compare(&args),
+        Command::Train(args) => run_train(&args),
     }
 }
 
 /// What every command sets up: settings, threads, bars.
-struct Session {
+pub(super) struct Session {
     config: ConfigFile,
     settings: RunSettings,
     pool: rayon::ThreadPool,
-    bars: Bars,
-    json: bool,
-    quiet: bool,
+    pub(super) bars: Bars,
+    pub(super) json: bool,
+    pub(super) quiet: bool,
     /// Whether standard output carries data, so that reports go to standard error.
     data_on_stdout: bool,
 }
 
 impl Session {
-    fn new(common: &CommonArgs, data_on_stdout: bool) -> Result<Self> {
+    pub(super) fn new(common: &CommonArgs, data_on_stdout: bool) -> Result<Self> {
         let config = ConfigFile::load(common.config.as_deref())?;
         let settings = RunSettings::new(&config, common)?;
         let pool = rayon::ThreadPoolBuilder::new()
@@ -73,12 +75,12 @@ impl Session {
         Ok(Self { config, settings, pool, bars, json: common.json, quiet: common.quiet, data_on_stdout })
     }
 
-    fn context(&self) -> Context<'_> {
+    pub(super) fn context(&self) -> Context<'_> {
         Context { pool: &self.pool, progress: &self.bars, isa: self.settings.isa, limits: Limits::default() }
     }
 
     /// Prints `text` where results go.
-    fn print(&self, text: &str) -> Result<()> {
+    pub(super) fn print(&self, text: &str) -> Result<()> {
         let written = if self.data_on_stdout {
             io::stderr().write_all(text.as_bytes())
         } else {

@@ -111,14 +111,17 @@ impl ConfigFile {
     /// [`ErrorKind::InvalidConfig`].
     pub fn parse(text: &str) -> Result<Self> {
         let config: Self = parse_yaml(text)?;
-        if config.version != SCHEMA {
-            return Err(invalid(format!(
-                "settings need `version: {SCHEMA}`, found version {}",
-                config.version
-            )));
-        }
+        check_version(config.version)?;
         Ok(config)
     }
+}
+
+/// Refuses settings of another schema, or without its version.
+pub(super) fn check_version(version: u32) -> Result<()> {
+    if version == SCHEMA {
+        return Ok(());
+    }
+    Err(invalid(format!("settings need `version: {SCHEMA}`, found version {version}")))
 }
 
 /// Settings of how to run, for every command.

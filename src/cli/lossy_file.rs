@@ -7,7 +7,8 @@ use glob::Pattern;
 use serde::Deserialize;
 
 use super::args::{BackendArg, LossyArgs, QuantizerArg};
-use super::config_file::{by_name, parse_yaml, read_settings};
+use super::config_file::{by_name, check_version, parse_yaml, read_settings};
+use super::entropy_config::EntropyConfig;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::lossy::settings::{
@@ -189,9 +190,7 @@ impl LossyFile {
     /// [`ErrorKind::InvalidConfig`].
     pub fn parse(text: &str) -> Result<Self> {
         let file: Self = parse_yaml(text)?;
-        if file.version != 1 {
-            return Err(invalid(format!("settings need `version: 1`, found version {}", file.version)));
-        }
+        check_version(file.version)?;
         let share = |name: &str, value: f64, least: f64| {
             let message = format!("{name} of {value}, allowed are values from {least} to 1");
             if (least..=1.0).contains(&value) { Ok(()) } else { Err(invalid(message)) }
@@ -214,6 +213,7 @@ impl LossyFile {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for values out of range and presets that do not exist.
     pub fn settings(&self, flags: &LossyArgs) -> Result<LossySettings> {
+        let entropy = EntropyConfig::load(flags.entropy_config.as_deref())?;
         let preset = match &flags.preset {
             None => None,
             Some(name) => Some(self.presets.get(name).ok_or_else(|| {
@@ -241,6 +241,8 @@ impl LossyFile {
             min_elements: self.min_elements,
             min_precision: self.minimum_precision,
             timeout_seconds: self.timeout_seconds,
+            min_bits: entropy.min_bits,
+            max_bits: entropy.max_bits,
             ..LossySettings::new(goal)
         })
     }

@@ -6,9 +6,11 @@ mod commands;
 mod comparison;
 pub mod config_file;
 mod describe;
+pub mod entropy_config;
 pub mod exit;
 pub mod lossy_file;
 pub mod progress;
+mod train;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -3,6 +3,8 @@ pub mod convert;
 pub mod fields;
 pub mod histogram;
 pub mod isa;
+pub mod moments;
+pub mod octaves;
 pub mod pack_bits;
 pub mod quantize;
 pub mod rans8;

@@ -33,5 +33,6 @@ pub mod settings;
 mod source;
 pub mod stream;
 pub mod timings;
+pub mod train;
 pub mod tree;
 pub mod verify;

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::storage::MappedFile;
 
 /// What the name of a checkpoint ends in.
-const CHECKPOINT_SUFFIX: &str = ".safetensors";
+pub(crate) const CHECKPOINT_SUFFIX: &str = ".safetensors";
 /// Bytes hashed by one task.
 const HASH_PIECE_BYTES: usize = 1 << 20;
 
@@ -107,7 +107,7 @@ impl Source {
         }
     }
 
-    fn header(&self, limits: &Limits) -> Result<SafetensorsHeader> {
+    pub(crate) fn header(&self, limits: &Limits) -> Result<SafetensorsHeader> {
         let mut first = [0; 8];
         let first = match usize::try_from(self.len()) {
             Ok(len) if len < first.len() => &mut first[..len],
