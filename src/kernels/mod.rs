@@ -2,9 +2,11 @@
 pub mod convert;
 pub mod fields;
 pub mod histogram;
+pub mod index_split;
 pub mod isa;
 pub mod pack_bits;
 pub mod quantize;
+pub mod rans12;
 pub mod rans8;
 pub mod survey;
 pub mod transpose;
