@@ -72,6 +72,14 @@ impl<'a> BitReader<'a> {
         }
     }
 
+    /// The bytes behind the one that the next bit stands in; `None` unless what is left of that one is zeros.
+    #[must_use]
+    pub fn rest(&self) -> Option<&'a [u8]> {
+        let whole_bytes = self.pending_bits as usize / 8;
+        let padding = self.pending & ((1 << (self.pending_bits % 8)) - 1);
+        if padding == 0 { self.src.get(self.next_byte - whole_bytes..) } else { None }
+    }
+
     /// Whether all that is left is zero bits of the last byte.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
@@ -84,6 +92,21 @@ impl<'a> BitReader<'a> {
 mod tests {
     use super::super::BitWriter;
     use super::*;
+
+    #[test]
+    fn bytes_behind_the_bits_are_found_wherever_the_reader_stands() {
+        let bytes: Vec<u8> = (0..40).map(|byte| byte << 3).collect();
+        for n_read in 0..=bytes.len() {
+            let mut reader = BitReader::new(&bytes);
+            (0..n_read).for_each(|_| assert!(reader.get(8).is_some()));
+            assert_eq!(reader.rest(), Some(&bytes[n_read..]));
+            if n_read < bytes.len() {
+                reader.get(3);
+                let expected = (bytes[n_read] >> 3 == 0).then_some(&bytes[n_read + 1..]);
+                assert_eq!(reader.rest(), expected);
+            }
+        }
+    }
 
     #[test]
     fn bits_and_unary_round_trip() {
@@ -102,6 +125,7 @@ mod tests {
             assert_eq!(reader.get_unary(), Some(value), "{value}");
         }
         assert!(reader.is_exhausted());
+        assert_eq!(reader.rest(), Some(&[][..]));
         assert_eq!(reader.get(9), None);
         assert_eq!(reader.get_unary(), None);
     }

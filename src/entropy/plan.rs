@@ -1,11 +1,11 @@
 //! Which tables a block gets and which segment uses which.
 //!
 //! Rows and regions of a weight tensor differ mostly in scale, so one number tells their distributions apart: the
-//! mean symbol (the mean exponent). Segments are clustered by it with k-means in one dimension (S. Lloyd, "Least
-//! squares quantization in PCM", 1982), which takes a sort of the sums and no histograms. Measured on four real
+//! mean symbol (the mean exponent). Segments are clustered by it ([`super::cluster`]). Measured on four real
 //! checkpoints, k-means on whole histograms from there gains another 0.002 to 0.004 bits a symbol; the level `high`
 //! does that.
 
+use super::cluster::Clusters;
 use super::freq::{Frequencies, normalise};
 use crate::kernels::Isa;
 use crate::kernels::histogram::{Counters, Histogram, byte_sum};
@@ -34,7 +34,7 @@ pub struct Effort {
 #[derive(Debug, Default)]
 pub struct Planner {
     sums: Vec<u64>,
-    sorted: Vec<u64>,
+    clusters: Clusters,
     counters: Vec<Counters>,
     segment_histograms: Vec<Histogram>,
     /// Table of each segment.
@@ -62,7 +62,7 @@ impl Planner {
         if n_tables > 1 {
             self.sums.clear();
             self.sums.extend(symbols.chunks(effort.segment_len).map(|segment| byte_sum(isa, segment)));
-            self.cluster(n_tables);
+            self.clusters.assign(&self.sums, n_tables, &mut self.table_ids);
         }
         self.count(symbols, n_tables, effort.count_one_in);
         let mut histograms: Vec<Histogram> = self.counters[..n_tables].iter().map(Counters::total).collect();
@@ -70,37 +70,6 @@ impl Planner {
             self.refine(symbols, &mut histograms, effort);
         }
         self.settle(&histograms, effort);
-    }
-
-    /// Sets `table_ids` by k-means on `sums`.
-    fn cluster(&mut self, n_tables: usize) {
-        self.sorted.clear();
-        self.sorted.extend_from_slice(&self.sums);
-        self.sorted.sort_unstable();
-        let n = self.sorted.len();
-        let mut bounds: Vec<usize> = (0..=n_tables).map(|k| n * k / n_tables).collect();
-        let mut thresholds = vec![0u64; n_tables - 1];
-        for _ in 0..12 {
-            let mean = |k: usize| {
-                let members = &self.sorted[bounds[k]..bounds[k + 1]];
-                let sum: u64 = members.iter().sum();
-                sum.checked_div(members.len() as u64).unwrap_or_else(|| self.sorted[bounds[k].min(n - 1)])
-            };
-            for (k, threshold) in thresholds.iter_mut().enumerate() {
-                *threshold = (mean(k) + mean(k + 1)).div_ceil(2);
-            }
-            let next: Vec<usize> = thresholds
-                .iter()
-                .map(|threshold| self.sorted.partition_point(|sum| sum < threshold))
-                .collect();
-            if bounds[1..n_tables] == next {
-                break;
-            }
-            bounds[1..n_tables].copy_from_slice(&next);
-        }
-        for (id, &sum) in self.table_ids.iter_mut().zip(&self.sums) {
-            *id = thresholds.iter().map(|&threshold| u8::from(sum >= threshold)).sum();
-        }
     }
 
     /// Counts the symbols of each table's segments, of each segment the first one in `one_in`.

@@ -2,11 +2,13 @@
 pub mod convert;
 pub mod fields;
 pub mod histogram;
+pub mod index_split;
 pub mod isa;
 pub mod moments;
 pub mod octaves;
 pub mod pack_bits;
 pub mod quantize;
+pub mod rans12;
 pub mod rans8;
 pub mod survey;
 pub mod transpose;

@@ -1,0 +1,167 @@
+//! Indices to a section.
+
+use super::super::log_freq::{self, Fitted};
+use super::escapes::{self, Escape};
+use super::plan::{Planner, choose_low_bits};
+use super::{HAS_ESCAPES, IS_CONSTANT, MIN_SEGMENT_LOG2, id_bits, segment_len};
+use crate::bits::BitWriter;
+use crate::kernels::Isa;
+use crate::kernels::index_split::{HIGH_PARTS, low_plane, symbols};
+use crate::kernels::pack_bits::{self, GROUP_LEN};
+use crate::kernels::rans12::{
+    EncodeTable, LANES, Plan, encode, encode_buffer_len, encode_table, encode_tail, trace_quantizers,
+};
+
+/// Encodes the indices of blocks, reusing its scratch memory.
+#[derive(Debug, Default)]
+pub struct IndexEncoder {
+    symbols: Vec<u8>,
+    quantizers: Vec<u32>,
+    planner: Planner,
+    tables: Vec<EncodeTable>,
+    escapes: Vec<Escape>,
+    plane: Vec<u8>,
+    packed: Vec<u8>,
+    words: Vec<u8>,
+}
+
+impl IndexEncoder {
+    /// Appends the section of `indices` to `dst`; nothing for no indices.
+    ///
+    /// [`super::ESCAPE`] may be among them. `dependent` says that they are of dependent quantization with a chain for each
+    /// of [`LANES`] lanes, index `i` in lane `i mod LANES`: a decoder must be told the same.
+    pub fn encode(&mut self, isa: Isa, indices: &[i32], dependent: bool, dst: &mut Vec<u8>) {
+        if indices.is_empty() {
+            return;
+        }
+        let low_bits = choose_low_bits(indices, dependent);
+        let paired = dependent && low_bits == 0;
+        self.symbols.clear();
+        self.symbols.resize(indices.len(), 0);
+        symbols(isa, indices, low_bits, paired, &mut self.symbols);
+        let head = low_bits.to_le_bytes()[0];
+        if let Some(symbol) = constant(&self.symbols) {
+            dst.extend([head | IS_CONSTANT, symbol]);
+            return self.write_low_planes(isa, indices, low_bits, dst);
+        }
+        self.quantizers.clear();
+        if paired {
+            trace_quantizers(isa, &self.symbols, &mut self.quantizers);
+        }
+        self.planner.plan(isa, &self.symbols, &self.quantizers);
+        self.take_escapes(indices, low_bits, paired);
+        let head = head | if self.escapes.is_empty() { 0 } else { HAS_ESCAPES };
+        self.write_symbols(isa, head, paired, dst, |coder, dst| {
+            coder.write_low_planes(isa, indices, low_bits, dst)
+        });
+    }
+
+    /// Puts escapes in place of symbols that their table has no slots for.
+    fn take_escapes(&mut self, indices: &[i32], low_bits: u32, paired: bool) {
+        self.escapes.clear();
+        let segment_len = segment_len(self.planner.tables.len(), self.planner.segment_log2);
+        let segments = self.symbols.chunks_mut(segment_len).zip(indices.chunks(segment_len));
+        for ((symbols, indices), &id) in segments.zip(&self.planner.table_ids) {
+            let range = self.planner.tables[usize::from(id)].range;
+            for (symbols, indices) in symbols.chunks_mut(GROUP_LEN).zip(indices.chunks(GROUP_LEN)) {
+                // Escapes are rare: whole groups are looked at first.
+                let escaped = symbols.iter().fold(false, |any, &symbol| any | !range.contains(symbol));
+                if !escaped {
+                    continue;
+                }
+                for (symbol, &index) in
+                    symbols.iter_mut().zip(indices).filter(|(symbol, _)| !range.contains(**symbol))
+                {
+                    self.escapes.push(Escape::new(range, index >> low_bits));
+                    *symbol = if paired && index & 1 == 1 { log_freq::ODD_ESCAPE } else { log_freq::ESCAPE };
+                }
+            }
+        }
+    }
+
+    /// Writes head, escapes, what `write_planes` appends, and the words.
+    fn write_symbols(
+        &mut self,
+        isa: Isa,
+        head: u8,
+        paired: bool,
+        dst: &mut Vec<u8>,
+        write_planes: impl FnOnce(&mut Self, &mut Vec<u8>),
+    ) {
+        let n_tables = self.planner.tables.len();
+        let plan = Plan {
+            paired,
+            table_ids: &self.planner.table_ids,
+            segment_len: segment_len(n_tables, self.planner.segment_log2),
+        };
+        self.tables.clear();
+        self.tables.extend(self.planner.tables.iter().flat_map(|fitted| &fitted.freqs).map(encode_table));
+        let tail = encode_tail(&plan, &self.tables, &self.symbols, &self.quantizers);
+        debug_assert!(tail.is_some(), "every symbol has slots in its table");
+        let (tail_rows, mut states) = tail.unwrap_or_default();
+        let main_len = (self.symbols.len().div_ceil(LANES) - tail_rows) * LANES;
+        let main = &self.symbols[..main_len.min(self.symbols.len())];
+        self.words.resize(encode_buffer_len(main.len()).max(self.words.len()), 0);
+        let first_word =
+            encode(isa, &plan, &self.tables, main, &self.quantizers, &mut states, &mut self.words);
+        debug_assert!(first_word.is_some(), "every symbol has slots in its table");
+
+        let segment_log2 = if n_tables == 1 { 0 } else { self.planner.segment_log2 - MIN_SEGMENT_LOG2 };
+        let segments = (n_tables - 1).to_le_bytes()[0] | segment_log2.to_le_bytes()[0] << 4;
+        dst.extend([head, segments, tail_rows.to_le_bytes()[0]]);
+        let n_lanes = self.symbols.len().min(LANES);
+        write_tables(&self.planner.tables, &self.planner.table_ids, &states[..n_lanes], dst);
+        if head & HAS_ESCAPES != 0 {
+            let start = dst.len();
+            dst.extend([0; 4]);
+            escapes::write(&self.escapes, dst);
+            let len = u32::try_from(dst.len() - start - 4).unwrap_or(u32::MAX);
+            dst[start..start + 4].copy_from_slice(&len.to_le_bytes());
+        }
+        write_planes(self, dst);
+        dst.extend_from_slice(first_word.and_then(|at| self.words.get(at..)).unwrap_or_default());
+    }
+
+    fn write_low_planes(&mut self, isa: Isa, indices: &[i32], low_bits: u32, dst: &mut Vec<u8>) {
+        let (n_bytes, n_bits) = (low_bits / 8, low_bits % 8);
+        if n_bits > 0 {
+            self.plane.clear();
+            self.plane.resize(indices.len().next_multiple_of(GROUP_LEN), 0);
+            let mask = (1u8 << n_bits) - 1;
+            low_plane(isa, indices, 8 * n_bytes, mask, &mut self.plane);
+            self.packed.clear();
+            self.packed.resize(pack_bits::packed_len(n_bits, self.plane.len()), 0);
+            pack_bits::pack(isa, n_bits, &self.plane, &mut self.packed);
+            dst.extend_from_slice(&self.packed[..(indices.len() * n_bits as usize).div_ceil(8)]);
+        }
+        for plane in 0..n_bytes {
+            let start = dst.len();
+            dst.resize(start + indices.len(), 0);
+            low_plane(isa, indices, 8 * plane, u8::MAX, &mut dst[start..]);
+        }
+    }
+}
+
+/// The symbol of all, if it is one and none that stands for others.
+fn constant(symbols: &[u8]) -> Option<u8> {
+    let (&first, rest) = symbols.split_first()?;
+    let is_value = HIGH_PARTS.contains(&(i32::from(first) - 128));
+    (is_value && rest.iter().all(|&symbol| symbol == first)).then_some(first)
+}
+
+/// Writes tables, table ids and states as one run of bits.
+fn write_tables(tables: &[Fitted], table_ids: &[u8], states: &[u32], dst: &mut Vec<u8>) {
+    let mut bits = BitWriter::new(dst);
+    tables.iter().for_each(|table| table.write(&mut bits));
+    if tables.len() > 1 {
+        let n_bits = id_bits(tables.len());
+        table_ids.iter().for_each(|&id| bits.put(id.into(), n_bits));
+    }
+    for &state in states {
+        // 16 to 31: the top bit need not be written.
+        let log2 = state.max(1).ilog2();
+        bits.put(log2 - 16, 4);
+        bits.put(state, log2);
+    }
+    bits.finish();
+}

@@ -1,0 +1,61 @@
+//! Quantization indices of a block: an entropy-coded symbol each, and raw low bits where steps are fine.
+//!
+//! The symbol is the index without its low bits, as far as it fits a byte; rarer values are escapes and written apart.
+//! Symbols are coded by [`crate::kernels::rans12`] with up to 16 tables, one for each segment, or in dependent
+//! quantization by as many pairs, of which the chain's state chooses. Tables are written as [`super::log_freq`] says.
+//! FORMAT.md section 3.3.5 is the layout.
+
+mod decode;
+mod encode;
+mod escapes;
+mod plan;
+
+pub use decode::IndexDecoder;
+pub use encode::IndexEncoder;
+
+use super::freq::log2_q16;
+
+/// The index of an element that is not quantized: whoever uses the indices knows its value from elsewhere.
+pub use crate::kernels::quantize::ESCAPE;
+
+/// Most tables, or pairs of tables.
+const MAX_TABLES: usize = 16;
+/// Log2 of the shortest segment.
+const MIN_SEGMENT_LOG2: u32 = 6;
+
+/// Header flag: some indices are escaped, and their section follows the head.
+const HAS_ESCAPES: u8 = 1 << 5;
+/// Header flag: all symbols are one and the same.
+const IS_CONSTANT: u8 = 1 << 6;
+
+/// Bits of a table id.
+fn id_bits(n_tables: usize) -> u32 {
+    n_tables.next_power_of_two().ilog2()
+}
+
+/// Symbols of a segment; a single table has one segment without end.
+fn segment_len(n_tables: usize, log2: u32) -> usize {
+    if n_tables == 1 { 1 << 31 } else { 1 << log2 }
+}
+
+/// Bits that an entropy coder with tables of these counts spends on each value, in bits; what does not occur costs as much
+/// as half an occurrence would.
+#[must_use]
+pub fn bits_per_symbol(counts: &[u32]) -> Vec<f32> {
+    let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    // Twice the counts, so that a half is 1; of more than 32 bits the top ones.
+    let log2 = |doubled: u64| {
+        let shift = doubled.max(1).ilog2().saturating_sub(31);
+        log2_q16(u32::try_from(doubled >> shift).unwrap_or(u32::MAX)) + (shift << 16)
+    };
+    let log2_total = log2(2 * total);
+    let cost = |&count: &u32| {
+        let bits_q16 = log2_total.saturating_sub(log2((2 * u64::from(count)).max(1)));
+        // Exact: below 2^22.
+        bits_q16 as f32 / 65_536.0
+    };
+    counts.iter().map(cost).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! How many low bits stay raw, which tables there are, and which segment uses which.
+
+use super::super::cluster::Clusters;
+use super::super::freq::log2_q16;
+use super::super::log_freq::Fitted;
+use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len};
+use crate::kernels::Isa;
+use crate::kernels::index_split::{MAX_LOW_BITS, distance_sum};
+use crate::kernels::rans12::LANES;
+
+/// Counts of a table's symbols; in a pair of each quantizer's.
+type Counts = [[u32; 256]; 2];
+
+/// Bits that an escape costs.
+const ESCAPE_BITS: u64 = 17;
+/// Bits that a symbol's place in a table costs.
+const ENTRY_BITS: u64 = 2;
+/// Bits of the rest of a table.
+const TABLE_BITS: u64 = 48;
+
+/// Values that the histogram over low bits spans on each side of zero.
+const HALF_SPAN: i32 = 512;
+
+/// How many low bits to leave raw.
+///
+/// The smallest number that leaves few indices out of the symbols' range, or one or two more where the shorter table
+/// outweighs what the coder then does not see: within a wide hump neighbours are equally frequent anyway.
+pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
+    // Samples are runs, so that every vector that is loaded is used; of short blocks everything counts.
+    let one_in = (indices.len() >> 16).max(1);
+    let sample = || indices.chunks(256).step_by(one_in).flatten().filter(|&&index| index != ESCAPE);
+    let mut lengths = [0usize; 33];
+    sample().for_each(|index| lengths[33 - (index.unsigned_abs().leading_zeros() + 1) as usize] += 1);
+    let n: usize = lengths.iter().sum();
+    // 15 of 16 normally distributed values lie within 1.86 standard deviations: with 64 steps for those, 127 are 3.7.
+    let mut inside = 0;
+    let length = lengths.iter().take_while(|&&count| {
+        inside += count;
+        inside * 16 < n * 15
+    });
+    let least = u32::try_from(length.count()).unwrap_or(0).saturating_sub(6).min(MAX_LOW_BITS);
+    let mut counts = vec![0u32; 2 * HALF_SPAN.unsigned_abs() as usize];
+    for &index in sample() {
+        let high = (index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1);
+        counts[(high + HALF_SPAN).unsigned_abs() as usize] += 1;
+    }
+    let cost = |fold: u32| {
+        let (symbols, table) = folded_cost(&counts, fold, paired && least + fold == 0);
+        (symbols + ((n as u64 * u64::from(fold)) << 16)) * one_in as u64 + table
+    };
+    let fold = (0..=2.min(MAX_LOW_BITS - least)).min_by_key(|&fold| cost(fold));
+    least + fold.unwrap_or(0)
+}
+
+/// What symbols cost of which each stands for 2^`fold` neighbours of `counts`, and their table, in 1/65536 of a bit.
+fn folded_cost(counts: &[u32], fold: u32, paired: bool) -> (u64, u64) {
+    let mut folded = [0u32; 256];
+    let mut escaped = 0u64;
+    for (high, &count) in (-HALF_SPAN..).zip(counts) {
+        match usize::try_from((high >> fold) + 128) {
+            Ok(symbol @ 1..=254) => folded[symbol] += count,
+            _ => escaped += u64::from(count),
+        }
+    }
+    let n_entries = folded.iter().filter(|&&count| count > 0).count() as u64 * if paired { 2 } else { 1 };
+    (entropy_q16(&folded) + ((escaped * ESCAPE_BITS) << 16), (n_entries * ENTRY_BITS) << 16)
+}
+
+/// Bits that symbols of these counts take ideally, all together, in 1/65536.
+fn entropy_q16(counts: &[u32; 256]) -> u64 {
+    let total: u32 = counts.iter().sum();
+    let logs = |&count: &u32| u64::from(count) * u64::from(log2_q16(count));
+    logs(&total).saturating_sub(counts.iter().filter(|&&count| count > 1).map(logs).sum())
+}
+
+/// Tables and which segment uses which, in scratch memory that the next plan reuses.
+#[derive(Debug, Default)]
+pub(super) struct Planner {
+    clusters: Clusters,
+    sums: Vec<u64>,
+    /// Table, or pair of tables, of each segment.
+    pub(super) table_ids: Vec<u8>,
+    /// The tables.
+    pub(super) tables: Vec<Fitted>,
+    /// Log2 of a segment's length; of no meaning where there is one table.
+    pub(super) segment_log2: u32,
+}
+
+impl Planner {
+    /// Plans for `symbols` and, where tables come in pairs, a word of quantizer bits for each row.
+    pub(super) fn plan(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) {
+        // 1024: rows of weights are about as long; shorter where there would be few segments.
+        self.segment_log2 = (symbols.len() / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, 10);
+        let segment_len = segment_len(2, self.segment_log2);
+        self.sums.clear();
+        self.sums.extend(symbols.chunks(segment_len).map(|segment| distance_sum(isa, segment)));
+        let n_tables = (self.sums.len() / 4).clamp(1, MAX_TABLES);
+        self.table_ids.clear();
+        self.table_ids.resize(self.sums.len(), 0);
+        self.clusters.assign(&self.sums, n_tables, &mut self.table_ids);
+        let mut counts = vec![[[0; 256]; 2]; n_tables];
+        for (idx, (segment, &id)) in symbols.chunks(segment_len).zip(&self.table_ids).enumerate() {
+            let quantizers = quantizers.get(idx * segment_len / LANES..).unwrap_or_default();
+            count(segment, quantizers, &mut counts[usize::from(id)]);
+        }
+        let merged = self.merge(counts, !quantizers.is_empty());
+        let n_used = if quantizers.is_empty() { 1 } else { 2 };
+        self.tables.clear();
+        self.tables.extend(merged.iter().map(|counts| Fitted::new(&counts[..n_used])));
+    }
+
+    /// Merges neighbouring clusters as long as that saves bits, and renumbers the table ids.
+    fn merge(&mut self, counts: Vec<Counts>, paired: bool) -> Vec<Counts> {
+        let n_clusters = counts.len();
+        let mut groups: Vec<Group> = counts
+            .into_iter()
+            .enumerate()
+            .map(|(cluster, counts)| Group {
+                clusters: cluster..cluster + 1,
+                cost: cost_q16(&counts, paired),
+                counts,
+            })
+            .collect();
+        groups.retain(|group| group.counts.iter().flatten().any(|&count| count > 0));
+        let id_cost = |n_tables: usize| (u64::from(id_bits(n_tables)) * self.sums.len() as u64) << 16;
+        let total =
+            |groups: &[Group]| groups.iter().map(|group| group.cost).sum::<u64>() + id_cost(groups.len());
+        let mut best = (total(&groups), groups.clone());
+        let mut joined: Vec<Group> = groups.windows(2).map(|pair| pair[0].join(&pair[1], paired)).collect();
+        while let Some((at, _)) = joined.iter().enumerate().min_by_key(|&(at, joined)| {
+            joined.cost.cast_signed() - (groups[at].cost + groups[at + 1].cost).cast_signed()
+        }) {
+            groups[at] = joined.remove(at);
+            groups.remove(at + 1);
+            if at > 0 {
+                joined[at - 1] = groups[at - 1].join(&groups[at], paired);
+            }
+            if at + 1 < groups.len() {
+                joined[at] = groups[at].join(&groups[at + 1], paired);
+            }
+            let cost = total(&groups);
+            if cost <= best.0 {
+                best = (cost, groups.clone());
+            }
+        }
+        let groups = best.1;
+        let mut new_ids = vec![0u8; n_clusters];
+        for (id, group) in (0u8..).zip(&groups) {
+            new_ids[group.clusters.clone()].fill(id);
+        }
+        self.table_ids.iter_mut().for_each(|id| *id = new_ids[usize::from(*id)]);
+        groups.into_iter().map(|group| group.counts).collect()
+    }
+}
+
+/// Clusters that share a table.
+#[derive(Debug, Clone)]
+struct Group {
+    clusters: std::ops::Range<usize>,
+    counts: Counts,
+    cost: u64,
+}
+
+impl Group {
+    fn join(&self, next: &Self, paired: bool) -> Self {
+        let mut counts = self.counts;
+        counts
+            .as_flattened_mut()
+            .iter_mut()
+            .zip(next.counts.as_flattened())
+            .for_each(|(sum, count)| *sum += count);
+        Self { clusters: self.clusters.start..next.clusters.end, cost: cost_q16(&counts, paired), counts }
+    }
+}
+
+/// Bits that a table, or a pair, and its symbols take, in 1/65536.
+fn cost_q16(counts: &Counts, paired: bool) -> u64 {
+    let n_entries = counts.iter().flatten().filter(|&&count| count > 0).count() as u64;
+    let symbols = entropy_q16(&counts[0]) + if paired { entropy_q16(&counts[1]) } else { 0 };
+    symbols + ((TABLE_BITS + n_entries * ENTRY_BITS) << 16)
+}
+
+/// Counts the symbols of a segment, by quantizer where there are bits of them.
+fn count(segment: &[u8], quantizers: &[u32], counts: &mut Counts) {
+    if quantizers.is_empty() {
+        segment.iter().for_each(|&symbol| counts[0][usize::from(symbol)] += 1);
+        return;
+    }
+    for (row, &quantizers) in segment.chunks(LANES).zip(quantizers) {
+        for (lane, &symbol) in row.iter().enumerate() {
+            counts[(quantizers >> lane & 1) as usize][usize::from(symbol)] += 1;
+        }
+    }
+}

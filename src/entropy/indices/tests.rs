@@ -1,0 +1,150 @@
+use super::*;
+use crate::kernels::Isa;
+use proptest::prelude::*;
+
+fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.available())
+}
+
+fn section_of(isa: Isa, indices: &[i32], dependent: bool) -> Vec<u8> {
+    let mut section = Vec::new();
+    IndexEncoder::default().encode(isa, indices, dependent, &mut section);
+    section
+}
+
+fn decoded(isa: Isa, section: &[u8], dependent: bool, n: usize) -> Option<Vec<i32>> {
+    let mut indices = vec![-7; n];
+    IndexDecoder::default().decode(isa, section, dependent, &mut indices)?;
+    Some(indices)
+}
+
+/// Indices of several kinds: one hump of any width, humps that change from segment to segment, few values, anything.
+fn any_indices() -> impl Strategy<Value = Vec<i32>> {
+    let hump = |scale: i32, n: usize| {
+        prop::collection::vec((-scale..=scale, -scale..=scale, -scale..=scale), n)
+            .prop_map(|v| v.into_iter().map(|(a, b, c)| (a + b + c) / 2).collect::<Vec<_>>())
+    };
+    prop_oneof![
+        (0u32..24, 1usize..6000).prop_flat_map(move |(scale, n)| hump(1 << scale, n)),
+        (1usize..3000, 1usize..3000)
+            .prop_flat_map(move |(a, b)| (hump(3, a), hump(90, b)).prop_map(|(a, b)| [a, b].concat())),
+        prop::collection::vec(prop_oneof![Just(0), Just(1), Just(ESCAPE), Just(i32::MAX)], 1..3000),
+        prop::collection::vec(prop_oneof![9 => -3..4i32, 1 => any::<i32>()], 1..3000),
+        prop::collection::vec(Just(-300), 1..200),
+        prop::collection::vec(any::<i32>(), 0..400),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_indices_round_trip(
+        indices in any_indices(),
+        dependent in any::<bool>(),
+        flip in any::<prop::sample::Index>(),
+        bit in 0u32..8,
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let section = section_of(Isa::Scalar, &indices, dependent);
+        for isa in isas() {
+            prop_assert!(section_of(isa, &indices, dependent) == section, "{isa:?}");
+            prop_assert!(decoded(isa, &section, dependent, indices.len()).as_deref() == Some(&indices[..]), "{isa:?}");
+        }
+        if section.is_empty() {
+            return Ok(());
+        }
+        let mut damaged = section.clone();
+        damaged[flip.index(section.len())] ^= 1 << bit;
+        let verdicts: Vec<_> = isas().map(|isa| decoded(isa, &damaged, dependent, indices.len())).collect();
+        prop_assert!(verdicts.windows(2).all(|pair| pair[0] == pair[1]));
+        let cut = cut.index(section.len());
+        for isa in isas() {
+            prop_assert_eq!(decoded(isa, &section[..cut], dependent, indices.len()), None);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_decoded_or_refused(
+        bytes in prop::collection::vec(any::<u8>(), 0..600),
+        head in 0u8..2,
+        dependent in any::<bool>(),
+        n in 0usize..5000,
+    ) {
+        let mut section = bytes;
+        if let Some(first) = section.first_mut() {
+            *first = *first & 0x7f & if head == 0 { HAS_ESCAPES } else { 0xff };
+        }
+        let verdicts: Vec<_> = isas().map(|isa| decoded(isa, &section, dependent, n)).collect();
+        prop_assert!(verdicts.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+}
+
+/// Standard normal numbers, by the polar method from a fixed generator.
+fn gaussian(n: usize, seed: u64) -> Vec<f64> {
+    let mut x = seed | 1;
+    let mut uniform = || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        (x >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0
+    };
+    let mut numbers = Vec::with_capacity(n + 1);
+    while numbers.len() < n {
+        let (u, v) = (uniform(), uniform());
+        let s: f64 = u * u + v * v;
+        if s > 0.0 && s < 1.0 {
+            let scale = (-2.0 * s.ln() / s).sqrt();
+            numbers.extend([u * scale, v * scale]);
+        }
+    }
+    numbers.truncate(n);
+    numbers
+}
+
+/// Indices of about `bits` bits each, and their order-0 entropy.
+fn gaussian_indices(n: usize, bits: f64) -> (Vec<i32>, f64) {
+    let step = 2f64.powf(2.047 - bits);
+    let indices: Vec<i32> = gaussian(n, 99).iter().map(|x| (x / step).round() as i32).collect();
+    let mut counts = std::collections::BTreeMap::new();
+    indices.iter().for_each(|&index| *counts.entry(index).or_insert(0u32) += 1);
+    let entropy = counts.values().map(|&c| f64::from(c) / n as f64).map(|p| -p * p.log2()).sum();
+    (indices, entropy)
+}
+
+#[test]
+fn gaussian_indices_take_little_more_than_their_entropy() {
+    for (n, bits, overhead) in [(1 << 20, 4.0, 0.004), (10_000, 4.0, 0.02), (10_000, 6.0, 0.02)] {
+        let (indices, entropy) = gaussian_indices(n, bits);
+        let section = section_of(Isa::detect(), &indices, false);
+        let stored = 8.0 * section.len() as f64 / n as f64;
+        assert!(stored < entropy * (1.0 + overhead), "{n} {bits}: {stored} bits, entropy {entropy}");
+    }
+}
+
+#[test]
+#[ignore = "prints a table"]
+fn overhead_table() {
+    for n in [1 << 20, 10_000] {
+        for bits in [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0] {
+            let (indices, entropy) = gaussian_indices(n, bits);
+            for dependent in [false, true] {
+                let section = section_of(Isa::detect(), &indices, dependent);
+                let stored = 8.0 * section.len() as f64 / n as f64;
+                println!(
+                    "n {n} bits {bits} dependent {dependent}: {} bytes, {stored:.5} bits, entropy {entropy:.5}, over {:.5} bits = {:.1} bytes, r {}",
+                    section.len(),
+                    stored - entropy,
+                    (stored - entropy) * n as f64 / 8.0,
+                    section[0] & 31
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn estimates_are_those_of_the_counts() {
+    assert_eq!(bits_per_symbol(&[8, 4, 4]), [1.0, 2.0, 2.0]);
+    assert_eq!(bits_per_symbol(&[1, 0]), [0.0, 1.0]);
+    assert_eq!(bits_per_symbol(&[0, 0]), [0.0, 0.0]);
+    assert!((bits_per_symbol(&[u32::MAX, 0])[1] - 33.0).abs() < 1e-3);
+}

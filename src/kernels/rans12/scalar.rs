@@ -1,0 +1,109 @@
+//! The definition of the coder, one symbol at a time.
+
+use super::{EncodeTable, LANES, Lanes, Plan, SCALE_BITS, SLOTS, STATE_MIN, SlotTable};
+use crate::kernels::trellis::NEXT_STATE;
+
+/// Decodes one symbol without taking a word.
+#[inline(always)]
+pub(super) fn step(slots: &SlotTable, state: &mut u32) -> u8 {
+    let slot = slots[*state as usize & (SLOTS - 1)];
+    *state = (slot >> 20) * (*state >> SCALE_BITS) + (slot >> 8 & 0xfff);
+    slot.to_le_bytes()[0]
+}
+
+/// The table of a segment and a chain's state.
+#[inline(always)]
+pub(super) fn table<'t, T>(plan: &Plan<'_>, tables: &'t [T], id: u8, chain: u8) -> Option<&'t T> {
+    let id = usize::from(id);
+    tables.get(if plan.paired { 2 * id + usize::from(chain & 1) } else { id })
+}
+
+/// The chain's state after `symbol`.
+#[inline(always)]
+pub(super) fn next_chain(chain: u8, symbol: u8) -> u8 {
+    NEXT_STATE[usize::from(chain & 7)][usize::from(symbol & 1)]
+}
+
+pub(super) fn decode(
+    plan: &Plan<'_>,
+    tables: &[SlotTable],
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    dst: &mut [u8],
+) -> Option<usize> {
+    let mut rest = words.iter();
+    for (segment, &id) in dst.chunks_mut(plan.segment_len).zip(plan.table_ids) {
+        for row in segment.chunks_mut(LANES) {
+            for ((symbol, state), chain) in row.iter_mut().zip(&mut lanes.states).zip(&mut lanes.chains) {
+                *symbol = step(table(plan, tables, id, *chain)?, state);
+                if *state < STATE_MIN {
+                    *state = *state << 16 | u32::from(u16::from_le_bytes(*rest.next()?));
+                }
+                if plan.paired {
+                    *chain = next_chain(*chain, *symbol);
+                }
+            }
+        }
+    }
+    Some(words.len() - rest.len())
+}
+
+/// Puts a symbol into a state; `None` if it has no frequency. A state of 64 bits shows where 32 would not do.
+#[inline(always)]
+pub(super) fn put(state: u64, packed: u32) -> Option<u64> {
+    let (freq, cum) = (u64::from(packed & 0xffff), u64::from(packed >> 16));
+    let quotient = state.checked_div(freq)?;
+    Some((quotient << SCALE_BITS) + (state - quotient * freq) + cum)
+}
+
+/// The encoder's entry for lane `lane` of a row.
+#[inline(always)]
+pub(super) fn entry(
+    plan: &Plan<'_>,
+    tables: &[EncodeTable],
+    id: u8,
+    quantizers: u32,
+    lane: usize,
+    symbol: u8,
+) -> Option<u32> {
+    let chain = u8::from(quantizers >> lane & 1 == 1);
+    Some(table(plan, tables, id, chain)?[usize::from(symbol)])
+}
+
+pub(super) fn encode(
+    plan: &Plan<'_>,
+    tables: &[EncodeTable],
+    symbols: &[u8],
+    quantizers: &[u32],
+    states: &mut [u32; LANES],
+    buffer: &mut [u8],
+) -> Option<usize> {
+    let mut at = buffer.len();
+    for (row_idx, row) in symbols.chunks(LANES).enumerate().rev() {
+        let id = *plan.table_ids.get(row_idx * LANES / plan.segment_len)?;
+        let quantizers = quantizers.get(row_idx).copied().unwrap_or(0);
+        for (lane, (&symbol, state)) in row.iter().zip(states.iter_mut()).enumerate().rev() {
+            let packed = entry(plan, tables, id, quantizers, lane, symbol)?;
+            // 20: a state of 32 bits takes a symbol while it is below freq · 2^(32 − 12).
+            if u64::from(*state) >= u64::from(packed & 0xffff) << 20 {
+                let [low, high, ..] = state.to_le_bytes();
+                at -= 2;
+                buffer[at..at + 2].copy_from_slice(&[low, high]);
+                *state >>= 16;
+            }
+            *state = u32::try_from(put(u64::from(*state), packed)?).ok()?;
+        }
+    }
+    Some(at)
+}
+
+pub(super) fn trace_quantizers(symbols: &[u8], quantizers: &mut Vec<u32>) {
+    let mut chains = [0u8; LANES];
+    for row in symbols.chunks(LANES) {
+        let bits = chains.iter().rev().fold(0, |bits, &chain| bits << 1 | u32::from(chain & 1));
+        quantizers.push(bits);
+        for (chain, &symbol) in chains.iter_mut().zip(row) {
+            *chain = next_chain(*chain, symbol);
+        }
+    }
+}
