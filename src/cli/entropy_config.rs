@@ -27,9 +27,9 @@ pub struct EntropyConfig {
     pub epochs: u32,
     /// Learning rate of an epoch relative to the one before.
     pub decay: f64,
-    /// Least bits per element of a channel, as a fraction of [`crate::quantize::predictor::MAX_BITS`].
+    /// Least bits per element of a channel, as a fraction of the mean aimed at.
     pub min_bits: f64,
-    /// Most bits per element of a channel, likewise.
+    /// Most bits per element of a channel, as a fraction of the element's width.
     pub max_bits: f64,
     /// Longest training, in seconds.
     pub timeout_seconds: f64,

@@ -4,6 +4,7 @@ pub mod fields;
 pub mod histogram;
 pub mod index_split;
 pub mod isa;
+pub mod log_domain;
 pub mod moments;
 pub mod octaves;
 pub mod pack_bits;

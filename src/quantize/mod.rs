@@ -2,3 +2,4 @@
 
 pub mod elementary;
 pub mod predictor;
+pub mod rdo;

@@ -35,11 +35,11 @@ pub(super) struct RateUnit {
     pub(super) multiplier: f64,
 }
 
-/// Bits of an index after rate–distortion optimisation, where the indices of plain rounding at the same step have
-/// `plain` bits of entropy.
+/// Stored bits of an index, where plain rounding at the same step is predicted to have an entropy of `plain` bits.
 ///
-/// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the
-/// distribution. Measured on normal and Laplacian values; `benches/rate_calibration` prints the table.
+/// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the distribution.
+/// The tables are the means of what 2 Mi normal and 2 Mi Laplacian values took; `scripts/rate_calibration.py` prints
+/// them.
 fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
     let table: &[(f64, f64)] = match quantizer {
         Quantizer::Uniform => &UNIFORM_BITS,
@@ -50,10 +50,38 @@ fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
     (y0 + (plain - x0) * (y1 - y0) / (x1 - x0)).max(0.0)
 }
 
-/// Entropy of plainly rounded indices, and bits of what is stored, uniform.
-const UNIFORM_BITS: [(f64, f64); 2] = [(0.0, 0.0), (16.0, 16.0)];
+/// Predicted bits of plainly rounded indices, and stored bits, uniform.
+const UNIFORM_BITS: [(f64, f64); 13] = [
+    (0.0, 0.0),
+    (0.5, 0.05),
+    (1.0, 0.5),
+    (1.5, 1.23),
+    (2.0, 1.855),
+    (2.5, 2.432),
+    (3.0, 2.97),
+    (4.0, 3.993),
+    (5.0, 5.001),
+    (6.0, 6.009),
+    (8.0, 8.032),
+    (10.0, 10.078),
+    (16.0, 16.1),
+];
 /// The same with dependent quantization, whose points at the same step are twice as far apart.
-const TRELLIS_BITS: [(f64, f64); 2] = [(0.0, 0.0), (16.0, 16.0)];
+const TRELLIS_BITS: [(f64, f64); 13] = [
+    (0.0, 0.0),
+    (1.0, 0.003),
+    (1.5, 0.15),
+    (2.0, 0.988),
+    (2.5, 1.574),
+    (3.0, 2.106),
+    (3.5, 2.59),
+    (4.0, 3.079),
+    (5.0, 4.049),
+    (6.0, 5.034),
+    (8.0, 7.041),
+    (10.0, 9.081),
+    (16.0, 15.1),
+];
 
 /// Predicted bits of all of `units` at `step`.
 fn predicted_bits(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {

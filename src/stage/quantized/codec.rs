@@ -30,7 +30,7 @@ pub trait IndexCodec: Send {
 /// The codecs of this crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum IndexBackend {
-    /// Interleaved rANS with tables by segment (FORMAT.md, 3.7).
+    /// Interleaved rANS with tables by segment (FORMAT.md, 3.3.5).
     #[default]
     Rans,
     /// Deflate (RFC 1951) over the bytes of the indices.
