@@ -146,14 +146,18 @@ impl RuleFile {
         let pattern = Pattern::new(&self.name)
             .map_err(|e| invalid(format!("rule for \"{}\": {e}", self.name.escape_debug())))?;
         let dtype = |name: &String| {
-            Dtype::from_name(name).ok_or_else(|| invalid(format!("unknown dtype \"{}\"", name.escape_debug())))
+            Dtype::from_name(name)
+                .ok_or_else(|| invalid(format!("unknown dtype \"{}\"", name.escape_debug())))
         };
         let goal = self.goal.map(GoalFile::goal).transpose()?;
         if goal.is_some_and(Goal::is_ratio) {
             return Err(invalid("a rule cannot have a ratio as its goal: it is one of the whole run".into()));
         }
         if self.exact && (goal.is_some() || self.log_domain || self.prune.is_some()) {
-            return Err(invalid(format!("rule for \"{}\" is exact and lossy at once", self.name.escape_debug())));
+            return Err(invalid(format!(
+                "rule for \"{}\" is exact and lossy at once",
+                self.name.escape_debug()
+            )));
         }
         let lossy = LossyTreatment {
             goal,
@@ -180,7 +184,9 @@ impl LossyFile {
     pub fn load(path: Option<&Path>) -> Result<Self> {
         match path {
             None => Self::parse(DEFAULTS),
-            Some(path) => read_settings(path).and_then(|text| Self::parse(&text)).map_err(|e| e.in_file(path)),
+            Some(path) => {
+                read_settings(path).and_then(|text| Self::parse(&text)).map_err(|e| e.in_file(path))
+            }
         }
     }
 

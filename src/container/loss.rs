@@ -84,11 +84,9 @@ impl TensorLoss {
 
     fn push_to(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.tensor_idx.to_le_bytes());
-        let flags =
-            u8::from(self.is_exact) | u8::from(self.is_dependent) << 1 | u8::from(self.is_log) << 2;
+        let flags = u8::from(self.is_exact) | u8::from(self.is_dependent) << 1 | u8::from(self.is_log) << 2;
         bytes.extend([self.goal as u8, flags, 0, 0]);
-        let floats =
-            [self.goal_value, self.step, self.max_abs_error, self.error_rms, self.signal_rms];
+        let floats = [self.goal_value, self.step, self.max_abs_error, self.error_rms, self.signal_rms];
         floats.iter().for_each(|float| bytes.extend(float.to_le_bytes()));
         bytes.extend(self.newly_zero.to_le_bytes());
         bytes.extend(self.zeros.to_le_bytes());
@@ -98,7 +96,8 @@ impl TensorLoss {
         let tensor_idx = cursor.u32()?;
         let [goal, flags, 0, 0] = cursor.array()? else { return None };
         let goal = GoalKind::from_wire_id(goal).filter(|_| flags < 8)?;
-        let mut float = || cursor.u32().map(f32::from_bits).filter(|float| float.is_finite() && *float >= 0.0);
+        let mut float =
+            || cursor.u32().map(f32::from_bits).filter(|float| float.is_finite() && *float >= 0.0);
         let (goal_value, step, max_abs_error) = (float()?, float()?, float()?);
         let (error_rms, signal_rms) = (float()?, float()?);
         Some(Self {

@@ -148,7 +148,9 @@ impl Planner<'_> {
                 continue;
             }
             let Ok(source) = self.open(file_idx) else { continue };
-            let Ok(layout) = source.layout(&file.path, self.as_bytes, &|_| false, &self.ctx.limits) else { continue };
+            let Ok(layout) = source.layout(&file.path, self.as_bytes, &|_| false, &self.ctx.limits) else {
+                continue;
+            };
             if !layout.is_checkpoint {
                 continue;
             }

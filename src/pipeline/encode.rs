@@ -309,8 +309,7 @@ impl<'a> FileEncoder<'a> {
             self.plan.map(|_| timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)));
         let lossy = self.plan.and_then(|plan| plan.at(span.offset)).and_then(|(place, tensor)| {
             let spec = tensor.spec.as_ref()?;
-            let first_element =
-                (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
+            let first_element = (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
             // From here on the snapshot is what a decoder will give.
             Some(timings.time(Step::Encode, || {
                 let (coding, loss) =

@@ -163,9 +163,9 @@ mod tests {
             );
             let costs = tuner.costs(isa, &values, 0.5, TRELLIS_LAMBDA);
             assert_eq!(costs, Tuner::default().costs(Isa::Scalar, &values, 0.5, TRELLIS_LAMBDA));
-            assert!(
-                costs.0.iter().all(|table| table[0] < table[1] && table[1] < table[2] && table[2] < table[3])
-            );
+            // In Q1 the point of zero has the narrower cell.
+            let [even, odd] = &costs.0;
+            assert!(even[..4].is_sorted() && odd[1..4].is_sorted() && odd[0] < odd[3], "{costs:?}");
         }
     }
 

@@ -23,8 +23,8 @@ use fields::{FieldDecoder, FieldEncoder};
 use payload::{corrupt, scratch};
 use quantized::QuantizedDecoder;
 pub use quantized::{
-    BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec, QuantSpec,
-    Quantizer,
+    BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
+    QuantSpec, Quantizer,
 };
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};
@@ -191,7 +191,8 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
     ) -> Option<()> {
         let wanted = spec.backend;
-        let in_use = self.index_codec.take().filter(|codec| self.is_own_codec || codec.wire_id() == wanted as u8);
+        let in_use =
+            self.index_codec.take().filter(|codec| self.is_own_codec || codec.wire_id() == wanted as u8);
         let mut codec = in_use.unwrap_or_else(|| wanted.codec());
         let written = self.quantizer.write(self.isa, spec, dtype, first_element, codec.as_mut(), dst);
         self.index_codec = Some(codec);

@@ -10,9 +10,9 @@ use super::settings::{Goal, LossySettings};
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::kernels::{Isa, convert, log_domain};
 use crate::kernels::moments::Moments;
 use crate::kernels::quantize::Rounding;
+use crate::kernels::{Isa, convert, log_domain};
 use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
@@ -141,7 +141,12 @@ impl TensorSource<'_> {
     }
 
     /// How the tensor is quantized at the common `step`, `units` having the multipliers of its channels.
-    pub(super) fn rate_spec(&self, settings: &LossySettings, units: &[RateUnit], step: f64) -> Result<QuantSpec> {
+    pub(super) fn rate_spec(
+        &self,
+        settings: &LossySettings,
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<QuantSpec> {
         let sample = self.sample()?;
         #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
@@ -323,7 +328,10 @@ impl Fitter<'_> {
             if !rounded.is_normal() || Instant::now() > deadline {
                 break;
             }
-            let spec = self.spec(rounded, choice(self.tensor.ctx.isa, self.settings.quantizer, &mut tuner, &sample, rounded));
+            let spec = self.spec(
+                rounded,
+                choice(self.tensor.ctx.isa, self.settings.quantizer, &mut tuner, &sample, rounded),
+            );
             let loss = self.tensor.try_spec(&spec)?;
             let found = loss.errors.relative_l2();
             if found <= goal {

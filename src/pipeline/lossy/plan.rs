@@ -95,7 +95,10 @@ impl FilePlan {
     pub(crate) fn at(&self, offset: u64) -> Option<(usize, &TensorPlan)> {
         let place = self.tensors.partition_point(|tensor| tensor.candidate.info.start <= offset);
         let place = place.checked_sub(1)?;
-        self.tensors.get(place).filter(|tensor| offset < tensor.candidate.info.end).map(|tensor| (place, tensor))
+        self.tensors
+            .get(place)
+            .filter(|tensor| offset < tensor.candidate.info.end)
+            .map(|tensor| (place, tensor))
     }
 
     /// Whether `tensor` is stored apart from its neighbours.
@@ -151,9 +154,9 @@ impl LossyPlanner<'_> {
         let mut plans = Plans::new();
         let mut found = Vec::new();
         for file_idx in 0..self.files.len() {
-            let file = self.open(file_idx).and_then(|opened| {
-                opened.map(|opened| Ok((self.survey(&opened)?, opened))).transpose()
-            });
+            let file = self
+                .open(file_idx)
+                .and_then(|opened| opened.map(|opened| Ok((self.survey(&opened)?, opened))).transpose());
             match file {
                 Ok(None) => {}
                 Ok(Some(file)) => found.push(file),
@@ -214,8 +217,13 @@ impl LossyPlanner<'_> {
     fn share_out(&self, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
         let mut goals: Vec<Goal> = Vec::new();
         for (_, opened) in files.iter() {
-            let rates = opened.candidates.iter().map(|candidate| candidate.goal).filter(|goal| goal.is_rate());
-            rates.for_each(|goal| if !goals.contains(&goal) { goals.push(goal) });
+            let rates =
+                opened.candidates.iter().map(|candidate| candidate.goal).filter(|goal| goal.is_rate());
+            rates.for_each(|goal| {
+                if !goals.contains(&goal) {
+                    goals.push(goal)
+                }
+            });
         }
         for goal in goals {
             self.share_out_goal(goal, files)?;

@@ -238,8 +238,7 @@ impl LossySettings {
         };
         let is_careful = tensor.shape.iter().filter(|dimension| **dimension > 1).count() >= 2
             && n_elements >= self.min_elements;
-        (is_careful || treatment.despite_defaults)
-            .then(|| (treatment.goal.unwrap_or(self.goal), treatment))
+        (is_careful || treatment.despite_defaults).then(|| (treatment.goal.unwrap_or(self.goal), treatment))
     }
 }
 

@@ -197,7 +197,10 @@ mod tests {
                 let mut back = vec![77; indices.len()];
                 assert_eq!(codec.decode(Isa::detect(), &section, false, &mut back), Some(()));
                 assert_eq!(&back, indices, "{backend:?}");
-                assert_eq!(codec.decode(Isa::detect(), &section[..section.len() - 1], false, &mut back), None);
+                assert_eq!(
+                    codec.decode(Isa::detect(), &section[..section.len() - 1], false, &mut back),
+                    None
+                );
                 let mut other = vec![0; indices.len() + 1];
                 assert_eq!(codec.decode(Isa::detect(), &section, false, &mut other), None, "{backend:?}");
                 section.push(0);

@@ -192,10 +192,11 @@ impl Header {
         let bits = src.take(2 * n_channels)?.as_chunks::<2>().0;
         let multipliers: Vec<u16> = bits.iter().map(|bits| u16::from_le_bytes(*bits)).collect();
         // Positive and normal.
-        multipliers
-            .iter()
-            .all(|bits| (0x80..0x7f80).contains(bits))
-            .then_some(BlockChannels { inner_len, skipped, multipliers })
+        multipliers.iter().all(|bits| (0x80..0x7f80).contains(bits)).then_some(BlockChannels {
+            inner_len,
+            skipped,
+            multipliers,
+        })
     }
 
     /// What `indices` stand for in the domain that was quantized; for dependent quantization those of a whole block.

@@ -126,7 +126,8 @@ impl BlockQuantizer {
         self.scratch.make_room(n_elements, n_elements);
         let Scratch { values, indices, multipliers, logs, decisions } = &mut self.scratch;
         let tile_bytes = TILE_LEN * dtype.unit_bytes();
-        let tiles = bytes.chunks(tile_bytes).zip(values.chunks_mut(TILE_LEN)).zip(indices.chunks_mut(TILE_LEN));
+        let tiles =
+            bytes.chunks(tile_bytes).zip(values.chunks_mut(TILE_LEN)).zip(indices.chunks_mut(TILE_LEN));
         for (tile_idx, ((bytes, values), indices)) in tiles.enumerate() {
             // Only dtypes that convert are quantized; of any other every element would be an escape.
             if convert::to_f32(isa, dtype, bytes, values).is_none() {
@@ -179,7 +180,8 @@ impl BlockQuantizer {
                 self.escapes.extend_from_slice(&bytes[element.clone()]);
                 rebuilt[element.clone()].copy_from_slice(&bytes[element]);
             }
-            loss.zeros += values.iter().zip(indices).filter(|(x, k)| **x == 0.0 && **k != ESCAPE).count() as u64;
+            loss.zeros +=
+                values.iter().zip(indices).filter(|(x, k)| **x == 0.0 && **k != ESCAPE).count() as u64;
             let errors = quantize::measure(isa, dtype, bytes, rebuilt).unwrap_or_default();
             loss.errors.add(&errors);
             let scaled = match &header.channels {
@@ -237,8 +239,8 @@ impl QuantizedDecoder {
 
     /// Fills `dst` with the reconstruction that `payload` holds.
     pub(super) fn decode(&mut self, isa: Isa, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        let (header, opened) =
-            Header::read(payload, dst.len()).ok_or_else(|| corrupt("the quantized block's header breaks the format"))?;
+        let (header, opened) = Header::read(payload, dst.len())
+            .ok_or_else(|| corrupt("the quantized block's header breaks the format"))?;
         let mut scratch = std::mem::take(&mut self.scratch);
         let result = self.decode_opened(isa, &header, &opened, &mut scratch, dst);
         self.scratch = scratch;

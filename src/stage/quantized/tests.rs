@@ -11,7 +11,9 @@ fn values(n: usize, special: bool) -> Vec<f32> {
     };
     let mut values: Vec<f32> = (0..n).map(|_| (uniform() + uniform() + uniform() - 1.5) * 0.04).collect();
     if special {
-        for (place, value) in [f32::NAN, f32::INFINITY, -0.0, 1e-41, f32::MAX, f32::NEG_INFINITY, 0.0].iter().enumerate() {
+        for (place, value) in
+            [f32::NAN, f32::INFINITY, -0.0, 1e-41, f32::MAX, f32::NEG_INFINITY, 0.0].iter().enumerate()
+        {
             if let Some(slot) = values.get_mut(place * 37 + 5) {
                 *slot = *value;
             }
@@ -44,7 +46,12 @@ fn spec(step: f32, trellis: bool, sample: &[f32]) -> QuantSpec {
 }
 
 /// Encodes on every instruction set, checks that all give the same and that each decodes to the reconstruction.
-fn round_trip(spec: &QuantSpec, dtype: Dtype, first_element: u64, bytes: &[u8]) -> (Coding, BlockLoss, Vec<u8>) {
+fn round_trip(
+    spec: &QuantSpec,
+    dtype: Dtype,
+    first_element: u64,
+    bytes: &[u8],
+) -> (Coding, BlockLoss, Vec<u8>) {
     let mut first: Option<(Coding, BlockLoss, Vec<u8>, Vec<u8>)> = None;
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
         let (mut rebuilt, mut payload) = (bytes.to_vec(), Vec::new());
@@ -97,7 +104,8 @@ fn channels_have_steps_of_their_own_wherever_a_block_begins() {
         let channel_of = |place: usize| (first_element + place) / inner_len % n_channels;
         let scaled: Vec<f32> = sample.iter().enumerate().map(|(i, x)| x * scale(channel_of(i))).collect();
         let bytes = bytes_of(Dtype::F32, &scaled);
-        let multipliers = (0..n_channels).map(|channel| ChannelSteps::multiplier_bits(scale(channel))).collect();
+        let multipliers =
+            (0..n_channels).map(|channel| ChannelSteps::multiplier_bits(scale(channel))).collect();
         let spec = QuantSpec {
             channels: Some(ChannelSteps { inner_len, multipliers }),
             choice: Choice::Uniform(Rounding::Nearest),
@@ -152,7 +160,8 @@ fn what_becomes_constant_or_does_not_shrink_is_coded_otherwise() {
     assert_ne!(coding, Coding::Quantized);
     assert!(loss.errors.max_abs < 1e-3);
     for n in [0, 1, 2, 31, 33] {
-        let _ = round_trip(&spec(0.001, n % 2 == 0, &sample), Dtype::F32, 0, &bytes_of(Dtype::F32, &sample[..n]));
+        let _ =
+            round_trip(&spec(0.001, n % 2 == 0, &sample), Dtype::F32, 0, &bytes_of(Dtype::F32, &sample[..n]));
     }
 }
 
@@ -209,7 +218,9 @@ fn a_codec_of_the_callers_own_is_used_by_its_id() {
             FIRST_PRIVATE_ID + 3
         }
         fn encode(&mut self, _: Isa, indices: &[i32], _: bool, dst: &mut Vec<u8>) -> Option<()> {
-            indices.iter().try_for_each(|index| i8::try_from(*index).ok().map(|index| dst.extend(index.to_le_bytes())))
+            indices
+                .iter()
+                .try_for_each(|index| i8::try_from(*index).ok().map(|index| dst.extend(index.to_le_bytes())))
         }
         fn decode(&mut self, _: Isa, section: &[u8], _: bool, indices: &mut [i32]) -> Option<()> {
             (section.len() == indices.len()).then_some(())?;
@@ -227,7 +238,10 @@ fn a_codec_of_the_callers_own_is_used_by_its_id() {
     assert_eq!(coding, Coding::Quantized);
     let mut decoder = BlockDecoder::new(Isa::detect());
     let mut decoded = vec![0; bytes.len()];
-    assert!(decoder.decode(coding, Dtype::F32, &payload, &mut decoded).is_err(), "the codec is not known yet");
+    assert!(
+        decoder.decode(coding, Dtype::F32, &payload, &mut decoded).is_err(),
+        "the codec is not known yet"
+    );
     decoder.set_index_codec(Box::new(Plain));
     decoder.decode(coding, Dtype::F32, &payload, &mut decoded).unwrap();
     assert_eq!(decoded, rebuilt);
