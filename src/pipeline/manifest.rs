@@ -267,6 +267,7 @@ mod tests {
 
     fn file(path: &str) -> FileEntry {
         FileEntry {
+            source_blake3: None,
             path: path.into(),
             size: 3,
             mode: 0o644,

@@ -139,7 +139,7 @@ struct Opened {
 /// What is known of a candidate before steps are shared out.
 enum Found {
     /// The plan, from the tensor's own goal.
-    Planned(Option<QuantSpec>),
+    Planned(Option<Box<QuantSpec>>),
     /// What a rate goal needs.
     Surveyed(Survey),
 }
@@ -169,7 +169,7 @@ impl LossyPlanner<'_> {
         for (tensors, opened) in found {
             let planned = opened.candidates.into_iter().zip(tensors).map(|(candidate, found)| {
                 let spec = match found {
-                    Found::Planned(spec) => spec,
+                    Found::Planned(spec) => spec.map(|spec| *spec),
                     Found::Surveyed(_) => None,
                 };
                 TensorPlan { candidate, spec }
@@ -207,7 +207,7 @@ impl LossyPlanner<'_> {
             if candidate.goal.is_rate() {
                 return Ok(tensor.survey()?.map_or(Found::Planned(None), Found::Surveyed));
             }
-            Fitter { settings: self.settings, tensor }.fit().map(Found::Planned)
+            Ok(Found::Planned(Fitter { settings: self.settings, tensor }.fit()?.map(Box::new)))
         };
         let found: Vec<Result<Found>> = file.candidates.par_iter().map(survey).collect();
         found.into_iter().collect()
@@ -266,7 +266,7 @@ impl LossyPlanner<'_> {
                 let (own, others) = units.split_at(survey.n_units.min(units.len()));
                 units = others;
                 let spec = self.tensor(&opened.source, candidate).rate_spec(self.settings, own, step)?;
-                *found = Found::Planned(Some(spec));
+                *found = Found::Planned(Some(Box::new(spec)));
             }
         }
         Ok(())

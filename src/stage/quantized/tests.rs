@@ -159,7 +159,7 @@ fn what_becomes_constant_or_does_not_shrink_is_coded_otherwise() {
     let (coding, loss, _) = round_trip(&spec(1e-7, false, &sample), Dtype::Bf16, 0, &bytes);
     assert_ne!(coding, Coding::Quantized);
     assert!(loss.errors.max_abs < 1e-3);
-    for n in [0, 1, 2, 31, 33] {
+    for n in [1, 2, 31, 33] {
         let _ =
             round_trip(&spec(0.001, n % 2 == 0, &sample), Dtype::F32, 0, &bytes_of(Dtype::F32, &sample[..n]));
     }
