@@ -11,6 +11,7 @@
     reason = "a program for measuring, on machines of 64 bits"
 )]
 
+use std::sync::{Barrier, Mutex};
 use std::time::Instant;
 
 use alcm::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout, plain_layout};
@@ -18,7 +19,6 @@ use alcm::container::crc64;
 use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
 use alcm::{Dtype, Limits};
-use rayon::prelude::*;
 
 struct Options {
     files: Vec<String>,
@@ -106,6 +106,44 @@ fn split_mut<'a>(spans: &[BlockSpan], mut dst: &'a mut [u8]) -> Vec<&'a mut [u8]
     spans.iter().map(|span| dst.split_off_mut(..span.len).expect("blocks fill the file")).collect()
 }
 
+/// Threads with a coder each, as the pipeline has them.
+struct Team {
+    coders: Vec<(BlockEncoder, BlockDecoder)>,
+}
+
+impl Team {
+    fn new(threads: usize, level: Level, isa: Isa) -> Self {
+        let coders = || (BlockEncoder::new(level, isa), BlockDecoder::new(isa));
+        Self { coders: (0..threads).map(|_| coders()).collect() }
+    }
+
+    /// Seconds from the moment that all threads are there to the end of the last of `jobs`, each of which is done by
+    /// the thread that is free first.
+    fn time<J: Send>(
+        &mut self,
+        jobs: impl Iterator<Item = J> + Send,
+        work: impl Fn(&mut (BlockEncoder, BlockDecoder), J) + Sync,
+    ) -> f64 {
+        let ready = Barrier::new(self.coders.len());
+        let jobs = Mutex::new(jobs);
+        let turn = |coders: &mut (BlockEncoder, BlockDecoder)| {
+            ready.wait();
+            let start = Instant::now();
+            loop {
+                let job = jobs.lock().expect("no panics").next();
+                let Some(job) = job else { return start.elapsed().as_secs_f64() };
+                work(coders, job);
+            }
+        };
+        let turn = &turn;
+        std::thread::scope(|scope| {
+            let turns: Vec<_> =
+                self.coders.iter_mut().map(|coders| scope.spawn(move || turn(coders))).collect();
+            turns.into_iter().map(|turn| turn.join().expect("no panics")).fold(0.0, f64::max)
+        })
+    }
+}
+
 /// Runs one setting; returns stored bytes, and seconds for encoding and decoding.
 fn measure(
     level: Level,
@@ -127,35 +165,18 @@ fn measure(
         })
         .collect();
     let mut dst = vec![1u8; bytes.len()];
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+    let mut team = Team::new(threads, level, isa);
     let (mut encode_seconds, mut decode_seconds) = (Vec::new(), Vec::new());
-    // One coder for each thread, as the pipeline keeps them.
-    let encoders =
-        std::sync::Mutex::new((0..threads).map(|_| BlockEncoder::new(level, isa)).collect::<Vec<_>>());
-    let decoders = std::sync::Mutex::new((0..threads).map(|_| BlockDecoder::new(isa)).collect::<Vec<_>>());
     for round in 0..=rounds {
-        let start = Instant::now();
-        pool.install(|| {
-            coded.par_iter_mut().zip(&sources).zip(spans).for_each(|((coded, bytes), span)| {
-                let mut encoder = encoders.lock().expect("no panics").pop().expect("one for each thread");
-                encode(&mut encoder, span, bytes, coded);
-                encoders.lock().expect("no panics").push(encoder);
-            });
-        });
-        encode_seconds.push(start.elapsed().as_secs_f64());
+        let jobs = coded.iter_mut().zip(&sources).zip(spans);
+        encode_seconds.push(
+            team.time(jobs, |coders, ((coded, bytes), span)| encode(&mut coders.0, span, bytes, coded)),
+        );
         if round == 0 {
             dst.fill(0xee);
         }
-        let mut parts = split_mut(spans, &mut dst);
-        let start = Instant::now();
-        pool.install(|| {
-            parts.par_iter_mut().zip(&coded).for_each(|(dst, coded)| {
-                let mut decoder = decoders.lock().expect("no panics").pop().expect("one for each thread");
-                decode(&mut decoder, coded, dst);
-                decoders.lock().expect("no panics").push(decoder);
-            });
-        });
-        decode_seconds.push(start.elapsed().as_secs_f64());
+        let jobs = split_mut(spans, &mut dst).into_iter().zip(&coded);
+        decode_seconds.push(team.time(jobs, |coders, (dst, coded)| decode(&mut coders.1, coded, dst)));
         assert!(dst == bytes, "the original comes back");
     }
     // The first round warms up.

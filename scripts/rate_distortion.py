@@ -9,6 +9,9 @@ Of each file only the tensors that alcm takes as lossy by default count (floats 
 4096 elements, all finite); a file of just those is made and given to every method. `--normal` adds 16 Mi numbers of
 N(0,1) in fp32. Sizes are of everything on disk, errors of decoded data; see scripts/lossy_peers.py for the peers.
 
+The peers take many minutes on large files; `--reuse curves.json` takes their curves from an earlier run's output where
+name and number of elements agree.
+
 A row stands for one archive of alcm. The peers' errors in it are interpolated to its size, in the logarithm of the
 error over bits; `-` where a curve does not reach that far.
 """
@@ -144,10 +147,20 @@ def measure(name, arrays, args, folder):
     if not args.peers_only:
         for method, arguments in QUANTIZERS.items():
             curves[method] = alcm_points(args.alcm, path, tensors, arguments, args.targets)
-    for method in args.peers:
+    earlier = reused_curves(args.reuse, name, tensors.n_elements)
+    for method in [] if earlier else args.peers:
         curves |= lossy_peers.METHODS[method](tensors, low, high)
         print(f"{name}: {method} done", file=sys.stderr, flush=True)
-    return tensors.n_elements, curves
+    return tensors.n_elements, curves | earlier
+
+
+def reused_curves(path, name, n_elements):
+    """{peer: points} that an earlier run found for the same tensors; empty where there are none."""
+    found = json.loads(path.read_text()).get(name, {}) if path else {}
+    if found.get("elements") != n_elements:
+        return {}
+    peers = {method: points for method, points in found["curves"].items() if method not in QUANTIZERS}
+    return {method: [lossy_peers.Point(**point) for point in points] for method, points in peers.items()}
 
 
 def inputs(args):
@@ -168,6 +181,7 @@ def main():
     parser.add_argument("--alcm", type=pathlib.Path, default=ROOT / "target" / "release" / "alcm")
     parser.add_argument("--peers-only", action="store_true", help="leave alcm out")
     parser.add_argument("--peers", nargs="*", choices=lossy_peers.METHODS, default=list(lossy_peers.METHODS))
+    parser.add_argument("--reuse", type=pathlib.Path, metavar="JSON", help="take the peers' curves from here")
     parser.add_argument("--output", type=pathlib.Path, help="folder for curves.json and an SVG for each file")
     args = parser.parse_args()
     if not args.files and not args.normal:

@@ -9,7 +9,7 @@
 //! ┌───────────┐   ┌────────────────┐   ┌──────────────────────────────────────┐   ┌───────────────────┐
 //! │ shards    │   │ header ────────┼──▶│ bytes ────────────────────────▶ zstd │   │ file header       │
 //! │ config    │──▶│ tensor → block─┼──▶│          ┌ symbols ─▶ plan ─▶ rANS ──┼──▶│ records, each     │
-//! │ tokenizer │map│        → block │   │ split ──▶│                           │   │   with two CRC-64 │
+//! │ tokenizer │   │        → block │   │ split ──▶│                           │   │   with two CRC-64 │
 //! │ links, …  │   │ tensor → block │   │          └ residual ─▶ planes ───────┼──▶│ index with CRC-64 │
 //! └─────┬─────┘   └───────┬────────┘   └──────────────────────────────────────┘   │ footer with hash  │
 //!       │                 └──────────────── BLAKE3, piece by piece ──────────────▶└───────────────────┘

@@ -5,7 +5,8 @@ use super::escapes;
 use super::freq::{read_table, write_table};
 use super::plan::{Effort, MAX_TABLES, Planner, id_bits};
 use crate::bits::{BitReader, BitWriter};
-use crate::kernels::rans8::{self, EncodeTable, GROUP_LEN, MAX_GROUPS, Plan, SLACK_BYTES, Table};
+use crate::kernels::fields::Layout;
+use crate::kernels::rans8::{self, EncodeTable, GROUP_LEN, MAX_GROUPS, Plan, Residual, SLACK_BYTES, Table};
 use crate::kernels::transpose::transpose;
 use crate::kernels::{Isa, fields};
 
@@ -173,6 +174,7 @@ impl Header {
 pub struct Decoder {
     turned: Vec<u8>,
     escapes: Vec<u8>,
+    placed_escapes: [Vec<u8>; 2],
     table_ids: Vec<u8>,
     tables: Vec<Table>,
 }
@@ -182,6 +184,7 @@ pub struct Decoder {
 pub struct Opened<'a> {
     symbols: rans8::Decoder<'a>,
     turned: &'a mut Vec<u8>,
+    placed_escapes: &'a [Vec<u8>; 2],
     /// Symbols in a row where they are coded by columns, else 0.
     row_len: usize,
     n_padded: usize,
@@ -189,7 +192,15 @@ pub struct Opened<'a> {
 
 impl Decoder {
     /// Reads all of `section` but the stream. `None` if it breaks the format.
-    pub fn open<'a>(&'a mut self, isa: Isa, section: &'a [u8], n_symbols: usize) -> Option<Opened<'a>> {
+    ///
+    /// With `layout` the symbols may be decoded with [`Opened::next_joined`].
+    pub fn open<'a>(
+        &'a mut self,
+        isa: Isa,
+        section: &'a [u8],
+        n_symbols: usize,
+        layout: Option<&Layout>,
+    ) -> Option<Opened<'a>> {
         let mut src = section;
         let header = Header::read(&mut src, n_symbols)?;
         self.tables.clear();
@@ -201,6 +212,9 @@ impl Decoder {
         self.escapes.clear();
         self.escapes.resize(header.n_escapes + 3 * SLACK_BYTES, 0);
         escapes::read(escapes, &mut self.escapes[..header.n_escapes])?;
+        if let Some(layout) = layout {
+            self.place(layout);
+        }
         let mut states = [0; MAX_GROUPS * GROUP_LEN];
         let states = &mut states[..header.groups * GROUP_LEN];
         let state_bytes = src.split_off(..states.len() * 2)?;
@@ -218,13 +232,28 @@ impl Decoder {
         };
         let (escapes, n_escapes) = (&self.escapes, header.n_escapes);
         let symbols = rans8::Decoder::new(isa, plan, states, src, escapes, n_escapes, header.n_padded)?;
-        Some(Opened { symbols, turned: &mut self.turned, row_len: header.row_len, n_padded: header.n_padded })
+        Some(Opened {
+            symbols,
+            turned: &mut self.turned,
+            placed_escapes: &self.placed_escapes,
+            row_len: header.row_len,
+            n_padded: header.n_padded,
+        })
+    }
+
+    /// Works out what tables and escapes put into elements.
+    fn place(&mut self, layout: &Layout) {
+        self.tables.iter_mut().for_each(|table| table.place_values(|value| layout.placed(value)));
+        for (which, placed) in self.placed_escapes.iter_mut().enumerate() {
+            placed.clear();
+            placed.extend(self.escapes.iter().map(|&value| layout.placed(value).to_be_bytes()[which]));
+        }
     }
 
     /// Decodes `n_symbols` from all of `section` into the front of `symbols`, a buffer of [`buffer_len`] of which the rest
     /// is overwritten with padding. `None` if the section breaks the format.
     pub fn decode(&mut self, isa: Isa, section: &[u8], n_symbols: usize, symbols: &mut [u8]) -> Option<()> {
-        self.open(isa, section, n_symbols)?.decode_all(n_symbols, symbols)
+        self.open(isa, section, n_symbols, None)?.decode_all(n_symbols, symbols)
     }
     fn read_ids(&mut self, src: &mut &[u8], header: &Header) -> Option<()> {
         let n_bits = id_bits(header.n_tables);
@@ -244,6 +273,21 @@ impl Opened<'_> {
     #[must_use]
     pub fn is_in_order(&self) -> bool {
         self.row_len == 0
+    }
+
+    /// Decodes symbols and joins them into elements, from the first on, as far as there is a fast way to do that; returns how
+    /// many are done. The rest is left to [`Self::next`].
+    ///
+    /// `planes` are as [`fields::join`] takes them. The section has been opened with the same `layout`.
+    pub fn next_joined(
+        &mut self,
+        layout: Layout,
+        byte_planes: &[&[u8]],
+        packed: &[u8],
+        dst: &mut [u8],
+    ) -> usize {
+        let escapes = [&self.placed_escapes[0][..], &self.placed_escapes[1][..]];
+        self.symbols.next_joined(&Residual { layout, byte_planes, packed, escapes }, dst)
     }
 
     /// Decodes the next symbols; their number is a multiple of [`TILE_STEP`], but for the last time, when it is all that

@@ -268,9 +268,10 @@ impl<'a> Run<'a> {
         };
         let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings).with_plan(plan);
         let fetch = |span: &BlockSpan, dst: &mut [u8]| source.read(span.offset, dst);
-        // The source is mapped, so what the system refuses here is the writing.
+        // Errors of reading have named the source already.
         let at_output = |e: Error| if e.kind() == ErrorKind::Io { e.in_file(path) } else { e };
         let mut encoded = encoder.run(&mut next_job, &fetch, &mut output).map_err(at_output)?;
+        output.trim()?;
         source.check_unchanged()?;
         if self.options.verify {
             let recorded = self.recorded_archives(targets);

@@ -9,13 +9,10 @@ use super::progress::{NoProgress, Progress};
 use crate::kernels::Isa;
 use crate::limits::Limits;
 
-/// Bytes of blocks in one batch for each thread: 8 blocks of 256 Ki two-byte elements.
-const BATCH_BYTES_PER_THREAD: usize = 4 << 20;
-/// Most bytes in one batch. Two batches are in flight, one being coded and one being written, and a stream holds
-/// both the bytes and the records of each: four times this.
-const MAX_BATCH_BYTES: usize = 48 << 20;
-/// Most blocks in one batch; a hostile archive may have blocks of one byte.
-pub(crate) const MAX_BATCH_BLOCKS: usize = 4096;
+/// Bytes of blocks under way for each thread: 16 blocks of 256 Ki two-byte elements.
+const WINDOW_BYTES_PER_THREAD: usize = 8 << 20;
+/// Most bytes of blocks under way. A stream holds both the bytes and the records of each: twice this.
+const MAX_WINDOW_BYTES: usize = 96 << 20;
 
 /// Threads, limits and onlooker of a run.
 #[derive(Clone)]
@@ -48,14 +45,13 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
-    /// Bytes of blocks that one batch holds.
-    pub(crate) fn batch_bytes(&self) -> usize {
-        self.pool.current_num_threads().saturating_mul(BATCH_BYTES_PER_THREAD).min(MAX_BATCH_BYTES)
+    /// Bytes of blocks that are under way at a time.
+    pub(crate) fn window_bytes(&self) -> usize {
+        self.pool.current_num_threads().saturating_mul(WINDOW_BYTES_PER_THREAD).min(MAX_WINDOW_BYTES)
     }
 }
 
-/// Objects that are costly to make, kept for the next task that needs one. A fresh buffer costs a page fault
-/// for each 4 KiB, which is more than decoding them.
+/// Objects that are costly to make, kept for the next task that needs one.
 #[derive(Debug)]
 pub(crate) struct Checkout<T> {
     idle: Mutex<Vec<T>>,

@@ -1,13 +1,15 @@
-//! One archive to one run of bytes: blocks of a batch in parallel, each written where it belongs.
+//! One archive to one run of bytes: blocks in parallel, while those before them are written.
 
 use std::io::Write;
 use std::ops::Range;
 
-use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::context::{Checkout, Context, MAX_BATCH_BLOCKS};
+use super::buffers::{Buffer, Buffers};
+use super::context::{Checkout, Context};
 use super::durable::DurableFile;
+use super::gather::Gather;
+use super::in_order::run_in_order;
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::container::{
@@ -18,9 +20,9 @@ use crate::stage::BlockDecoder;
 
 /// Where decoded bytes go.
 pub(crate) enum Sink<'s> {
-    /// To their own place in a file, from any thread.
-    File(&'s DurableFile),
-    /// In order.
+    /// To a new file; all of it is decoded.
+    File(&'s mut DurableFile),
+    /// To a stream, at once.
     Stream(&'s mut (dyn Write + Send)),
     /// Nowhere: they are only checked.
     Nothing,
@@ -46,8 +48,7 @@ pub(crate) struct Job {
 struct Decoded {
     entry: BlockEntry,
     piece: Option<Piece>,
-    /// The bytes, where they are needed in order.
-    bytes: Option<Vec<u8>>,
+    bytes: Buffer,
     payload: Option<Vec<u8>>,
 }
 
@@ -60,15 +61,15 @@ struct Scratch {
 #[derive(Default)]
 pub(crate) struct DecodeMemory {
     scratch: Checkout<Scratch>,
-    /// Apart from the payloads, so that they keep their length and are not filled with zeros again.
-    buffers: Checkout<Vec<u8>>,
-    payloads: Checkout<Vec<u8>>,
+    buffers: Buffers,
+    /// Of records that are read in order; they begin empty.
+    payloads: Buffers,
 }
 
 impl DecodeMemory {
     /// A buffer of any length for a payload.
     pub(crate) fn payload(&self) -> Vec<u8> {
-        self.payloads.take(Vec::new)
+        self.payloads.take()
     }
 
     /// The tasks' times.
@@ -129,35 +130,36 @@ impl<'a> FileDecoder<'a> {
         next_job: &mut (dyn FnMut() -> Result<Option<Job>> + Send),
         mut sink: Sink<'_>,
     ) -> Result<DecodedFile> {
-        let mut hasher = self.settings.hash.then(ContentHasher::new);
-        let mut sha256 = self.settings.sha256.then(Sha256::new);
-        let mut report = Report::default();
-        loop {
-            let batch = self.next_batch(next_job)?;
-            if batch.is_empty() {
-                break;
-            }
-            for decoded in self.decode_batch(batch, &sink)? {
-                let entry = decoded.entry;
-                report.timings.time(Step::Hash, || {
-                    if let (Some(sha256), Some(bytes)) = (&mut sha256, &decoded.bytes) {
-                        sha256.update(bytes);
-                    }
-                    hasher.as_mut().zip(decoded.piece.as_ref()).map_or(Ok(()), |(h, piece)| h.push(piece))
-                })?;
-                if let (Sink::Stream(stream), Some(bytes)) = (&mut sink, &decoded.bytes) {
-                    let wanted = wanted(&self.settings.range, &entry);
-                    let wanted = bytes.get(wanted).unwrap_or_default();
-                    report.timings.time(Step::Write, || stream.write_all(wanted)).map_err(cannot_write)?;
-                }
-                report.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
-                self.ctx.progress.advanced(self.settings.file_idx, entry.decoded_bytes.into());
-                decoded.bytes.into_iter().for_each(|bytes| self.memory.buffers.put(bytes));
-                decoded.payload.into_iter().for_each(|payload| self.memory.payloads.put(payload));
-            }
-        }
-        if let Sink::Stream(stream) = sink {
-            stream.flush().map_err(cannot_write)?;
+        let mut committer = Committer {
+            sink: &mut sink,
+            gathered: Gather::default(),
+            hasher: self.settings.hash.then(ContentHasher::new),
+            sha256: self.settings.sha256.then(Sha256::new),
+            report: Report::default(),
+        };
+        let mut next_sized = || {
+            let sized = |job: Job| {
+                let len = job.entry.decoded_bytes as usize;
+                (job, len)
+            };
+            Ok(next_job()?.map(sized))
+        };
+        let make_scratch =
+            || Scratch { decoder: BlockDecoder::new(self.ctx.isa), timings: Timings::default() };
+        run_in_order(
+            (!self.settings.serial).then_some(self.ctx.pool),
+            self.ctx.window_bytes(),
+            &mut next_sized,
+            (&self.memory.scratch, make_scratch),
+            |job, scratch| self.decode_job(job, scratch),
+            &mut |decoded| committer.commit(decoded, self),
+        )?;
+        committer.write(self.memory)?;
+        let Committer { hasher, sha256, report, .. } = committer;
+        match sink {
+            Sink::Stream(stream) => stream.flush().map_err(cannot_write)?,
+            Sink::File(file) => file.trim()?,
+            Sink::Nothing => {}
         }
         Ok(DecodedFile {
             content_hash: hasher.map(ContentHasher::finalize),
@@ -166,49 +168,10 @@ impl<'a> FileDecoder<'a> {
         })
     }
 
-    fn next_batch(&self, next_job: &mut (dyn FnMut() -> Result<Option<Job>> + Send)) -> Result<Vec<Job>> {
-        let mut batch = Vec::new();
-        let mut batch_bytes = 0;
-        while batch_bytes < self.ctx.batch_bytes() && batch.len() < MAX_BATCH_BLOCKS {
-            let Some(job) = next_job()? else { break };
-            batch_bytes += job.entry.decoded_bytes as usize;
-            batch.push(job);
-        }
-        Ok(batch)
-    }
-
-    fn decode_batch(&self, batch: Vec<Job>, sink: &Sink<'_>) -> Result<Vec<Decoded>> {
-        let file = if let Sink::File(file) = sink { Some(*file) } else { None };
-        let keep = self.settings.sha256 || matches!(sink, Sink::Stream(_));
-        let decode = |job| {
-            let mut scratch = self
-                .memory
-                .scratch
-                .take(|| Scratch { decoder: BlockDecoder::new(self.ctx.isa), timings: Timings::default() });
-            let decoded = self.decode_job(job, file, keep, &mut scratch);
-            self.memory.scratch.put(scratch);
-            decoded
-        };
-        let decoded: Vec<Result<Decoded>> = if self.settings.serial {
-            batch.into_iter().map(decode).collect()
-        } else {
-            batch.into_par_iter().with_max_len(1).map(decode).collect()
-        };
-        // The first error in the file's order, whichever thread met one first.
-        decoded.into_iter().collect()
-    }
-
-    fn decode_job(
-        &self,
-        job: Job,
-        file: Option<&DurableFile>,
-        keep: bool,
-        scratch: &mut Scratch,
-    ) -> Result<Decoded> {
+    fn decode_job(&self, job: Job, scratch: &mut Scratch) -> Result<Decoded> {
         let Job { entry, owned } = job;
         let Scratch { decoder, timings } = scratch;
-        let mut bytes = self.memory.buffers.take(Vec::new);
-        bytes.resize(entry.decoded_bytes as usize, 0);
+        let mut bytes = self.memory.buffers.take_len(entry.decoded_bytes as usize);
         match (&self.records, &owned) {
             (Records::Archive(archive, resolver), _) => {
                 timings.time(Step::Decode, || archive.decode_entry(&entry, decoder, resolver, &mut bytes))?;
@@ -223,17 +186,51 @@ impl<'a> FileDecoder<'a> {
         }
         let hashed = self.settings.hash;
         let piece = hashed.then(|| timings.time(Step::Hash, || Piece::hash(entry.original_offset, &bytes)));
-        if let Some(file) = file {
-            let place = entry.original_offset;
-            timings.time(Step::Write, || file.write_all_at(&bytes, place))?;
-        }
-        let bytes = if keep {
-            Some(bytes)
-        } else {
-            self.memory.buffers.put(bytes);
-            None
-        };
         Ok(Decoded { entry, piece, bytes, payload: owned.map(|(payload, _)| payload) })
+    }
+}
+
+/// The ordered half of the work: what goes to the sink and into the hashes.
+struct Committer<'w, 's> {
+    sink: &'w mut Sink<'s>,
+    /// Blocks of a file that are not written yet.
+    gathered: Gather<Buffer>,
+    hasher: Option<ContentHasher>,
+    sha256: Option<Sha256>,
+    report: Report,
+}
+
+impl Committer<'_, '_> {
+    fn commit(&mut self, decoded: Decoded, decoder: &FileDecoder<'_>) -> Result<()> {
+        let Decoded { entry, piece, bytes, payload } = decoded;
+        let Self { sink, hasher, sha256, report, .. } = self;
+        report.timings.time(Step::Hash, || {
+            if let Some(sha256) = sha256 {
+                sha256.update(&*bytes);
+            }
+            hasher.as_mut().zip(piece.as_ref()).map_or(Ok(()), |(h, piece)| h.push(piece))
+        })?;
+        if let Sink::Stream(stream) = sink {
+            let wanted = bytes.get(wanted(&decoder.settings.range, &entry)).unwrap_or_default();
+            report.timings.time(Step::Write, || stream.write_all(wanted)).map_err(cannot_write)?;
+        }
+        report.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
+        decoder.ctx.progress.advanced(decoder.settings.file_idx, entry.decoded_bytes.into());
+        payload.into_iter().for_each(|payload| decoder.memory.payloads.put(payload));
+        if !matches!(sink, Sink::File(_)) {
+            decoder.memory.buffers.put_len(bytes);
+        } else if self.gathered.push(bytes) {
+            self.write(decoder.memory)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the blocks that are ready.
+    fn write(&mut self, memory: &DecodeMemory) -> Result<()> {
+        let Self { sink: Sink::File(file), gathered, report, .. } = self else { return Ok(()) };
+        let written = report.timings.time(Step::Write, || gathered.write(*file));
+        written.map_err(|e| file.atomic().cannot_write(e))?.for_each(|bytes| memory.buffers.put_len(bytes));
+        Ok(())
     }
 }
 

@@ -120,12 +120,19 @@ struct Restorer<'a> {
 impl Restorer<'_> {
     fn restore(&self, item_idx: usize, item: &ArchiveItem, output: &Path, serial: bool) -> Result<Report> {
         let durability = if self.options.sync { Durability::PowerLoss } else { Durability::ProcessEnd };
-        let file = DurableFile::create(output, self.options.force, durability)?;
+        let mut file = DurableFile::create(output, self.options.force, durability)?;
         let settings = whole_file(item_idx, serial, false);
         let entry = item.entry.as_ref();
         let (ctx, memory) = (self.ctx, &self.memory);
-        let decoded =
-            decode_archive_file(ctx, memory, &item.path, &self.bases, entry, Sink::File(&file), settings)?;
+        let decoded = decode_archive_file(
+            ctx,
+            memory,
+            &item.path,
+            &self.bases,
+            entry,
+            Sink::File(&mut file),
+            settings,
+        )?;
         let mut report = decoded.report;
         if let Some(entry) = entry {
             set_attributes(file.atomic().file(), entry.mode, entry.mtime).map_err(|e| e.in_file(output))?;

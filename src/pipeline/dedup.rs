@@ -3,12 +3,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 
+use rayon::prelude::*;
+
 use super::context::Context;
 use super::encode::EncodeMemory;
 use super::settings::AsBytes;
 use super::source::Source;
 use super::tree::SourceFile;
+use crate::checkpoint::Region;
 use crate::container::ContentHash;
+use crate::dtype::Dtype;
 use crate::error::Result;
 
 /// Smallest tensor worth a reference, in bytes.
@@ -46,6 +50,9 @@ pub(crate) struct TensorPlace {
     /// Its size, in bytes.
     pub(crate) len: u64,
 }
+
+/// Type, size in bytes and fingerprint of a tensor.
+type TensorKey = (Dtype, u64, Fingerprint);
 
 /// A tensor that is the same as an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +131,7 @@ impl Planner<'_> {
     pub(crate) fn plan(&self) -> DedupPlan {
         let mut plan = DedupPlan::default();
         let keys: Vec<(usize, _)> = (0..self.files.len())
+            .into_par_iter()
             .filter(|file_idx| self.files[*file_idx].size >= MIN_FILE_BYTES)
             .filter_map(|file_idx| {
                 let source = self.open(file_idx).ok()?;
@@ -142,27 +150,11 @@ impl Planner<'_> {
     }
 
     fn plan_tensors(&self, plan: &mut DedupPlan) {
-        let mut keys = Vec::new();
-        for (file_idx, file) in self.files.iter().enumerate() {
-            if file.size < MIN_TENSOR_BYTES || plan.files.contains_key(&file_idx) {
-                continue;
-            }
-            let Ok(source) = self.open(file_idx) else { continue };
-            let Ok(layout) = source.layout(&file.path, self.as_bytes, &|_| false, &self.ctx.limits) else {
-                continue;
-            };
-            if !layout.is_checkpoint {
-                continue;
-            }
-            // A tensor of this size is a region of its own, so that equal tensors are cut into equal blocks.
-            for region in layout.regions.iter().filter(|region| region.len >= MIN_TENSOR_BYTES) {
-                let place = TensorPlace { file_idx, offset: region.offset, len: region.len };
-                let read = |offset, dst: &mut [u8]| source.read(offset, dst);
-                if let Ok(print) = fingerprint(place.offset, place.len, &read) {
-                    keys.push((place, (region.dtype, place.len, print)));
-                }
-            }
-        }
+        // One file after the other, for a hostile header may need a hundred megabytes.
+        let keys: Vec<_> = (0..self.files.len())
+            .filter(|file_idx| !plan.files.contains_key(file_idx))
+            .flat_map(|file_idx| self.tensor_keys(file_idx).unwrap_or_default())
+            .collect();
         let hash = |place: TensorPlace| {
             self.open(place.file_idx)?.hash_range(place.offset, place.len, self.ctx, self.memory)
         };
@@ -172,6 +164,24 @@ impl Planner<'_> {
                 plan.linked.extend([place.file_idx, base.file_idx]);
             }
         }
+    }
+
+    /// The tensors of a checkpoint that are worth a reference, with what equal ones have in common.
+    fn tensor_keys(&self, file_idx: usize) -> Result<Vec<(TensorPlace, TensorKey)>> {
+        let file = &self.files[file_idx];
+        if file.size < MIN_TENSOR_BYTES {
+            return Ok(Vec::new());
+        }
+        let source = self.open(file_idx)?;
+        let layout = source.layout(&file.path, self.as_bytes, &|_| false, &self.ctx.limits)?;
+        // A tensor of this size is a region of its own, so that equal tensors are cut into equal blocks.
+        let is_candidate = |region: &&Region| layout.is_checkpoint && region.len >= MIN_TENSOR_BYTES;
+        let key = |region: &Region| {
+            let place = TensorPlace { file_idx, offset: region.offset, len: region.len };
+            let print = fingerprint(place.offset, place.len, &|offset, dst| source.read(offset, dst)).ok()?;
+            Some((place, (region.dtype, place.len, print)))
+        };
+        Ok(layout.regions.par_iter().filter(is_candidate).filter_map(key).collect())
     }
 }
 

@@ -1,15 +1,17 @@
-//! One run of bytes to one archive: blocks of a batch in parallel, while the batch before it is written.
+//! One run of bytes to one archive: blocks in parallel, while those before them are written.
 //!
 //! Each task copies its block from the source into a buffer of its own and does everything on that snapshot:
 //! the source may change while it is read, but the archive is consistent in itself. Records are written in
-//! order by one writer, so that the bytes do not depend on the number of threads.
+//! order, so that the bytes do not depend on the number of threads.
 
 use std::io::Write;
 
-use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use super::context::{Checkout, Context, MAX_BATCH_BLOCKS};
+use super::buffers::{Buffer, Buffers};
+use super::context::{Checkout, Context};
+use super::gather::Gather;
+use super::in_order::run_in_order;
 use super::lossy::FilePlan;
 use super::report::Report;
 use super::timings::{Step, Timings};
@@ -29,7 +31,7 @@ pub(crate) struct Job {
     /// The earlier block with the same bytes, if it is stored as a reference.
     pub(crate) reference: Option<Target>,
     /// The bytes, where they had to be read in order; otherwise the task fetches them.
-    pub(crate) bytes: Option<Vec<u8>>,
+    pub(crate) bytes: Option<Buffer>,
 }
 
 /// The block that a reference names.
@@ -51,7 +53,7 @@ struct Coded {
     record: Vec<u8>,
     target: Option<Target>,
     /// The bytes that the archive holds, kept where a SHA-256 is computed in order.
-    snapshot: Option<Vec<u8>>,
+    snapshot: Option<Buffer>,
     /// Of a lossy file.
     quantized: Option<Quantized>,
 }
@@ -115,25 +117,22 @@ impl Encoded {
 #[derive(Default)]
 pub(crate) struct EncodeMemory {
     scratch: Checkout<Scratch>,
-    /// Of the originals' bytes. Apart from the records, which begin empty: a buffer that keeps its length is
-    /// not filled with zeros again.
-    buffers: Checkout<Vec<u8>>,
-    records: Checkout<Vec<u8>>,
+    /// Of the originals' bytes. Apart from the records, which begin empty.
+    buffers: Buffers,
+    records: Buffers,
     /// For steps that are only tried.
     pub(crate) quantizers: Checkout<BlockQuantizer>,
 }
 
 impl EncodeMemory {
     /// A buffer of `len` bytes with unspecified contents.
-    pub(crate) fn buffer(&self, len: usize) -> Vec<u8> {
-        let mut buffer = self.buffers.take(Vec::new);
-        buffer.resize(len, 0);
-        buffer
+    pub(crate) fn buffer(&self, len: usize) -> Buffer {
+        self.buffers.take_len(len)
     }
 
     /// Gives a buffer back.
-    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
-        self.buffers.put(buffer);
+    pub(crate) fn give_back(&self, buffer: Buffer) {
+        self.buffers.put_len(buffer);
     }
 
     /// The tasks' times.
@@ -156,6 +155,8 @@ pub(crate) struct FileEncoder<'a> {
 /// The ordered half of the work: what goes to the file and into the hashes.
 struct Committer<'w> {
     sink: &'w mut (dyn Write + Send),
+    /// Records that are not written yet.
+    records: Gather<Vec<u8>>,
     index: IndexBuilder,
     hasher: ContentHasher,
     sha256: Option<Sha256>,
@@ -234,6 +235,7 @@ impl<'a> FileEncoder<'a> {
         sink.write_all(&header.to_bytes()).map_err(cannot_write)?;
         let mut committer = Committer {
             sink,
+            records: Gather::default(),
             index: IndexBuilder::new(),
             hasher: ContentHasher::new(),
             sha256: self.settings.sha256.then(Sha256::new),
@@ -242,53 +244,26 @@ impl<'a> FileEncoder<'a> {
             losses: self.plan.map(Losses::new),
             report: Report::default(),
         };
-        let mut pending: Vec<Coded> = Vec::new();
-        loop {
-            let batch = self.next_batch(next_job)?;
-            if batch.is_empty() && pending.is_empty() {
-                break;
-            }
-            let written = std::mem::take(&mut pending);
-            let commit = || committer.commit(written, self.memory, self.ctx, self.settings.file_idx);
-            let (committed, coded) = if self.settings.serial || batch.is_empty() {
-                (commit(), self.encode_batch(batch, fetch))
-            } else {
-                rayon::join(commit, || self.encode_batch(batch, fetch))
-            };
-            committed?;
-            pending = coded?;
-        }
+        let mut next_sized = || {
+            Ok(next_job()?.map(|job| {
+                let len = job.span.len;
+                (job, len)
+            }))
+        };
+        let make_scratch = || Scratch {
+            encoder: BlockEncoder::new(self.settings.level, self.ctx.isa),
+            timings: Timings::default(),
+        };
+        run_in_order(
+            (!self.settings.serial).then_some(self.ctx.pool),
+            self.ctx.window_bytes(),
+            &mut next_sized,
+            (&self.memory.scratch, make_scratch),
+            |job, scratch| self.encode_block(job, fetch, scratch),
+            &mut |coded| committer.commit(coded, self.memory, self.ctx, self.settings.file_idx),
+        )?;
+        committer.write(self.memory)?;
         committer.finish()
-    }
-
-    fn next_batch(&self, next_job: &mut (dyn FnMut() -> Result<Option<Job>> + Send)) -> Result<Vec<Job>> {
-        let mut batch = Vec::new();
-        let mut batch_bytes = 0;
-        while batch_bytes < self.ctx.batch_bytes() && batch.len() < MAX_BATCH_BLOCKS {
-            let Some(job) = next_job()? else { break };
-            batch_bytes += job.span.len;
-            batch.push(job);
-        }
-        Ok(batch)
-    }
-
-    fn encode_batch(&self, batch: Vec<Job>, fetch: &Fetch<'_>) -> Result<Vec<Coded>> {
-        let encode = |job| {
-            let mut scratch = self.memory.scratch.take(|| Scratch {
-                encoder: BlockEncoder::new(self.settings.level, self.ctx.isa),
-                timings: Timings::default(),
-            });
-            let coded = self.encode_block(job, fetch, &mut scratch);
-            self.memory.scratch.put(scratch);
-            coded
-        };
-        let coded: Vec<Result<Coded>> = if self.settings.serial {
-            batch.into_iter().map(encode).collect()
-        } else {
-            batch.into_par_iter().with_max_len(1).map(encode).collect()
-        };
-        // The first error in the file's order, whichever thread met one first.
-        coded.into_iter().collect()
     }
 
     fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
@@ -302,8 +277,8 @@ impl<'a> FileEncoder<'a> {
                 snapshot
             }
         };
-        let mut record = self.memory.records.take(Vec::new);
-        record.clear();
+        // A coding that is tried in vain may take as much again as the block.
+        let mut record = self.memory.records.take_empty(RECORD_HEADER_BYTES + 2 * snapshot.len());
         record.resize(RECORD_HEADER_BYTES, 0);
         let source_piece =
             self.plan.map(|_| timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)));
@@ -352,37 +327,44 @@ impl<'a> FileEncoder<'a> {
 impl Committer<'_> {
     fn commit(
         &mut self,
-        batch: Vec<Coded>,
+        coded: Coded,
         memory: &EncodeMemory,
         ctx: &Context<'_>,
         file_idx: usize,
     ) -> Result<()> {
-        for coded in batch {
-            self.check_target(&coded)?;
-            if self.has_references && coded.target.is_none() {
-                self.crcs.push((coded.span.offset, coded.decoded_crc));
-            }
-            let Self { sink, hasher, sha256, report, .. } = self;
-            report.timings.time(Step::Write, || sink.write_all(&coded.record)).map_err(cannot_write)?;
-            report.timings.time(Step::Hash, || {
-                if let (Some(sha256), Some(snapshot)) = (sha256, &coded.snapshot) {
-                    sha256.update(snapshot);
-                }
-                hasher.push(&coded.piece)
-            })?;
-            if let (Some(losses), Some(quantized)) = (&mut self.losses, &coded.quantized) {
-                losses.add(quantized)?;
-            }
-            self.index.push(coded.info);
-            let decoded_bytes = u64::from(coded.info.decoded_bytes);
-            self.report.add_block(coded.info.dtype, decoded_bytes, coded.info.record_bytes());
-            if coded.target.is_some() {
-                self.report.reference_bytes += decoded_bytes;
-            }
-            memory.records.put(coded.record);
-            coded.snapshot.into_iter().for_each(|snapshot| memory.give_back(snapshot));
-            ctx.progress.advanced(file_idx, decoded_bytes);
+        self.check_target(&coded)?;
+        if self.has_references && coded.target.is_none() {
+            self.crcs.push((coded.span.offset, coded.decoded_crc));
         }
+        let Self { hasher, sha256, report, .. } = self;
+        report.timings.time(Step::Hash, || {
+            if let (Some(sha256), Some(snapshot)) = (sha256, &coded.snapshot) {
+                sha256.update(&**snapshot);
+            }
+            hasher.push(&coded.piece)
+        })?;
+        if let (Some(losses), Some(quantized)) = (&mut self.losses, &coded.quantized) {
+            losses.add(quantized)?;
+        }
+        self.index.push(coded.info);
+        let decoded_bytes = u64::from(coded.info.decoded_bytes);
+        self.report.add_block(coded.info.dtype, decoded_bytes, coded.info.record_bytes());
+        if coded.target.is_some() {
+            self.report.reference_bytes += decoded_bytes;
+        }
+        if self.records.push(coded.record) {
+            self.write(memory)?;
+        }
+        coded.snapshot.into_iter().for_each(|snapshot| memory.give_back(snapshot));
+        ctx.progress.advanced(file_idx, decoded_bytes);
+        Ok(())
+    }
+
+    /// Writes the records that are ready.
+    fn write(&mut self, memory: &EncodeMemory) -> Result<()> {
+        let Self { sink, records, report, .. } = self;
+        let written = report.timings.time(Step::Write, || records.write(*sink)).map_err(cannot_write)?;
+        written.for_each(|record| memory.records.put(record));
         Ok(())
     }
 

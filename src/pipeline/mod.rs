@@ -9,6 +9,7 @@
 
 pub mod archive_file;
 mod bases;
+mod buffers;
 pub mod compare;
 pub mod compress;
 pub mod context;
@@ -19,6 +20,8 @@ pub mod digest;
 mod durable;
 pub mod elements;
 mod encode;
+mod gather;
+mod in_order;
 pub mod inspect;
 pub mod lossy;
 pub mod manifest;

@@ -1,4 +1,4 @@
-//! A file that is being compressed: mapped, cut into regions, hashed.
+//! A file that is being compressed: opened, cut into regions, hashed.
 
 use std::path::Path;
 
@@ -11,17 +11,17 @@ use crate::checkpoint::{Region, SafetensorsHeader, TensorInfo, layout_around, pl
 use crate::container::{ContentHash, ContentHasher, Piece};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::MappedFile;
+use crate::storage::ReadFile;
 
 /// What the name of a checkpoint ends in.
 pub(crate) const CHECKPOINT_SUFFIX: &str = ".safetensors";
 /// Bytes hashed by one task.
 const HASH_PIECE_BYTES: usize = 1 << 20;
 
-/// A mapped source file.
+/// An open source file.
 #[derive(Debug)]
 pub(crate) struct Source {
-    mapped: MappedFile,
+    file: ReadFile,
 }
 
 /// How a file is cut.
@@ -41,7 +41,7 @@ impl Source {
     /// # Errors
     /// [`ErrorKind::Io`]; [`ErrorKind::InvalidInput`] where it has changed since.
     pub(crate) fn open(path: &Path, size: u64) -> Result<Self> {
-        let source = Self { mapped: MappedFile::open(path)? };
+        let source = Self { file: ReadFile::open(path)? };
         if source.len() != size {
             let message =
                 format!("source changed: it has {} bytes, had {size} when it was listed", source.len());
@@ -52,23 +52,17 @@ impl Source {
 
     /// Size in bytes.
     pub(crate) fn len(&self) -> u64 {
-        self.mapped.identity().len
+        self.file.identity().len
     }
 
     /// Copies the bytes at `offset` to `dst`.
     pub(crate) fn read(&self, offset: u64, dst: &mut [u8]) -> Result<()> {
-        let start = usize::try_from(offset).ok();
-        let end = start.and_then(|start| start.checked_add(dst.len()));
-        let bytes = start.zip(end).and_then(|(start, end)| self.mapped.bytes().get(start..end));
-        let outside =
-            || Error::new(ErrorKind::Internal, format!("{} bytes at {offset} asked for", dst.len()));
-        dst.copy_from_slice(bytes.ok_or_else(outside)?);
-        Ok(())
+        self.file.read_exact_at(dst, offset)
     }
 
     /// Checks that the file is still the one that was opened.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
-        self.mapped.check_unchanged()
+        self.file.check_unchanged()
     }
 
     /// The header of the file, if its `name` says that it is a checkpoint and it is a good one.
@@ -138,7 +132,7 @@ impl Source {
         let mut hasher = ContentHasher::new();
         let mut pieces = (0..len).step_by(HASH_PIECE_BYTES);
         loop {
-            let batch: Vec<u64> = pieces.by_ref().take(ctx.batch_bytes() / HASH_PIECE_BYTES).collect();
+            let batch: Vec<u64> = pieces.by_ref().take(ctx.window_bytes() / HASH_PIECE_BYTES).collect();
             if batch.is_empty() {
                 return Ok(hasher.finalize());
             }

@@ -367,6 +367,13 @@ struct Joiner<'a> {
 }
 
 impl Joiner<'_> {
+    /// Decodes and joins in one go what can be; returns the number of elements done.
+    fn decode_joined(&self, opened: &mut rans8::Opened<'_>, dst: &mut [u8]) -> usize {
+        let n_bytes = self.layout.n_byte_planes();
+        let packed = if self.layout.packed_bits() > 0 { self.planes[n_bytes] } else { &[] };
+        opened.next_joined(self.layout, &self.planes[..n_bytes], packed, dst)
+    }
+
     /// Joins the elements of `dst`, which begin with element `first` of the block, a multiple of the group.
     fn join(&self, symbols: &[u8], first: usize, dst: &mut [u8]) -> Option<()> {
         let n_bytes = self.layout.n_byte_planes();
@@ -426,9 +433,12 @@ fn decode_symbols(
 ) -> Option<()> {
     match header.symbols {
         SYMBOLS_RANS8 => {
-            let mut opened = rans8.open(joiner.isa, section, n_elements)?;
+            // Outliers are found by their symbols, so these must go to memory.
+            let layout = (header.n_outliers == 0).then_some(&joiner.layout);
+            let mut opened = rans8.open(joiner.isa, section, n_elements, layout)?;
             if opened.is_in_order() {
-                return decode_tiles(&mut opened, joiner, symbols, dst);
+                let n_done = if layout.is_some() { joiner.decode_joined(&mut opened, dst) } else { 0 };
+                return decode_tiles(&mut opened, joiner, n_done, symbols, dst);
             }
             opened.decode_all(n_elements, symbols)?;
         }
@@ -442,15 +452,18 @@ fn decode_symbols(
     joiner.join(symbols.get(..joiner.n_padded)?, 0, dst)
 }
 
+/// Decodes and joins all from element `n_done` on.
 fn decode_tiles(
     opened: &mut rans8::Opened<'_>,
     joiner: &Joiner<'_>,
+    n_done: usize,
     symbols: &mut [u8],
     dst: &mut [u8],
 ) -> Option<()> {
-    let tile_bytes = TILE_LEN * (joiner.layout.element_bits as usize / 8);
-    for (idx, dst) in dst.chunks_mut(tile_bytes).enumerate() {
-        let first = idx * TILE_LEN;
+    let element_bytes = joiner.layout.element_bits as usize / 8;
+    let dst = dst.get_mut(n_done * element_bytes..)?;
+    for (idx, dst) in dst.chunks_mut(TILE_LEN * element_bytes).enumerate() {
+        let first = n_done + idx * TILE_LEN;
         let tile = symbols.get_mut(first..first + opened.n_left(first).min(TILE_LEN))?;
         opened.next(tile)?;
         let n_padded = (joiner.n_padded - first).min(TILE_LEN);

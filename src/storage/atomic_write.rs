@@ -5,7 +5,8 @@
 //! writer, so that what a dead one left can be told from it and removed.
 
 use std::fs::{File, TryLockError};
-use std::io::{ErrorKind as IoErrorKind, Write};
+use std::io::{ErrorKind as IoErrorKind, IoSlice, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -80,20 +81,18 @@ impl AtomicFile {
         self.partial.path()
     }
 
-    /// Writes all of `bytes` at `offset`; several threads may do so at a time, in other ranges.
-    ///
-    /// # Errors
-    /// [`crate::ErrorKind::Io`].
-    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        write_all_at(self.file(), bytes, offset).map_err(|e| self.cannot_write(e))
-    }
-
     /// Sets the file's size; new bytes are zeros.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Io`].
     pub fn set_len(&self, len: u64) -> Result<()> {
         self.file().set_len(len).map_err(|e| self.cannot_write(e))
+    }
+
+    /// Asks the file system for the space of `range`, so that writing need not look for it block by block. The
+    /// file is then at least that long. False where the system cannot; nothing is lost then.
+    pub fn reserve(&self, range: Range<u64>) -> bool {
+        reserve(self.file(), range)
     }
 
     /// Gives the file its name.
@@ -123,7 +122,9 @@ impl AtomicFile {
         Ok(())
     }
 
-    fn cannot_write(&self, source: std::io::Error) -> Error {
+    /// The error of a write to this file that the system refused.
+    #[must_use]
+    pub fn cannot_write(&self, source: std::io::Error) -> Error {
         let action = match source.kind() {
             IoErrorKind::StorageFull => "cannot write, the disk is full; the unfinished file is removed",
             IoErrorKind::QuotaExceeded => {
@@ -139,6 +140,10 @@ impl AtomicFile {
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.partial.as_file_mut().write(bytes)
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> std::io::Result<usize> {
+        self.partial.as_file_mut().write_vectored(parts)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -169,26 +174,17 @@ fn folder_of(destination: &Path) -> &Path {
     }
 }
 
-#[cfg(unix)]
-fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, range: Range<u64>) -> bool {
+    let len = range.end.saturating_sub(range.start);
+    // Unlike the C library's function of this name, the system call never writes zeros itself.
+    len > 0 && rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), range.start, len).is_ok()
 }
 
-#[cfg(windows)]
-fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> std::io::Result<()> {
-    use std::os::windows::fs::FileExt;
-    while !bytes.is_empty() {
-        match file.seek_write(bytes, offset) {
-            Ok(0) => return Err(IoErrorKind::WriteZero.into()),
-            Ok(written) => {
-                bytes = bytes.get(written..).unwrap_or_default();
-                offset += written as u64;
-            }
-            Err(e) if e.kind() == IoErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
+/// Other systems have other ways, or none.
+#[cfg(not(target_os = "linux"))]
+fn reserve(_file: &File, _range: Range<u64>) -> bool {
+    false
 }
 
 #[cfg(unix)]
@@ -298,28 +294,6 @@ mod tests {
         assert_eq!(names(folder.path()), ["out"]);
         AtomicFile::create(&destination, true).unwrap().commit(Durability::ProcessEnd).unwrap();
         assert_eq!(std::fs::read(&destination).unwrap(), b"");
-    }
-
-    #[test]
-    fn threads_write_their_own_ranges() {
-        let folder = tempfile::tempdir().unwrap();
-        let destination = folder.path().join("out");
-        let file = AtomicFile::create(&destination, false).unwrap();
-        std::thread::scope(|scope| {
-            for part in 0..8_u8 {
-                let file = &file;
-                scope.spawn(move || file.write_all_at(&[part; 1000], u64::from(part) * 1000).unwrap());
-            }
-        });
-        file.commit(Durability::ProcessEnd).unwrap();
-        let written = std::fs::read(&destination).unwrap();
-        assert!(
-            written
-                .chunks(1000)
-                .enumerate()
-                .all(|(part, bytes)| bytes.iter().all(|b| usize::from(*b) == part))
-        );
-        assert_eq!(written.len(), 8000);
     }
 
     #[test]

@@ -1,65 +1,17 @@
-//! Read-only maps of source files.
+//! Read-only maps of files.
 //!
 //! A mapped file can change under its reader: another process may write to it or cut it short. Bytes that
 //! change are found by comparing the file's identity before and after; a file cut short raises SIGBUS at
 //! the pages that are gone, which [`crate::storage::guard`] turns into zeros and a mark on the map.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::guard::Watch;
-
-/// What the operating system says of a file's state; equal before and after means: not written meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileIdentity {
-    /// Size in bytes.
-    pub len: u64,
-    /// Time of last modification, in nanoseconds since 1970.
-    pub modified_ns: i128,
-    /// Time of the last change of contents or attributes, likewise; the same as `modified_ns` where the
-    /// system has none.
-    pub changed_ns: i128,
-    /// Device and inode, or zeros where the system has none.
-    pub inode: (u64, u64),
-}
-
-impl FileIdentity {
-    /// The identity in `metadata`.
-    #[cfg(unix)]
-    #[must_use]
-    pub fn of(metadata: &Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        Self {
-            len: metadata.len(),
-            modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-            inode: (metadata.dev(), metadata.ino()),
-        }
-    }
-
-    /// The identity in `metadata`.
-    #[cfg(not(unix))]
-    #[must_use]
-    pub fn of(metadata: &Metadata) -> Self {
-        let since_1970 = metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-        let modified_ns = since_1970.and_then(|t| i128::try_from(t.as_nanos()).ok()).unwrap_or(0);
-        Self { len: metadata.len(), modified_ns, changed_ns: modified_ns, inode: (0, 0) }
-    }
-
-    /// The identity of the file that `path` names now, following symbolic links.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`].
-    pub fn of_path(path: &Path) -> Result<Self> {
-        let metadata =
-            std::fs::metadata(path).map_err(|e| Error::io("cannot look at the file", e).in_file(path))?;
-        Ok(Self::of(&metadata))
-    }
-}
+use crate::storage::identity::{CUT_SHORT, FileIdentity, changed, open_regular};
 
 /// A file mapped for reading.
 #[derive(Debug)]
@@ -83,23 +35,13 @@ impl MappedFile {
     }
 
     fn open_unnamed(path: &Path) -> Result<Self> {
-        let not_regular = || Error::new(ErrorKind::InvalidInput, "not a regular file");
-        // Before opening, which would wait for a writer on a named pipe.
-        let before = std::fs::metadata(path).map_err(|e| Error::io("cannot open", e))?;
-        if !before.is_file() {
-            return Err(not_regular());
-        }
-        let file = File::open(path).map_err(|e| Error::io("cannot open", e))?;
-        let metadata = file.metadata().map_err(|e| Error::io("cannot look at the file", e))?;
-        if !metadata.is_file() {
-            return Err(not_regular());
-        }
-        let map = match metadata.len() {
+        let (file, identity) = open_regular(path)?;
+        let map = match identity.len {
             0 => None,
             _ => Some(map_file(&file).map_err(|e| Error::io("cannot map the file into memory", e))?),
         };
         let watch = map.as_deref().and_then(Watch::start);
-        Ok(Self { path: path.to_owned(), identity: FileIdentity::of(&metadata), watch, map })
+        Ok(Self { path: path.to_owned(), identity, watch, map })
     }
 
     /// The file's bytes. While another process changes the file these may be anything, but reading them is
@@ -127,25 +69,10 @@ impl MappedFile {
     /// # Errors
     /// [`ErrorKind::InvalidInput`], or [`ErrorKind::Io`] where the file is gone.
     pub fn check_unchanged(&self) -> Result<()> {
-        let changed = |what: &str| {
-            let message = format!("source changed while it was read: {what}");
-            Err(Error::new(ErrorKind::InvalidInput, message).in_file(&self.path))
-        };
-        let now = FileIdentity::of_path(&self.path)?;
         if self.watch.as_ref().is_some_and(Watch::is_shrunk) {
-            return changed("bytes that were there at first could not be read, as when a file is cut short");
+            return Err(changed(&self.path, CUT_SHORT));
         }
-        if now.inode != self.identity.inode {
-            return changed("another file has its name now");
-        }
-        if now.len != self.identity.len || self.bytes().len() as u64 != now.len {
-            let message = format!("it had {} bytes and has {} now", self.identity.len, now.len);
-            return changed(&message);
-        }
-        if now != self.identity {
-            return changed("its time of change is another");
-        }
-        Ok(())
+        self.identity.check_unchanged(&self.path)
     }
 }
 
@@ -162,6 +89,7 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn maps_files_and_empty_files_and_refuses_others() {

@@ -1,8 +1,12 @@
-//! Files: mapped sources that are watched for change, outputs that get their name only when complete.
+//! Files: sources that are watched for change, outputs that get their name only when complete.
 
 mod atomic_write;
 pub mod guard;
+mod identity;
 mod mmap;
+mod read;
 
 pub use atomic_write::{AtomicFile, Durability, PARTIAL_SUFFIX, remove_stale_partials};
-pub use mmap::{FileIdentity, MappedFile};
+pub use identity::FileIdentity;
+pub use mmap::MappedFile;
+pub use read::ReadFile;

@@ -1,6 +1,8 @@
 //! What several targets use.
 #![allow(dead_code, reason = "each target uses some of it")]
 
+use std::cell::RefCell;
+
 use alcm::kernels::Isa;
 use alcm::limits::MAX_BLOCK_BYTES;
 use alcm::stage::{BlockDecoder, Coding};
@@ -23,20 +25,27 @@ pub fn coding(choice: u8) -> Coding {
     codings[usize::from(choice) % codings.len()]
 }
 
+thread_local! {
+    /// A decoder for each instruction set, used for all inputs as a worker thread does: what one input leaves in its
+    /// scratch memory must not show in the next. Making them anew would take most of the time.
+    static DECODERS: RefCell<Vec<BlockDecoder>> = RefCell::new(isas().map(BlockDecoder::new).collect());
+}
+
 /// Decodes `payload` on every instruction set into clean and dirty buffers, which must agree; gives the bytes.
 pub fn decode_everywhere(coding: Coding, dtype: Dtype, payload: &[u8], n_bytes: usize) -> Option<Vec<u8>> {
     assert!(n_bytes <= MAX_BLOCK_BYTES);
     let mut first: Option<Result<Vec<u8>, ErrorKind>> = None;
-    for isa in isas() {
-        let mut decoder = BlockDecoder::new(isa);
-        for dirt in [0, 0xff] {
-            let mut decoded = vec![dirt; n_bytes];
-            let result = decoder.decode(coding, dtype, payload, &mut decoded);
-            let result = result.map(|()| decoded).map_err(|error| error.kind());
-            let first = first.get_or_insert_with(|| result.clone());
-            assert!(*first == result, "{isa:?} with dirt {dirt:#x} decodes otherwise");
+    DECODERS.with_borrow_mut(|decoders| {
+        for decoder in decoders {
+            for dirt in [0, 0xff] {
+                let mut decoded = vec![dirt; n_bytes];
+                let result = decoder.decode(coding, dtype, payload, &mut decoded);
+                let result = result.map(|()| decoded).map_err(|error| error.kind());
+                let first = first.get_or_insert_with(|| result.clone());
+                assert!(*first == result, "{decoder:?} with dirt {dirt:#x} decodes otherwise");
+            }
         }
-    }
+    });
     match first? {
         Ok(decoded) => Some(decoded),
         Err(kind) => {

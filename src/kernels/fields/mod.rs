@@ -101,6 +101,15 @@ impl Layout {
         element.shr(self.rest_bits()).low_u16() & mask
     }
 
+    /// The top 16 bits of an element (for elements of 8 bits all of it, above zeros) by its symbol byte alone.
+    #[must_use]
+    pub fn placed(&self, symbol: u8) -> u16 {
+        let wide = if symbol == 0 { 0 } else { u64::from(symbol) + u64::from(self.symbol_base) };
+        // To the top of 64 bits; what leaves them is lost, as it is in `join`.
+        let [.., low, high] = (wide << self.rest_bits() << (64 - self.element_bits)).to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
     /// `element` with its symbol replaced.
     #[must_use]
     pub fn with_symbol<W: Word>(&self, element: W, symbol: u16) -> W {

@@ -40,6 +40,19 @@ pub enum Rounding {
     Thresholds([f32; N_THRESHOLDS]),
 }
 
+impl Rounding {
+    /// The same with no error above `max_error` steps, which is at least one half.
+    #[must_use]
+    pub fn within(self, max_error: f32) -> Self {
+        match self {
+            Self::Nearest => Self::Nearest,
+            Self::Thresholds(table) => {
+                Self::Thresholds(table.map(|threshold| threshold.max(1.0 - max_error).min(max_error)))
+            }
+        }
+    }
+}
+
 /// Writes the index of each value; `step` is positive and finite. As many as the shorter slice holds.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn quantize(isa: Isa, values: &[f32], step: f32, rounding: &Rounding, indices: &mut [i32]) {

@@ -136,3 +136,15 @@ fn what_is_not_finite_has_no_error_or_an_infinite_one() {
     }
     assert_eq!(measure(&[0.0], &[1.0]).relative_l2(), f64::INFINITY);
 }
+
+#[test]
+fn thresholds_within_a_bound_keep_to_it() {
+    let rounding = Rounding::Thresholds(std::array::from_fn(|k| k as f32 / 31.0)).within(0.625);
+    let values: Vec<f32> = (-4000..4000i16).map(|i| f32::from(i) / 64.0).collect();
+    let (mut indices, mut back) = (vec![0; values.len()], vec![0.0; values.len()]);
+    quantize(Isa::detect(), &values, 1.0, &rounding, &mut indices);
+    dequantize(Isa::detect(), &indices, 1.0, &mut back);
+    let max_abs = values.iter().zip(&back).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    assert_eq!(max_abs, 0.625);
+    assert_eq!(Rounding::Nearest.within(0.5), Rounding::Nearest);
+}

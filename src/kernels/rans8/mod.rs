@@ -16,6 +16,7 @@
 //! table is the escape: its symbols' values come from a queue of bytes, in symbol order. An encoder starts with
 //! every state at 256 and runs backwards, so a decoder ends with every state at 256: a check that costs nothing.
 
+mod joined;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
@@ -23,6 +24,7 @@ mod x86_avx2;
 mod x86_avx512;
 
 use super::Isa;
+pub use joined::Residual;
 
 /// Symbols of one group: two vectors of 32 lanes.
 pub const GROUP_LEN: usize = 64;
@@ -50,6 +52,9 @@ pub struct Table {
     cum: [u8; MAX_ENTRIES],
     /// Symbol value of each entry; of no meaning for the escape.
     value: [u8; MAX_ENTRIES],
+    /// What each entry puts into the top 16 bits of an element, its high bytes and its low bytes; see
+    /// [`Self::place_values`].
+    placed: [[u8; MAX_ENTRIES]; 2],
     /// For vectors that compare: `cum − 1` of the entries from 1 on, as signed bytes, then the largest.
     thresholds: [i8; MAX_ENTRIES],
     n_entries: u8,
@@ -69,6 +74,7 @@ impl Table {
             freq: [0; MAX_ENTRIES],
             cum: [0; MAX_ENTRIES],
             value: [0; MAX_ENTRIES],
+            placed: [[0; MAX_ENTRIES]; 2],
             thresholds: [i8::MAX; MAX_ENTRIES],
             n_entries: u8::try_from(n_entries).ok()?,
         };
@@ -92,6 +98,13 @@ impl Table {
             *threshold = (cum.wrapping_sub(1) ^ 0x80).cast_signed();
         }
         (cum > 0).then_some(table)
+    }
+
+    /// Readies the table for [`Decoder::next_joined`]: `place` gives the top 16 bits of an element by its symbol alone.
+    pub fn place_values(&mut self, place: impl Fn(u8) -> u16) {
+        for (entry, &value) in self.value.iter().enumerate() {
+            [self.placed[1][entry], self.placed[0][entry]] = place(value).to_le_bytes();
+        }
     }
 
     /// Number of entries, the escape included.
@@ -372,6 +385,35 @@ fn decode_vectors(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], positio
             unsafe { x86_avx2::decode(tile, states, position) }
         }
         _ => position,
+    }
+}
+
+/// What vector loops can decode and join of a block, from its first symbol on; returns where they stop.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
+fn join_vectors(
+    isa: Isa,
+    plan: &Plan<'_, Table>,
+    stream: &[u8],
+    shape: joined::Shape,
+    residual: &Residual<'_>,
+    states: &mut [u16],
+    dst: &mut [u8],
+) -> Position {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            use x86_avx512::decode_joined;
+            // SAFETY: `available` has just tested every feature that the functions enable.
+            unsafe {
+                match plan.groups {
+                    1 => decode_joined::<1>(plan, stream, shape, residual, states, dst),
+                    2 => decode_joined::<2>(plan, stream, shape, residual, states, dst),
+                    _ => decode_joined::<MAX_GROUPS>(plan, stream, shape, residual, states, dst),
+                }
+            }
+        }
+        _ => Position::default(),
     }
 }
 

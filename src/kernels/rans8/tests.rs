@@ -1,4 +1,5 @@
 use super::*;
+use crate::kernels::fields::{self, Layout};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -169,4 +170,79 @@ fn tables_refuse_what_breaks_the_contract() {
     assert!(Table::new(&[(1, 200), (2, 56)]).is_none());
     assert!(Table::new(&[(0, 1); 64]).is_none());
     assert!(Table::new(&[(1, 200), (2, 55)]).is_some());
+}
+
+/// A layout of every shape that is joined while decoding, and some that are not.
+fn layouts() -> Vec<Layout> {
+    let layout = |element_bits, symbol_bits, has_sign| Layout {
+        element_bits,
+        symbol_bits,
+        has_sign,
+        shared_sign: None,
+        low_zero_bits: 0,
+        symbol_base: if symbol_bits > 8 { 77 } else { 0 },
+    };
+    let mut layouts = vec![
+        layout(8, 5, true),
+        layout(8, 4, true),
+        layout(8, 5, false),
+        layout(16, 9, true),
+        layout(16, 10, true),
+        layout(16, 8, true),
+        layout(16, 6, true),
+        layout(16, 5, true),
+        layout(32, 9, true),
+        layout(32, 8, true),
+        layout(8, 8, false),
+        layout(64, 11, true),
+    ];
+    layouts.push(Layout { shared_sign: Some(true), ..layouts[3] });
+    layouts.push(Layout { low_zero_bits: 3, ..layouts[8] });
+    layouts
+}
+
+#[test]
+fn decoding_and_joining_at_once_is_decoding_then_joining() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let mut n_joined = 0;
+    for mut case in cases() {
+        let (states, stream, escapes) = encode_case(Isa::Scalar, &case);
+        let mut padded = escapes.clone();
+        padded.resize(escapes.len() + SLACK_BYTES, 0x55);
+        for layout in layouts() {
+            case.tables.iter_mut().for_each(|table| table.place_values(|value| layout.placed(value)));
+            let placed = [0, 1].map(|which| -> Vec<u8> {
+                padded.iter().map(|&value| layout.placed(value).to_be_bytes()[which]).collect()
+            });
+            let n = case.symbols.len();
+            let mut planes = vec![0; fields::planes_len(&layout, n)];
+            planes.iter_mut().for_each(|byte| *byte = rng.next_u32().to_le_bytes()[1]);
+            let (bytes, packed) = planes.split_at(n * layout.n_byte_planes());
+            let byte_planes: Vec<&[u8]> = bytes.chunks_exact(n).collect();
+            let element_bytes = layout.element_bits as usize / 8;
+            let mut reference = vec![0; n * element_bytes];
+            fields::join(Isa::Scalar, &layout, &case.symbols, &byte_planes, packed, &mut reference).unwrap();
+            for isa in isas() {
+                let plan = Plan {
+                    groups: case.groups,
+                    tables: &case.tables,
+                    table_ids: &case.table_ids,
+                    segment_len: case.segment_len,
+                };
+                let mut decoder =
+                    Decoder::new(isa, plan, &states, &stream, &padded, escapes.len(), n).unwrap();
+                let escapes = [&placed[0][..], &placed[1][..]];
+                let residual = Residual { layout, byte_planes: &byte_planes, packed, escapes };
+                let mut joined = vec![0xcc; reference.len()];
+                let n_done = decoder.next_joined(&residual, &mut joined);
+                let n_done_bytes = n_done * element_bytes;
+                assert!(joined[..n_done_bytes] == reference[..n_done_bytes], "{isa:?} {layout:?}");
+                let mut rest = vec![0; n - n_done];
+                decoder.next(&mut rest).unwrap();
+                assert!(rest == case.symbols[n_done..] && decoder.finish().is_some());
+                n_joined += n_done;
+            }
+        }
+    }
+    assert!(n_joined > 0 || !Isa::Avx512.available());
 }

@@ -8,7 +8,12 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, Encoded, GROUP_LEN, MAX_GROUPS, MAX_STEP_BYTES, Plan, Position, SLACK_BYTES, Tile};
+use super::{
+    EncodeTable, Encoded, GROUP_LEN, MAX_GROUPS, MAX_STEP_BYTES, Plan, Position, SLACK_BYTES, Table, Tile,
+};
+
+mod joined;
+pub(super) use joined::decode_joined;
 
 const WINDOW: usize = MAX_STEP_BYTES;
 /// Escapes that one step may touch at most, and the 64 that the last load takes.
@@ -30,6 +35,83 @@ fn quarter(table: &[u8; 256], at: usize) -> __m512i {
     cast(quarters[at])
 }
 
+/// What decoding to entries takes of one table, in registers.
+struct DecodeRegisters {
+    slot_to_entry: [__m512i; 4],
+    freq: __m512i,
+    cum: __m512i,
+    escape: __m512i,
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn decode_registers(table: &Table) -> DecodeRegisters {
+    DecodeRegisters {
+        slot_to_entry: [0, 1, 2, 3].map(|i| quarter(&table.slot_to_entry, i)),
+        freq: load(&table.freq),
+        cum: load(&table.cum),
+        escape: _mm512_set1_epi8((table.n_entries - 1).cast_signed()),
+    }
+}
+
+/// States in vectors of 32 lanes: A's and B's of each group.
+type States<const G: usize> = [[__m512i; 2]; G];
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn load_states<const G: usize>(states: &[u16]) -> States<G> {
+    let (lanes, _) = states.as_chunks::<32>();
+    std::array::from_fn(|g| [cast(lanes[2 * g]), cast(lanes[2 * g + 1])])
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn store_states<const G: usize>(vectors: &States<G>, states: &mut [u16]) {
+    for (lanes, vector) in states.as_chunks_mut::<32>().0.iter_mut().zip(vectors.as_flattened()) {
+        *lanes = cast(*vector);
+    }
+}
+
+/// Takes a group's states a step further; returns the entries of its symbols and how much of `window` is taken then.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
+fn next_entries(
+    table: &DecodeRegisters,
+    [a, b]: &mut [__m512i; 2],
+    window: &[u8; WINDOW],
+    taken: usize,
+) -> (__m512i, usize) {
+    let low_byte = _mm512_set1_epi16(0x00ff);
+    let [quarter_0, quarter_1, quarter_2, quarter_3] = table.slot_to_entry;
+    let slot = _mm512_ternarylogic_epi32(low_byte, *a, _mm512_slli_epi16(*b, 8), 0xCA);
+    let low = _mm512_permutex2var_epi8(quarter_0, slot, quarter_1);
+    let high = _mm512_permutex2var_epi8(quarter_2, slot, quarter_3);
+    let entry = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(slot), high);
+    let freq = _mm512_permutexvar_epi8(entry, table.freq);
+    let bias = _mm512_sub_epi8(slot, _mm512_permutexvar_epi8(entry, table.cum));
+    let next_a = _mm512_add_epi16(
+        _mm512_mullo_epi16(_mm512_srli_epi16(*a, 8), _mm512_and_si512(freq, low_byte)),
+        _mm512_and_si512(bias, low_byte),
+    );
+    let next_b = _mm512_add_epi16(
+        _mm512_mullo_epi16(_mm512_srli_epi16(*b, 8), _mm512_srli_epi16(freq, 8)),
+        _mm512_srli_epi16(bias, 8),
+    );
+    let taken_a;
+    let taken_b;
+    (*a, taken_a) = refill(next_a, window, taken);
+    (*b, taken_b) = refill(next_b, window, taken_a);
+    (entry, taken_b)
+}
+
+/// `values` with the next of `queue` in the places of `escaped`; `taken` of it have been used.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn place_escapes(values: __m512i, escaped: __mmask64, queue: &[u8; QUEUE], taken: usize) -> __m512i {
+    let next: [u8; 64] = std::array::from_fn(|i| queue[(taken & WINDOW_MASK) + i]);
+    _mm512_mask_expand_epi8(values, escaped, cast(next))
+}
+
 /// Decodes from `position` while a whole step's bytes are certain to be there; where it stops. The caller has checked the plan, the states and the slack behind the escapes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
 pub(super) fn decode<const G: usize>(
@@ -38,21 +120,12 @@ pub(super) fn decode<const G: usize>(
     mut position: Position,
 ) -> Position {
     let (plan, stream, escapes) = (tile.plan, tile.stream, tile.escapes);
-    let low_byte = _mm512_set1_epi16(0x00ff);
-    let high_byte = _mm512_set1_epi16(-256);
-    let mut a = [_mm512_setzero_si512(); G];
-    let mut b = [_mm512_setzero_si512(); G];
-    for g in 0..G {
-        let (lanes, _) = states[g * GROUP_LEN..].as_chunks::<32>();
-        a[g] = cast(lanes[0]);
-        b[g] = cast(lanes[1]);
-    }
+    let mut vectors = load_states::<G>(states);
     let (mut at, mut escape_at) = (position.stream, position.escape);
     'segments: for (segment, id) in tile.segments_from(position) {
         let table = &plan.tables[usize::from(id)];
-        let [lut0, lut1, lut2, lut3] = [0, 1, 2, 3].map(|i| quarter(&table.slot_to_entry, i));
-        let (freq, cum, value) = (load(&table.freq), load(&table.cum), load(&table.value));
-        let escape_entry = _mm512_set1_epi8((table.n_entries - 1).cast_signed());
+        let registers = decode_registers(table);
+        let value = load(&table.value);
         let (groups, _) = segment.as_chunks_mut::<GROUP_LEN>();
         for step in groups.chunks_exact_mut(G) {
             let Some(window) = stream.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
@@ -63,40 +136,20 @@ pub(super) fn decode<const G: usize>(
             };
             let (mut taken, mut escapes_taken) = (0usize, 0usize);
             for g in 0..G {
-                let slot = _mm512_ternarylogic_epi32(low_byte, a[g], _mm512_slli_epi16(b[g], 8), 0xCA);
-                let low = _mm512_permutex2var_epi8(lut0, slot, lut1);
-                let high = _mm512_permutex2var_epi8(lut2, slot, lut3);
-                let entry = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(slot), high);
-                let f = _mm512_permutexvar_epi8(entry, freq);
-                let bias = _mm512_sub_epi8(slot, _mm512_permutexvar_epi8(entry, cum));
-                let next_a = _mm512_add_epi16(
-                    _mm512_mullo_epi16(_mm512_srli_epi16(a[g], 8), _mm512_and_si512(f, low_byte)),
-                    _mm512_and_si512(bias, low_byte),
-                );
-                let next_b = _mm512_add_epi16(
-                    _mm512_mullo_epi16(_mm512_srli_epi16(b[g], 8), _mm512_srli_epi16(f, 8)),
-                    _mm512_srli_epi16(bias, 8),
-                );
-                (a[g], taken) = refill(next_a, high_byte, window, taken);
-                (b[g], taken) = refill(next_b, high_byte, window, taken);
+                let entry;
+                (entry, taken) = next_entries(&registers, &mut vectors[g], window, taken);
                 // No branch: one in four groups has an escape, and a wrong guess costs more than the work.
-                let escaped = _mm512_cmpeq_epi8_mask(entry, escape_entry);
-                let next: [u8; 64] = std::array::from_fn(|i| queue[(escapes_taken & WINDOW_MASK) + i]);
+                let escaped = _mm512_cmpeq_epi8_mask(entry, registers.escape);
                 let symbols = _mm512_permutexvar_epi8(entry, value);
-                let symbols = _mm512_mask_expand_epi8(symbols, escaped, cast(next));
+                step[g] = cast(place_escapes(symbols, escaped, queue, escapes_taken));
                 escapes_taken += escaped.count_ones() as usize;
-                step[g] = cast(symbols);
             }
             at += taken;
             escape_at += escapes_taken;
             position = Position { stream: at, escape: escape_at, symbol: position.symbol + G * GROUP_LEN };
         }
     }
-    for g in 0..G {
-        let (lanes, _) = states[g * GROUP_LEN..].as_chunks_mut::<32>();
-        lanes[0] = cast(a[g]);
-        lanes[1] = cast(b[g]);
-    }
+    store_states(&vectors, states);
     position
 }
 
@@ -106,8 +159,8 @@ pub(super) fn decode<const G: usize>(
 /// stack at twice the time for all.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
-fn refill(x: __m512i, high_byte: __m512i, window: &[u8; WINDOW], taken: usize) -> (__m512i, usize) {
-    let small = _mm512_testn_epi16_mask(x, high_byte);
+fn refill(x: __m512i, window: &[u8; WINDOW], taken: usize) -> (__m512i, usize) {
+    let small = _mm512_testn_epi16_mask(x, _mm512_set1_epi16(-256));
     let next: [u8; 32] = std::array::from_fn(|i| window[(taken & WINDOW_MASK) + i]);
     let bytes = _mm512_cvtepu8_epi16(cast(next));
     let shifted = _mm512_mask_slli_epi16(x, small, x, 8);

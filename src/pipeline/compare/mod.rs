@@ -19,7 +19,8 @@ use rayon::prelude::*;
 pub use difference::{Difference, FloatDifference};
 pub use report::{Comparison, FileComparison, FileOutcome, Side, TensorComparison, TensorOutcome};
 
-use super::context::{Context, MAX_BATCH_BLOCKS};
+use super::context::Context;
+use super::in_order::MAX_JOBS;
 use super::report::Failure;
 use crate::checkpoint::TensorInfo;
 use crate::dtype::Dtype;
@@ -194,8 +195,8 @@ impl FilePair<'_> {
             while let Some(next) = pieces.next_if(|next| {
                 next.a_offset.checked_sub(batch_bytes as u64) == Some(first.a_offset)
                     && next.b_offset.checked_sub(batch_bytes as u64) == Some(first.b_offset)
-                    && batch_bytes < self.ctx.batch_bytes()
-                    && batch.len() < MAX_BATCH_BLOCKS
+                    && batch_bytes < self.ctx.window_bytes() / 2
+                    && batch.len() < MAX_JOBS
             }) {
                 batch_bytes += next.len;
                 batch.push(next);

@@ -1,0 +1,71 @@
+//! Symbols decoded and joined with their residuals in one loop, without a detour through memory.
+//!
+//! A symbol's place is the top of its element, so it comes from a table like the symbol itself: two bytes of an entry,
+//! the *placed* value, are what it puts into the top 16 bits of an element (into the high one of them alone for
+//! elements of 8 bits). The residual is or-ed to it.
+
+use super::{Decoder, GROUP_LEN, SLACK_BYTES, join_vectors};
+use crate::kernels::fields::Layout;
+
+/// The residuals of a block, and its escapes as they are placed in elements.
+#[derive(Debug, Clone, Copy)]
+pub struct Residual<'a> {
+    /// How elements are cut.
+    pub layout: Layout,
+    /// Byte planes, lowest first.
+    pub byte_planes: &'a [&'a [u8]],
+    /// The packed plane.
+    pub packed: &'a [u8],
+    /// High and low bytes of the placed escapes, each as long as the decoder's escapes.
+    pub escapes: [&'a [u8]; 2],
+}
+
+/// Where a residual stands in an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Elements of one byte: all of it packed.
+    Byte,
+    /// Above `n_lower` byte planes the packed plane, in the low one of the top two bytes but for the sign.
+    Packed { n_lower: usize },
+    /// Above `n_lower` byte planes one more of 7 bits and the sign.
+    Plane { n_lower: usize },
+    /// 16-bit elements: the low byte is a plane, what else the high byte holds is packed.
+    PlaneAndPacked,
+}
+
+impl Residual<'_> {
+    /// The shape that loops are made for, if the layout has one.
+    pub(super) fn shape(&self) -> Option<Shape> {
+        let layout = &self.layout;
+        let keeps_sign = layout.has_sign && layout.shared_sign.is_none();
+        if layout.low_zero_bits > 0 || keeps_sign != layout.has_sign || layout.symbol_bits == 0 {
+            return None;
+        }
+        match (layout.element_bits, layout.n_byte_planes(), layout.packed_bits()) {
+            (8, 0, 1..) => Some(Shape::Byte),
+            (16, 0, 1..) if keeps_sign => Some(Shape::Packed { n_lower: 0 }),
+            (32, 2, 1..) if keeps_sign => Some(Shape::Packed { n_lower: 2 }),
+            (16, 1, 0) if keeps_sign => Some(Shape::Plane { n_lower: 0 }),
+            (32, 3, 0) if keeps_sign => Some(Shape::Plane { n_lower: 2 }),
+            (16, 1, 1..) if keeps_sign => Some(Shape::PlaneAndPacked),
+            _ => None,
+        }
+    }
+}
+
+impl Decoder<'_> {
+    /// Decodes symbols from the block's first on and joins them with `residual` into the elements of `dst`, as far as there
+    /// is a fast way to do that; returns how many elements are done. The rest is left to [`Self::next`].
+    ///
+    /// The tables' values have been placed ([`super::Table::place_values`]).
+    pub fn next_joined(&mut self, residual: &Residual<'_>, dst: &mut [u8]) -> usize {
+        let n_bytes = residual.layout.element_bits as usize / 8;
+        let fits = self.position.symbol == 0
+            && residual.escapes.iter().all(|escapes| escapes.len() >= self.n_escapes + SLACK_BYTES)
+            && dst.len() / n_bytes <= self.n_symbols;
+        let Some(shape) = residual.shape().filter(|_| fits) else { return 0 };
+        let states = &mut self.states[..self.plan.groups * GROUP_LEN];
+        self.position = join_vectors(self.isa, &self.plan, self.stream, shape, residual, states, dst);
+        self.position.symbol
+    }
+}
