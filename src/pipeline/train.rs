@@ -1,5 +1,6 @@
 //! Training the entropy predictor: units of the tensors of checkpoints, counted at many steps.
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -383,7 +384,7 @@ impl TrainReport {
 /// # Errors
 /// [`ErrorKind::Io`]; also where the file exists, unless `overwrites`.
 pub fn write_file(path: &Path, bytes: &[u8], overwrites: bool) -> Result<()> {
-    let file = AtomicFile::create(path, overwrites)?;
-    file.write_all_at(bytes, 0)?;
+    let mut file = AtomicFile::create(path, overwrites)?;
+    file.write_all(bytes).map_err(|e| file.cannot_write(e))?;
     file.commit(Durability::ProcessEnd)
 }
