@@ -15,7 +15,7 @@ use std::sync::{Barrier, Mutex};
 use std::time::Instant;
 
 use alcm::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout, plain_layout};
-use alcm::container::crc64;
+use alcm::container::{RunningCrc, crc64};
 use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
 use alcm::{Dtype, Limits};
@@ -82,11 +82,12 @@ struct Coded {
 }
 
 fn encode(encoder: &mut BlockEncoder, span: &BlockSpan, bytes: &[u8], coded: &mut Coded) {
-    coded.payload.clear();
     coded.dtype = span.dtype;
-    coded.decoded_crc = crc64(bytes);
+    let mut decoded_crc = RunningCrc::new();
     let source = BlockSource { dtype: span.dtype, bytes, row_len: span.row_len };
-    coded.coding = encoder.encode(source, &mut coded.payload);
+    let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
+    coded.coding = encoder.encode_over(source, 0, &mut coded.payload, visit);
+    coded.decoded_crc = decoded_crc.value();
     coded.payload_crc = crc64(&coded.payload);
 }
 

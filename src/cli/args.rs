@@ -31,10 +31,10 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Decode one tensor without touching the rest.
     Extract(ExtractArgs),
-    /// Measure how the values of one checkpoint differ from those of another.
-    Compare(CompareArgs),
     /// Train the predictor of the rate of quantized tensors on checkpoints.
     Train(TrainArgs),
+    /// Measure how the values of one checkpoint differ from those of another.
+    Compare(CompareArgs),
 }
 
 /// Arguments that every command takes.
@@ -268,26 +268,6 @@ pub struct ExtractArgs {
     pub common: CommonArgs,
 }
 
-/// Arguments of `compare`.
-#[derive(Debug, Args)]
-pub struct CompareArgs {
-    /// What errors are relative to: a file, an archive, a tree of files or a directory that compress made.
-    #[arg(value_name = "A")]
-    pub a: PathBuf,
-    /// What is compared with it, likewise.
-    #[arg(value_name = "B")]
-    pub b: PathBuf,
-    /// Fail where an element of a tensor differs by more than this.
-    #[arg(long, value_name = "X", value_parser = bound)]
-    pub max_abs: Option<f64>,
-    /// Fail where the relative L2 error of a tensor, ‖a − b‖₂ ÷ ‖a‖₂, is above this.
-    #[arg(long, value_name = "X", value_parser = bound)]
-    pub max_rel_l2: Option<f64>,
-    /// Arguments that every command takes.
-    #[command(flatten)]
-    pub common: CommonArgs,
-}
-
 /// Arguments of `train`.
 #[derive(Debug, Args)]
 pub struct TrainArgs {
@@ -309,6 +289,26 @@ pub struct TrainArgs {
     /// Replace files that exist.
     #[arg(long, short)]
     pub force: bool,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// What errors are relative to: a file, an archive, a tree of files or a directory that compress made.
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// What is compared with it, likewise.
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Fail where an element of a tensor differs by more than this.
+    #[arg(long, value_name = "X", value_parser = bound)]
+    pub max_abs: Option<f64>,
+    /// Fail where the relative L2 error of a tensor, ‖a − b‖₂ ÷ ‖a‖₂, is above this.
+    #[arg(long, value_name = "X", value_parser = bound)]
+    pub max_rel_l2: Option<f64>,
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -43,8 +43,8 @@ pub(super) fn run(command: Command) -> Result<ExitCode> {
         Command::Verify(args) => run_verify(&args),
         Command::Inspect(args) => run_inspect(&args),
         Command::Extract(args) => run_extract(&args),
-        Command::Compare(args) => run_compare(&args),
         Command::Train(args) => run_train(&args),
+        Command::Compare(args) => run_compare(&args),
     }
 }
 

@@ -8,10 +8,17 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// Sets the cluster of each of `sums`, 0 to `n_clusters` − 1 by rising sum; some may stay empty.
-    pub fn assign(&mut self, sums: &[u64], n_clusters: usize, ids: &mut [u8]) {
+    /// Sets the cluster of each of `sums`, 0 to `n_clusters` − 1 by rising sum; some may stay empty. The means are those
+    /// of one in `one_in` sums.
+    pub fn assign<T: Copy + Into<u64>>(
+        &mut self,
+        sums: &[T],
+        one_in: usize,
+        n_clusters: usize,
+        ids: &mut [u8],
+    ) {
         self.sorted.clear();
-        self.sorted.extend_from_slice(sums);
+        self.sorted.extend(sums.iter().step_by(one_in.max(1)).map(|&sum| sum.into()));
         self.sorted.sort_unstable();
         let n = self.sorted.len();
         if n == 0 {
@@ -38,8 +45,9 @@ impl Clusters {
             }
             bounds[1..n_clusters].copy_from_slice(&next);
         }
-        for (id, &sum) in ids.iter_mut().zip(sums) {
-            *id = thresholds.iter().map(|&threshold| u8::from(sum >= threshold)).sum();
+        ids.fill(0);
+        for threshold in thresholds {
+            ids.iter_mut().zip(sums).for_each(|(id, &sum)| *id += u8::from(sum.into() >= threshold));
         }
     }
 }

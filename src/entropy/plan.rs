@@ -8,10 +8,13 @@
 use super::cluster::Clusters;
 use super::freq::{Frequencies, normalise};
 use crate::kernels::Isa;
-use crate::kernels::histogram::{Counters, Histogram, byte_sum};
+use crate::kernels::histogram::{Counters, Histogram, run_sums};
 
 /// Most tables of a block.
 pub const MAX_TABLES: usize = 16;
+
+/// Sums for each table that are certainly enough to cluster by.
+const SUMS_A_TABLE: usize = 32;
 
 /// How much to spend on a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +36,7 @@ pub struct Effort {
 /// A plan, in scratch memory that the next one reuses.
 #[derive(Debug, Default)]
 pub struct Planner {
-    sums: Vec<u64>,
+    sums: Vec<u32>,
     clusters: Clusters,
     counters: Vec<Counters>,
     segment_histograms: Vec<Histogram>,
@@ -60,9 +63,11 @@ impl Planner {
         self.table_ids.clear();
         self.table_ids.resize(n_segments, 0);
         if n_tables > 1 {
-            self.sums.clear();
-            self.sums.extend(symbols.chunks(effort.segment_len).map(|segment| byte_sum(isa, segment)));
-            self.clusters.assign(&self.sums, n_tables, &mut self.table_ids);
+            self.sums.resize(n_segments, 0);
+            run_sums(isa, symbols, effort.segment_len, &mut self.sums);
+            // Of many sums a part shows where the means are.
+            let one_in = (n_segments / (SUMS_A_TABLE * n_tables)).max(1);
+            self.clusters.assign(&self.sums, one_in, n_tables, &mut self.table_ids);
         }
         self.count(symbols, n_tables, effort.count_one_in);
         let mut histograms: Vec<Histogram> = self.counters[..n_tables].iter().map(Counters::total).collect();
@@ -72,12 +77,15 @@ impl Planner {
         self.settle(&histograms, effort);
     }
 
-    /// Counts the symbols of each table's segments, of each segment the first one in `one_in`.
+    /// Counts the symbols of each table's segments, one in `one_in` of each segment: another part of every next one, so
+    /// that columns of a matrix are met alike.
     fn count(&mut self, symbols: &[u8], n_tables: usize, one_in: usize) {
         self.counters.clear();
         self.counters.resize(n_tables, Counters::default());
-        for (segment, &id) in symbols.chunks(self.segment_len).zip(&self.table_ids) {
-            self.counters[usize::from(id)].count(&segment[..segment.len().div_ceil(one_in)]);
+        let part_len = self.segment_len.div_ceil(one_in);
+        for (idx, (segment, &id)) in symbols.chunks(self.segment_len).zip(&self.table_ids).enumerate() {
+            let part = segment.chunks(part_len).nth(idx % one_in).unwrap_or(segment);
+            self.counters[usize::from(id)].count(part);
         }
     }
 

@@ -8,6 +8,7 @@ pub mod log_domain;
 pub mod moments;
 pub mod octaves;
 pub mod pack_bits;
+pub mod prefetch;
 pub mod quantize;
 pub mod rans12;
 pub mod rans8;

@@ -31,10 +31,9 @@ impl Buffers {
         buffer
     }
 
-    /// An empty buffer with room for `capacity` bytes.
-    pub(crate) fn take_empty(&self, capacity: usize) -> Vec<u8> {
+    /// A buffer with room for `capacity` bytes; what it holds is left over from its last use, to be written over.
+    pub(crate) fn take_with_room(&self, capacity: usize) -> Vec<u8> {
         let mut buffer = if capacity < MIN_IDLE_BYTES { Vec::new() } else { self.take() };
-        buffer.clear();
         if buffer.capacity() < capacity {
             buffer = Vec::with_capacity(capacity);
         }
@@ -112,10 +111,10 @@ mod tests {
             buffers.put_len(buffer);
         }
         // The one of 80 000 bytes has served again.
-        let large = buffers.take_empty(75_000);
-        assert_eq!((large.len(), large.capacity()), (0, 80_000));
+        let large = buffers.take_with_room(75_000);
+        assert_eq!(large.capacity(), 80_000);
         assert_eq!(buffers.take().capacity(), 0);
-        assert!(buffers.take_empty(90_000).capacity() >= 90_000);
+        assert!(buffers.take_with_room(90_000).capacity() >= 90_000);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
     BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LossTable, Piece,
-    RECORD_HEADER_BYTES, Reference, block_header_bytes, crc64,
+    RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level};
@@ -268,46 +268,43 @@ impl<'a> FileEncoder<'a> {
 
     fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
         let Job { span, reference: target, bytes } = job;
-        let Scratch { encoder, timings } = scratch;
         let mut snapshot = match bytes {
             Some(bytes) => bytes,
             None => {
                 let mut snapshot = self.memory.buffer(span.len);
-                timings.time(Step::Read, || fetch(&span, &mut snapshot))?;
+                scratch.timings.time(Step::Read, || fetch(&span, &mut snapshot))?;
                 snapshot
             }
         };
         // A coding that is tried in vain may take as much again as the block.
-        let mut record = self.memory.records.take_empty(RECORD_HEADER_BYTES + 2 * snapshot.len());
-        record.resize(RECORD_HEADER_BYTES, 0);
-        let source_piece =
-            self.plan.map(|_| timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)));
-        let lossy = self.plan.and_then(|plan| plan.at(span.offset)).and_then(|(place, tensor)| {
-            let spec = tensor.spec.as_ref()?;
-            let first_element = (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
-            // From here on the snapshot is what a decoder will give.
-            Some(timings.time(Step::Encode, || {
-                let (coding, loss) =
-                    encoder.encode_quantized(spec, span.dtype, first_element, &mut snapshot, &mut record);
-                (coding, (place, loss))
-            }))
-        });
-        let decoded_crc = timings.time(Step::Checksum, || crc64(&snapshot));
-        let piece = match (&source_piece, &lossy) {
-            (Some(piece), None) => piece.clone(),
-            _ => timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)),
+        let mut record = self.memory.records.take_with_room(RECORD_HEADER_BYTES + 2 * snapshot.len());
+        record.resize(record.len().max(RECORD_HEADER_BYTES), 0);
+        let source_piece = scratch.timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
+        let quantized = self.quantize_block(&span, &mut snapshot, scratch, &mut record);
+        let Scratch { encoder, timings } = scratch;
+        let piece = match &quantized {
+            Some(_) => timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)),
+            None => source_piece.clone(),
         };
-        let coding = match &target {
-            _ if lossy.is_some() => lossy.map_or(Coding::Stored, |(coding, _)| coding),
-            Some(target) => {
+        let mut decoded_crc = RunningCrc::new();
+        let coding = match (&quantized, &target) {
+            (Some((coding, _)), _) => {
+                timings.time(Step::Checksum, || decoded_crc.update(&snapshot));
+                *coding
+            }
+            (None, Some(target)) => {
+                record.truncate(RECORD_HEADER_BYTES);
                 record.extend_from_slice(&target.reference.to_payload());
+                decoded_crc.update(&snapshot);
                 Coding::Reference
             }
-            None => timings.time(Step::Encode, || {
+            (None, None) => timings.time(Step::Encode, || {
                 let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
-                encoder.encode(source, &mut record)
+                let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
+                encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit)
             }),
         };
+        let decoded_crc = decoded_crc.value();
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
         let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
         let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;
@@ -318,9 +315,29 @@ impl<'a> FileEncoder<'a> {
             self.memory.give_back(snapshot);
             None
         };
-        let loss = lossy.map(|(_, loss)| loss);
-        let quantized = source_piece.map(|source_piece| Quantized { source_piece, loss });
+        let loss = quantized.map(|(_, loss)| loss);
+        let quantized = self.plan.map(|_| Quantized { source_piece, loss });
         Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
+    }
+
+    /// Codes a block of a tensor that may change: `snapshot` is then what a decoder will give. With the coding, the
+    /// tensor's place in the plan and what its block lost.
+    fn quantize_block(
+        &self,
+        span: &BlockSpan,
+        snapshot: &mut [u8],
+        scratch: &mut Scratch,
+        record: &mut Vec<u8>,
+    ) -> Option<(Coding, (usize, BlockLoss))> {
+        let (place, tensor) = self.plan?.at(span.offset)?;
+        let spec = tensor.spec.as_ref()?;
+        record.truncate(RECORD_HEADER_BYTES);
+        let first_element = (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
+        let Scratch { encoder, timings } = scratch;
+        let (coding, loss) = timings.time(Step::Encode, || {
+            encoder.encode_quantized(spec, span.dtype, first_element, snapshot, record)
+        });
+        Some((coding, (place, loss)))
     }
 }
 

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 pub enum Step {
     /// Copying a block out of the mapped source, which includes reading it from the disk.
     Read,
-    /// Planning and coding a block.
+    /// Planning and coding a block, and the CRC-64 of the original's bytes, which goes along with it.
     Encode,
     /// Decoding a block and comparing the CRC-64 of what came out.
     Decode,
-    /// CRC-64 of the original's bytes and of records when coding; of records, which are read by it from the
-    /// mapped archive, when decoding.
+    /// CRC-64 of records; when decoding they are read by it from the mapped archive.
     Checksum,
     /// BLAKE3 and SHA-256 of the original's bytes.
     Hash,

@@ -79,6 +79,9 @@ pub struct Epoch {
     pub held_out: f64,
 }
 
+/// A model's name and how well it predicts.
+pub type ModelEvaluation = (&'static str, Evaluation);
+
 /// What training gave.
 #[derive(Debug)]
 pub struct TrainReport {
@@ -91,9 +94,9 @@ pub struct TrainReport {
     /// Every epoch of either network.
     pub epochs: Vec<Epoch>,
     /// Every model against the held-out samples.
-    pub held_out: Vec<(&'static str, Evaluation)>,
+    pub held_out: Vec<ModelEvaluation>,
     /// The same for each held-out file: its name, its samples, the models.
-    pub files: Vec<(String, usize, Vec<(&'static str, Evaluation)>)>,
+    pub files: Vec<(String, usize, Vec<ModelEvaluation>)>,
     /// Names of the files trained on.
     pub training_files: Vec<String>,
     /// Samples trained on and held out.
@@ -149,7 +152,7 @@ pub fn train_networks(
     })
     .map_err(|error| deadline.check().err().unwrap_or(error))?;
     let constant = mean_bits(&training);
-    let evaluate = |data: &DataSet| -> Vec<(&'static str, Evaluation)> {
+    let evaluate = |data: &DataSet| -> Vec<ModelEvaluation> {
         models(constant, &networks)
             .iter()
             .map(|(name, model)| (*name, Evaluation::of(model.as_ref(), data)))
@@ -345,8 +348,8 @@ impl TrainReport {
     /// The report as JSON; the models' file is named by its SHA-256.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let evaluations = |models: &[(&'static str, Evaluation)]| -> Value {
-            let one = |(name, e): &(&'static str, Evaluation)| {
+        let evaluations = |models: &[ModelEvaluation]| -> Value {
+            let one = |(name, e): &ModelEvaluation| {
                 json!({
                     "model": name, "mse": e.mse, "rmse_bits": e.rmse_bits, "r2": e.r2,
                     "bias_bits": e.bias_bits, "bias_2_to_8_bits": e.bias_2_to_8_bits,

@@ -4,15 +4,15 @@ use super::payload::{corrupt, le32, scratch};
 use super::planes::{self, Kind, PlaneCoder};
 use super::{BlockSource, Level};
 use crate::bits::ByteCursor;
-use crate::entropy::plan::Effort;
 use crate::entropy::{rans8, rans12};
 use crate::error::Result;
 use crate::kernels::fields::{self, Layout, OUTLIER};
-use crate::kernels::histogram::byte_sum;
+use crate::kernels::histogram::count_of;
 use crate::kernels::{Isa, pack_bits};
 
 #[cfg(feature = "bench-internals")]
 pub mod bench_internals;
+mod effort;
 mod layout;
 
 const HEADER_BYTES: usize = 16;
@@ -38,31 +38,70 @@ pub(super) struct FieldEncoder {
 }
 
 impl FieldEncoder {
-    /// Appends the payload of a block of floats or integers to `dst`. `false`, and `dst` as it was, where fields are no
-    /// way to code it.
+    /// Replaces what is in `dst` from `start` on by the payload of a block of floats or integers; by nothing, and
+    /// `false`, where fields are no way to code it.
+    #[expect(clippy::too_many_arguments, reason = "a block, its place and the coder's context")]
     pub(super) fn encode(
         &mut self,
         isa: Isa,
         level: Level,
         source: BlockSource<'_>,
         zstd: &mut zstd::bulk::Compressor<'static>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> bool {
+        let Some(layout) = layout::choose(source.dtype, source.bytes, level) else {
+            visit(source.bytes);
+            dst.truncate(start);
+            return false;
+        };
+        self.encode_as(isa, level, layout, source, zstd, start, dst, visit)
+    }
+
+    /// Like [`Self::encode`] for floats whose exponents lie too far apart for symbols: as mere bytes.
+    pub(super) fn encode_float_bytes(
+        &mut self,
+        isa: Isa,
+        level: Level,
+        source: BlockSource<'_>,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        start: usize,
         dst: &mut Vec<u8>,
     ) -> bool {
-        let Some(layout) = layout::choose(source.dtype, source.bytes, level) else { return false };
+        layout::as_bytes(source.dtype)
+            .is_some_and(|layout| self.encode_as(isa, level, layout, source, zstd, start, dst, &mut |_| {}))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a block, its place and the coder's context")]
+    fn encode_as(
+        &mut self,
+        isa: Isa,
+        level: Level,
+        layout: Layout,
+        source: BlockSource<'_>,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> bool {
         let n_elements = source.bytes.len() * 8 / layout.element_bits as usize;
         let n_padded = n_elements.next_multiple_of(fields::GROUP_LEN);
-        let start = dst.len();
         let planes_at = start + HEADER_BYTES + n_entries(&layout) * planes::ENTRY_BYTES;
+        // What an earlier block has left is overwritten: filling with zeros first is slow in memory out of the caches.
         dst.resize(planes_at + fields::planes_len(&layout, n_padded), 0);
         let symbols = scratch(&mut self.symbols, rans8::buffer_len(n_elements));
-        fields::split(isa, &layout, source.bytes, &mut symbols[..n_padded], &mut dst[planes_at..]);
+        let planes = &mut dst[planes_at..];
+        fields::split_with(isa, &layout, source.bytes, &mut symbols[..n_padded], planes, visit);
         let symbols = &symbols[..n_elements];
-        let n_outliers = n_outliers(&layout, symbols);
+        let n_outliers = if layout.is_windowed() { count_of(isa, OUTLIER, symbols) } else { 0 };
         if n_outliers * 32 > n_elements {
             dst.truncate(start);
             return false;
         }
-        self.encode_planes(isa, &layout, n_padded, planes_at, zstd, dst);
+        let is_integer = layout.symbol_bits == 0 && source.dtype.float_bytes().is_none();
+        let byte_kind = if is_integer { Kind::Integer } else { Kind::Byte };
+        self.encode_planes(isa, &layout, byte_kind, n_padded, planes_at, zstd, dst);
         write_outliers(&layout, source.bytes, &self.symbols[..n_elements], n_outliers, dst);
         let symbols_at = dst.len();
         let mode = self.encode_symbols(isa, level, &layout, source.row_len, n_elements, dst);
@@ -73,17 +112,18 @@ impl FieldEncoder {
     }
 
     /// Codes the planes that lie raw at `planes_at` to the end of `dst`, and fills `entries`.
+    #[expect(clippy::too_many_arguments, reason = "planes, their place and the coder's context")]
     fn encode_planes(
         &mut self,
         isa: Isa,
         layout: &Layout,
+        byte_kind: Kind,
         n_padded: usize,
         planes_at: usize,
         zstd: &mut zstd::bulk::Compressor<'static>,
         dst: &mut Vec<u8>,
     ) {
         let n_bytes = n_padded * layout.n_byte_planes();
-        let byte_kind = if layout.symbol_bits == 0 { Kind::Integer } else { Kind::Byte };
         let split = |planes: &[u8]| -> Vec<(Kind, std::ops::Range<usize>)> {
             let bytes = (0..n_bytes).step_by(n_padded).map(|at| (byte_kind, at..at + n_padded));
             let packed = (layout.packed_bits() > 0).then_some((Kind::Packed, n_bytes..planes.len()));
@@ -124,10 +164,7 @@ impl FieldEncoder {
                 SYMBOLS_CONSTANT
             }
             _ => {
-                let effort = effort(level, n_elements);
-                // With one table the order of the symbols does not matter.
-                let row_len =
-                    if effort.n_tables > 1 { columns(isa, &symbols[..n_elements], row_len) } else { 0 };
+                let (effort, row_len) = effort::choose(isa, level, row_len, &symbols[..n_elements]);
                 self.rans8.encode(isa, effort, row_len, n_elements, symbols, dst);
                 SYMBOLS_RANS8
             }
@@ -138,72 +175,6 @@ impl FieldEncoder {
 /// Planes of a payload.
 fn n_entries(layout: &Layout) -> usize {
     layout.n_byte_planes() + usize::from(layout.packed_bits() > 0)
-}
-
-/// How hard to plan the symbols' tables.
-fn effort(level: Level, n_symbols: usize) -> Effort {
-    // A table costs about 25 bytes and saves a few hundredths of a bit a symbol.
-    let n_tables = match n_symbols {
-        0..8192 => 1,
-        8192..65_536 => 4,
-        _ => 8,
-    };
-    let count_one_in = match n_symbols {
-        0..65_536 => 1,
-        65_536..131_072 => 2,
-        _ => 4,
-    };
-    let default =
-        Effort { n_tables, segment_len: 256, max_symbols: 31, n_rounds: 0, count_one_in, saves_bytes: false };
-    match level {
-        Level::Fast => Effort { n_tables: 1, count_one_in: 2 * count_one_in, ..default },
-        Level::Default => default,
-        Level::High => Effort {
-            n_tables: 2 * n_tables,
-            max_symbols: 63,
-            n_rounds: 3,
-            count_one_in: 1,
-            saves_bytes: true,
-            ..default
-        },
-    }
-}
-
-/// `row_len` if symbols differ more from column to column than from segment to segment along the rows, else 0.
-///
-/// Compared are the variances of the means of a sample, less what chance makes of them.
-fn columns(isa: Isa, symbols: &[u8], row_len: usize) -> usize {
-    const RUN_LEN: usize = 256;
-    /// Symbols in the sample of rows, and rows in it at least.
-    const SAMPLE_LEN: usize = 32 << 10;
-    const MIN_ROWS: usize = 32;
-    let n_rows = symbols.len().checked_div(row_len).unwrap_or(0);
-    if row_len < 4 || n_rows < MIN_ROWS {
-        return 0;
-    }
-    let n_sampled = (SAMPLE_LEN / row_len).clamp(MIN_ROWS, n_rows);
-    let mut sums = vec![0u32; row_len];
-    for row in symbols.chunks_exact(row_len).step_by(n_rows / n_sampled).take(n_sampled) {
-        sums.iter_mut().zip(row).for_each(|(sum, &symbol)| *sum += u32::from(symbol));
-    }
-    let of_columns = spread(sums.iter().map(|&sum| f64::from(sum) / n_sampled as f64));
-    let runs = symbols.chunks_exact(RUN_LEN).step_by(4);
-    let of_runs = spread(runs.map(|run| byte_sum(isa, run) as f64 / RUN_LEN as f64));
-    let of_symbols = spread(symbols.iter().step_by(251).map(|&symbol| f64::from(symbol)));
-    let excess = |spread: f64, n: usize| spread - of_symbols / n as f64;
-    let (columns, runs) = (excess(of_columns, n_sampled), excess(of_runs, RUN_LEN));
-    if columns > 1.5 * runs.max(0.0) + of_symbols / 64.0 { row_len } else { 0 }
-}
-
-/// Variance.
-fn spread(values: impl Iterator<Item = f64>) -> f64 {
-    let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
-    for value in values {
-        n += 1.0;
-        sum += value;
-        squares += value * value;
-    }
-    if n == 0.0 { 0.0 } else { squares / n - (sum / n) * (sum / n) }
 }
 
 fn header_bytes(layout: &Layout, mode: u8, symbols_len: usize, n_outliers: usize) -> [u8; HEADER_BYTES] {
@@ -222,17 +193,6 @@ fn header_bytes(layout: &Layout, mode: u8, symbols_len: usize, n_outliers: usize
     bytes[8..12].copy_from_slice(&le32(symbols_len));
     bytes[12..].copy_from_slice(&le32(n_outliers));
     bytes
-}
-
-/// Number of symbols that the window leaves out.
-fn n_outliers(layout: &Layout, symbols: &[u8]) -> usize {
-    // Found first without a way out in the middle, which goes in vectors; they are rare.
-    let has_outliers = symbols.iter().fold(false, |found, &symbol| found | (symbol == OUTLIER));
-    if layout.is_windowed() && has_outliers {
-        symbols.iter().filter(|&&symbol| symbol == OUTLIER).count()
-    } else {
-        0
-    }
 }
 
 /// Appends the whole symbol of each element that the window leaves out.

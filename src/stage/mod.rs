@@ -9,6 +9,7 @@ mod payload;
 mod planes;
 mod quantized;
 mod repeats;
+mod scaled;
 mod sparse;
 mod zstd_frame;
 
@@ -26,6 +27,7 @@ pub use quantized::{
     BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
     QuantSpec, Quantizer,
 };
+use scaled::{Scaled, ScaledEncoder};
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};
 
@@ -45,20 +47,23 @@ pub enum Coding {
     Sparse,
     /// The bytes of an earlier block; resolved by [`crate::container`], never by a [`BlockDecoder`].
     Reference,
+    /// Halves times a scale for each run of elements.
+    Scaled,
     /// Indices of a quantizer; only in lossy archives.
     Quantized,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 7] = [
+    const TABLE: [(Self, u8, &'static str); 8] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
         (Self::Fields, 3, "fields"),
         (Self::Sparse, 4, "sparse"),
         (Self::Reference, 5, "reference"),
-        (Self::Quantized, 6, "quantized"),
+        (Self::Scaled, 6, "scaled"),
+        (Self::Quantized, 7, "quantized"),
     ];
 
     /// Every coding.
@@ -88,7 +93,7 @@ impl Coding {
 /// Effort of the encoder; every level writes the same format, read by the same decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub enum Level {
-    /// One table per block: fastest to encode.
+    /// One table per block, four where segments differ much: fastest to encode.
     Fast,
     /// Up to eight tables per block, chosen per segment.
     #[default]
@@ -115,6 +120,7 @@ pub struct BlockEncoder {
     isa: Isa,
     fields: FieldEncoder,
     sparse: SparseEncoder,
+    scaled: ScaledEncoder,
     zstd: ZstdEncoder,
     quantizer: BlockQuantizer,
     /// The codec of indices in use, if any has been asked for.
@@ -141,6 +147,7 @@ impl BlockEncoder {
             isa,
             fields: FieldEncoder::default(),
             sparse: SparseEncoder::default(),
+            scaled: ScaledEncoder::default(),
             zstd: ZstdEncoder::new(level),
             quantizer: BlockQuantizer::default(),
             index_codec: None,
@@ -235,12 +242,26 @@ impl BlockEncoder {
     /// Appends the payload of `source` to `dst` and says how it is coded. The payload is never longer than
     /// the block's bytes.
     pub fn encode(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
-        let start = dst.len();
+        self.encode_over(source, dst.len(), dst, &mut |_| {})
+    }
+
+    /// Like [`Self::encode`], for long runs of blocks in memory that is not in the caches. The payload replaces what is
+    /// in `dst` from `start` on: a buffer that keeps an earlier block's payload is not filled with zeros first. `visit`
+    /// is called with the pieces of the block's bytes in order, for a checksum that reads them together with the encoder.
+    pub fn encode_over(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
         if let Some(element) = constant::element(source.dtype, source.bytes) {
+            visit(source.bytes);
+            dst.truncate(start);
             dst.extend_from_slice(element);
             return Coding::Constant;
         }
-        let coding = self.encode_varying(source, dst);
+        let coding = self.encode_varying(source, start, dst, visit);
         if coding != Coding::Stored && dst.len() - start < source.bytes.len() {
             return coding;
         }
@@ -249,20 +270,81 @@ impl BlockEncoder {
         Coding::Stored
     }
 
-    fn encode_varying(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
+    fn encode_varying(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
         if source.dtype == Dtype::Bytes {
+            visit(source.bytes);
+            dst.truncate(start);
             return self.zstd.encode(source.bytes, 1, dst);
         }
         let float_bytes = source.dtype.float_bytes();
         if let Some(element_bytes) = float_bytes.filter(|&n| SparseEncoder::is_worth_it(n, source.bytes)) {
+            visit(source.bytes);
+            dst.truncate(start);
             return self.encode_sparse(source, element_bytes, dst);
         }
-        self.encode_dense(source, dst)
+        if source.dtype == Dtype::F32 && self.encode_scaled(source, start, dst) {
+            visit(source.bytes);
+            return Coding::Scaled;
+        }
+        self.encode_dense(source, start, dst, visit)
     }
 
-    fn encode_dense(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
-        let start = dst.len();
-        let fits = self.fields.encode(self.isa, self.level, source, &mut self.zstd.planes, dst);
+    /// Replaces what `dst` holds from `start` on by the payload of scaled halves; `false`, and `dst` as it was,
+    /// where the elements are none.
+    fn encode_scaled(&mut self, source: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> bool {
+        let mut scaled = std::mem::take(&mut self.scaled);
+        let halves = scaled.encode(source.bytes, start, dst);
+        if let Some(halves) = halves {
+            let inner_start = dst.len();
+            let inner = BlockSource { dtype: Dtype::F16, bytes: halves, row_len: source.row_len };
+            let coding = self.encode_inner(inner, inner_start, dst);
+            ScaledEncoder::set_inner_coding(dst, start, coding.wire_id());
+        }
+        let found = halves.is_some();
+        self.scaled = scaled;
+        found
+    }
+
+    /// Codes what another coding leaves, as one of those that may stand within it.
+    fn encode_inner(&mut self, inner: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> Coding {
+        let coding = match inner.bytes {
+            [] => Coding::Stored,
+            _ => self.encode_dense(inner, start, dst, &mut |_| {}),
+        };
+        if coding != Coding::Stored && dst.len() - start < inner.bytes.len() {
+            return coding;
+        }
+        dst.truncate(start);
+        dst.extend_from_slice(inner.bytes);
+        Coding::Stored
+    }
+
+    fn encode_dense(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
+        let Self { isa, level, fields, zstd, .. } = self;
+        let mut fits = fields.encode(*isa, *level, source, &mut zstd.planes, start, dst, visit);
+        let end = dst.len();
+        // Next to nothing saved: perhaps only the exponents are strange.
+        if (end - start) * 32 > source.bytes.len() * 31 || !fits {
+            let fits_bytes = fields.encode_float_bytes(*isa, *level, source, &mut zstd.planes, end, dst);
+            if fits_bytes && (!fits || dst.len() - end < end - start) {
+                dst.drain(start..end);
+                fits = true;
+            } else {
+                dst.truncate(end);
+            }
+        }
         let fields_len = if fits { dst.len() - start } else { source.bytes.len() };
         let unit_bytes = source.dtype.unit_bytes();
         if !fits || repeats::are_common(unit_bytes, source.bytes) {
@@ -284,13 +366,7 @@ impl BlockEncoder {
         // What is left of complex numbers is single floats, their number perhaps odd.
         let dtype = if source.dtype == Dtype::C64 { Dtype::F32 } else { source.dtype };
         let inner = BlockSource { dtype, bytes: &dense, row_len: 0 };
-        let inner_start = dst.len();
-        let mut coding = if dense.is_empty() { Coding::Stored } else { self.encode_dense(inner, dst) };
-        if coding == Coding::Stored || dst.len() - inner_start >= dense.len() {
-            dst.truncate(inner_start);
-            dst.extend_from_slice(&dense);
-            coding = Coding::Stored;
-        }
+        let coding = self.encode_inner(inner, dst.len(), dst);
         SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
         Coding::Sparse
     }
@@ -304,6 +380,15 @@ pub struct BlockDecoder {
     zstd: ZstdDecoder,
     quantized: QuantizedDecoder,
     dense: Vec<u8>,
+    singles: Vec<f32>,
+}
+
+/// The coding of what another coding leaves.
+fn inner_coding(id: u8) -> Result<Coding> {
+    match Coding::from_wire_id(id) {
+        Some(inner @ (Coding::Stored | Coding::Zstd | Coding::Fields)) => Ok(inner),
+        _ => Err(corrupt("the block's inner coding is not one that may stand there")),
+    }
 }
 
 impl std::fmt::Debug for BlockDecoder {
@@ -323,6 +408,7 @@ impl BlockDecoder {
             zstd: ZstdDecoder::new(),
             quantized: QuantizedDecoder::default(),
             dense: Vec::new(),
+            singles: Vec::new(),
         }
     }
 
@@ -340,13 +426,30 @@ impl BlockDecoder {
         if dst.len() > MAX_BLOCK_BYTES {
             return Err(Error::new(ErrorKind::LimitExceeded, format!("a block of {} bytes", dst.len())));
         }
-        if coding != Coding::Sparse {
-            return self.decode_dense(coding, dtype, payload, dst);
+        match coding {
+            Coding::Sparse => self.decode_sparse(dtype, payload, dst),
+            Coding::Scaled => self.decode_scaled(payload, dst),
+            _ => self.decode_dense(coding, dtype, payload, dst),
         }
+    }
+
+    fn decode_scaled(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+        let opened = Scaled::open(payload, dst.len())?;
+        let inner = inner_coding(opened.coding_id)?;
+        let mut dense = std::mem::take(&mut self.dense);
+        let halves = scratch(&mut dense, dst.len() / 2);
+        let result = self
+            .decode_dense(inner, Dtype::F16, opened.payload, halves)
+            .and_then(|()| opened.multiply(self.isa, halves, &mut self.singles, dst));
+        self.dense = dense;
+        result
+    }
+
+    fn decode_sparse(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
         let opened = self.sparse.open(self.isa, payload, dst.len())?;
         let inner = match Coding::from_wire_id(opened.coding_id) {
-            Some(inner @ (Coding::Stored | Coding::Zstd | Coding::Fields | Coding::Quantized)) => inner,
-            _ => return Err(corrupt("the sparse block's inner coding is not one that may stand there")),
+            Some(Coding::Quantized) => Coding::Quantized,
+            _ => inner_coding(opened.coding_id)?,
         };
         let mut dense = std::mem::take(&mut self.dense);
         let buffer = scratch(&mut dense, opened.dense_bytes);
@@ -369,7 +472,7 @@ impl BlockDecoder {
             Coding::Zstd => self.zstd.decode(payload, dst),
             Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
             Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
-            Coding::Sparse | Coding::Reference => {
+            Coding::Sparse | Coding::Scaled | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }
         }

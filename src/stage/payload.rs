@@ -12,10 +12,10 @@ pub(super) fn le32(len: usize) -> [u8; 4] {
     u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// `buffer` at no less than `len` bytes, its contents unspecified.
-pub(super) fn scratch(buffer: &mut Vec<u8>, len: usize) -> &mut [u8] {
+/// `buffer` at no less than `len` items, its contents unspecified.
+pub(super) fn scratch<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
-        buffer.resize(len, 0);
+        buffer.resize(len, T::default());
     }
     &mut buffer[..len]
 }

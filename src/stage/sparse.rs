@@ -10,14 +10,17 @@ use crate::entropy::plan::Effort;
 use crate::entropy::rans8;
 use crate::error::Result;
 use crate::kernels::Isa;
+use crate::kernels::prefetch::prefetch;
 
 const HEADER_BYTES: usize = 12;
 const OTHER: u8 = 0;
 const POSITIVE_ZERO: u8 = 1;
 const NEGATIVE_ZERO: u8 = 2;
 
-/// Zeros among this many elements that make the coding worth trying.
-const ONE_IN: usize = 50;
+/// Elements of which one at least must be zero to make the coding worth its time: a zero saves the more the wider it is.
+fn one_in(element_bytes: usize) -> usize {
+    if element_bytes < 4 { 50 } else { 100 }
+}
 
 /// Scratch memory of the encoder.
 #[derive(Debug, Default)]
@@ -39,11 +42,15 @@ fn class(element: &[u8]) -> u8 {
 impl SparseEncoder {
     /// Whether a sample of float elements holds enough zeros.
     pub(super) fn is_worth_it(element_bytes: usize, bytes: &[u8]) -> bool {
-        let stride = (bytes.len() / element_bytes / 1024).max(1) * element_bytes;
-        let sample = bytes.chunks(stride).filter_map(|chunk| chunk.get(..element_bytes));
+        /// Elements next to each other, which cost one access to memory.
+        const RUN_LEN: usize = 2;
+        let stride = (bytes.len() / element_bytes / 1024).max(1) * RUN_LEN * element_bytes;
+        bytes.chunks(stride).for_each(|chunk| prefetch(&chunk[..chunk.len().min(RUN_LEN * element_bytes)]));
+        let run = |chunk| <[u8]>::chunks_exact(chunk, element_bytes).take(RUN_LEN);
+        let sample = bytes.chunks(stride).flat_map(run);
         let (n_zeros, n_sampled) =
             sample.fold((0, 0), |(zeros, n), element| (zeros + usize::from(class(element) != OTHER), n + 1));
-        n_zeros * ONE_IN > n_sampled
+        n_zeros * one_in(element_bytes) > n_sampled
     }
 
     /// Appends header and classes to `dst`, and returns the dense elements for the caller to code and append.

@@ -160,3 +160,72 @@ fn an_odd_number_of_dense_halves_of_complex_elements_round_trips() {
         round_trip(Dtype::C64, &bytes, 0);
     }
 }
+
+/// Rows of `row_len` halves, each row times a scale of its own, rounded to singles.
+fn scaled_rows(row_len: usize, n_rows: usize, seed: u64) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut bytes = Vec::new();
+    for _ in 0..n_rows {
+        let scale = f32::from_bits(0x3a00_0000 + rng.next_u32() % 0x0400_0000);
+        for _ in 0..row_len {
+            let sum: f64 = (0..4).map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5).sum();
+            let half = f32::from_bits(((sum * 0.1) as f32).to_bits() & !0x1fff);
+            bytes.extend((half * scale).to_le_bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn halves_times_a_scale_are_found_again() {
+    for (row_len, n_rows) in [(1152, 20), (256, 40), (64, 100), (5000, 2)] {
+        let bytes = scaled_rows(row_len, n_rows, 5);
+        for (coding, len) in round_trip(Dtype::F32, &bytes, 3) {
+            assert_eq!(coding, Coding::Scaled, "rows of {row_len}");
+            assert!(len * 2 < bytes.len(), "rows of {row_len}: {len} of {}", bytes.len());
+        }
+    }
+}
+
+#[test]
+fn what_is_no_scaled_half_spoils_only_the_coding() {
+    let bytes = scaled_rows(576, 10, 6);
+    let strange = [f32::NAN, f32::INFINITY, -f32::INFINITY, f32::from_bits(1), f32::MAX, f32::MIN_POSITIVE];
+    for at in [0, 1, 576, 2000, bytes.len() / 4 - 1] {
+        for value in strange.into_iter().chain([0.0, -0.0, 1.000_000_1]) {
+            let mut bytes = bytes.clone();
+            bytes[4 * at..4 * at + 4].copy_from_slice(&value.to_le_bytes());
+            round_trip(Dtype::F32, &bytes, 0);
+        }
+    }
+    for cut in [1, 2, 15, 63, 65, 255, 257, 1000] {
+        round_trip(Dtype::F32, &bytes[..4 * cut], 0);
+        round_trip(Dtype::F32, &bytes[4 * cut..], 0);
+    }
+}
+
+#[test]
+fn many_numbers_too_small_to_be_normal_are_no_reason_to_store() {
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let mut bytes = weights(Dtype::F32, 200_000, 9, 0);
+    for element in bytes.as_chunks_mut::<4>().0.iter_mut().step_by(5) {
+        *element = (rng.next_u32() >> 9 | rng.next_u32() << 31).to_le_bytes();
+    }
+    for (coding, len) in round_trip(Dtype::F32, &bytes, 0) {
+        assert_eq!(coding, Coding::Fields);
+        assert!(len < bytes.len() * 9 / 10, "{len} of {}", bytes.len());
+    }
+}
+
+#[test]
+fn exponents_all_over_their_range_are_no_reason_to_store() {
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let mut bytes = weights(Dtype::F32, 200_000, 11, 0);
+    for element in bytes.as_chunks_mut::<4>().0.iter_mut().step_by(2) {
+        *element = (rng.next_u32() >> 9 | rng.next_u32() % 90 << 23).to_le_bytes();
+    }
+    for (coding, len) in round_trip(Dtype::F32, &bytes, 0) {
+        assert_eq!(coding, Coding::Fields);
+        assert!(len < bytes.len() * 19 / 20, "{len} of {}", bytes.len());
+    }
+}

@@ -232,6 +232,21 @@ fn coding_fixtures() -> Vec<Fixture> {
                 if idx == 1 || idx % 4 == 3 { 0 } else { value }
             }),
         ),
+        // Halves times a scale for each row, a short one at the end; zeros and a subnormal half among them.
+        fixture(
+            "scaled-f32",
+            Dtype::F32,
+            Coding::Scaled,
+            f32_block(1410, 23, |idx, random| {
+                let scale = 0.03 * (idx / 300 * 37 % 11 + 1) as f32 / 7.0;
+                let half = match random.below(200) {
+                    0 => 0.0,
+                    1 => (1 + random.below(900)) as f32 / f32::from_bits(0x4b80_0000),
+                    _ => f32::from_bits(bell(random).to_bits() & !0x1fff),
+                };
+                (half * scale).to_bits() | (random.below(2) as u32) << 31
+            }),
+        ),
         fixture("sparse-few-f32", Dtype::F32, Coding::Sparse, f32_block(500, 16, zeros(60))),
     ]
 }

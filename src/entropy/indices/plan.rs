@@ -97,7 +97,7 @@ impl Planner {
         let n_tables = (self.sums.len() / 4).clamp(1, MAX_TABLES);
         self.table_ids.clear();
         self.table_ids.resize(self.sums.len(), 0);
-        self.clusters.assign(&self.sums, n_tables, &mut self.table_ids);
+        self.clusters.assign(&self.sums, 1, n_tables, &mut self.table_ids);
         let mut counts = vec![[[0; 256]; 2]; n_tables];
         for (idx, (segment, &id)) in symbols.chunks(segment_len).zip(&self.table_ids).enumerate() {
             let quantizers = quantizers.get(idx * segment_len / LANES..).unwrap_or_default();

@@ -20,6 +20,7 @@ mod word;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+use super::prefetch::prefetch;
 use super::{Isa, pack_bits};
 pub use word::Word;
 
@@ -29,6 +30,9 @@ pub const GROUP_LEN: usize = pack_bits::GROUP_LEN;
 pub const OUTLIER: u8 = 1;
 /// Elements of a tile: its unpacked top bits stay in the first-level cache.
 const TILE_LEN: usize = 1024;
+/// Bytes of the pieces that [`split_with`] shows, whole tiles of any element: enough for a checksum to run at full speed,
+/// little enough for the first-level cache together with the piece that is being fetched.
+const VISIT_BYTES: usize = 8 * TILE_LEN;
 
 /// How elements are cut; see the module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,29 +135,56 @@ pub fn planes_len(layout: &Layout, n_padded: usize) -> usize {
 ///
 /// Nothing is written if a length does not fit.
 pub fn split(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8], planes: &mut [u8]) {
+    split_with(isa, layout, src, symbols, planes, &mut |_| {});
+}
+
+/// Like [`split`]; and calls `visit` with the pieces of `src` in order, which together are all of it, each shortly before
+/// it is split. What `visit` does with them (a checksum) finds them in the cache or leaves them there.
+pub fn split_with(
+    isa: Isa,
+    layout: &Layout,
+    src: &[u8],
+    symbols: &mut [u8],
+    planes: &mut [u8],
+    visit: &mut dyn FnMut(&[u8]),
+) {
     let n_padded = symbols.len();
     let fits = layout.is_valid()
         && n_padded.is_multiple_of(GROUP_LEN)
         && planes.len() == planes_len(layout, n_padded)
         && (src.len() * 8).div_ceil(layout.element_bits as usize).next_multiple_of(GROUP_LEN) == n_padded;
     if !fits {
+        visit(src);
         return;
     }
     match layout.element_bits {
-        8 => split_words::<u8>(isa, layout, src, symbols, planes),
-        16 => split_words::<u16>(isa, layout, src, symbols, planes),
-        32 => split_words::<u32>(isa, layout, src, symbols, planes),
-        _ => split_words::<u64>(isa, layout, src, symbols, planes),
+        8 => split_words::<u8>(isa, layout, src, symbols, planes, visit),
+        16 => split_words::<u16>(isa, layout, src, symbols, planes, visit),
+        32 => split_words::<u32>(isa, layout, src, symbols, planes, visit),
+        _ => split_words::<u64>(isa, layout, src, symbols, planes, visit),
     }
 }
 
-fn split_words<W: Word>(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8], planes: &mut [u8]) {
+fn split_words<W: Word>(
+    isa: Isa,
+    layout: &Layout,
+    src: &[u8],
+    symbols: &mut [u8],
+    planes: &mut [u8],
+    visit: &mut dyn FnMut(&[u8]),
+) {
     let n_padded = symbols.len();
     let (byte_planes, packed) = planes.split_at_mut(n_padded * layout.n_byte_planes());
     let mut padded_tail = [0u8; GROUP_LEN * 8];
     let mut first = 0;
     let mut top = [0u8; TILE_LEN];
+    let part = |from: usize, len: usize| &src[from.min(src.len())..(from + len).min(src.len())];
     for symbols in symbols.chunks_mut(TILE_LEN) {
+        let from = first * W::BYTES;
+        if from.is_multiple_of(VISIT_BYTES) {
+            visit(part(from, VISIT_BYTES));
+        }
+        prefetch(part(from + VISIT_BYTES, TILE_LEN * W::BYTES));
         let whole = src.get(first * W::BYTES..(first + symbols.len()) * W::BYTES);
         if let Some(tile) = whole {
             split_tile::<W>(isa, layout, tile, symbols, byte_planes, n_padded, first, &mut top);

@@ -47,22 +47,40 @@ impl Counters {
     }
 }
 
-/// Sum of the bytes.
-#[must_use]
+/// Fills `sums` with the sum of the bytes of each run of `run_len` (1 to 2^24), of which the last may be shorter.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
-pub fn byte_sum(isa: Isa, bytes: &[u8]) -> u64 {
+pub fn run_sums(isa: Isa, bytes: &[u8], run_len: usize, sums: &mut [u32]) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::byte_sum_avx512(bytes) }
+            unsafe { x86::run_sums_avx512(bytes, run_len, sums) }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86::byte_sum_avx2(bytes) }
+            unsafe { x86::run_sums_avx2(bytes, run_len, sums) }
         }
-        _ => scalar::byte_sum(bytes),
+        _ => scalar::run_sums(bytes, run_len, sums),
+    }
+}
+
+/// How many bytes are `value`.
+#[must_use]
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn count_of(isa: Isa, value: u8, bytes: &[u8]) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::count_of_avx512(value, bytes) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::count_of_avx2(value, bytes) }
+        }
+        _ => scalar::count_of(value, bytes),
     }
 }
 
@@ -79,11 +97,19 @@ mod tests {
             let mut counts = [0; 256];
             bytes[..len].iter().for_each(|&byte| counts[usize::from(byte)] += 1);
             assert_eq!(counters.total(), counts);
-            for isa in Isa::ALL {
-                let sum = bytes[..len].iter().map(|&byte| u64::from(byte)).sum::<u64>();
-                assert_eq!(byte_sum(isa, &bytes[..len]), sum);
+            for (isa, run_len) in Isa::ALL.into_iter().flat_map(|isa| [1, 64, 300, 4096].map(|n| (isa, n))) {
+                let mut sums = vec![0; len.div_ceil(run_len)];
+                run_sums(isa, &bytes[..len], run_len, &mut sums);
+                let sum = |run: &[u8]| run.iter().map(|&byte| u32::from(byte)).sum::<u32>();
+                assert!(sums.into_iter().eq(bytes[..len].chunks(run_len).map(sum)));
+                assert_eq!(count_of(isa, 7, &bytes[..len]), counts[7] as usize);
             }
         }
-        assert_eq!(byte_sum(Isa::Scalar, &[255; 4096]), 255 * 4096);
+        for isa in Isa::ALL {
+            let mut sums = [0; 2];
+            run_sums(isa, &[255; 8192], 4096, &mut sums);
+            assert_eq!(sums, [255 * 4096; 2]);
+            assert_eq!(count_of(isa, 255, &[255; 8192]), 8192);
+        }
     }
 }

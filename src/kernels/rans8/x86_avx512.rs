@@ -231,22 +231,41 @@ fn encode_with<const G: usize, const LARGE_FREQ: bool>(
             let Some(window) = stream.get_mut(..at).and_then(|front| front.last_chunk_mut::<WINDOW>()) else {
                 break;
             };
-            let mut taken = 0;
-            for g in (0..G).rev() {
-                let symbols = load(&step[g]);
-                let low = _mm512_permutex2var_epi8(table.entry_of[0], symbols, table.entry_of[1]);
-                let high = _mm512_permutex2var_epi8(table.entry_of[2], symbols, table.entry_of[3]);
-                let entries = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(symbols), high);
-                let escaped = _mm512_cmpeq_epi8_mask(entries, table.escape);
-                if escaped != 0 {
-                    escape_at -= escaped.count_ones() as usize;
-                    push_escapes(escapes, escape_at, escaped, symbols);
-                }
-                let entries_a = _mm512_and_si512(entries, _mm512_set1_epi16(0xff));
-                let entries_b = _mm512_srli_epi16(entries, 8);
-                (b[g], taken) = put::<LARGE_FREQ>(b[g], entries_b, &table, window, taken);
-                (a[g], taken) = put::<LARGE_FREQ>(a[g], entries_a, &table, window, taken);
+            let mut place = Place { taken: 0, escape_at };
+            // Written out, so that the states stay in registers: the compiler keeps a loop of this length.
+            if G > 3 {
+                encode_group::<LARGE_FREQ>(
+                    (&mut a[3], &mut b[3]),
+                    &step[3],
+                    &table,
+                    window,
+                    escapes,
+                    &mut place,
+                );
             }
+            if G > 2 {
+                encode_group::<LARGE_FREQ>(
+                    (&mut a[2], &mut b[2]),
+                    &step[2],
+                    &table,
+                    window,
+                    escapes,
+                    &mut place,
+                );
+            }
+            if G > 1 {
+                encode_group::<LARGE_FREQ>(
+                    (&mut a[1], &mut b[1]),
+                    &step[1],
+                    &table,
+                    window,
+                    escapes,
+                    &mut place,
+                );
+            }
+            encode_group::<LARGE_FREQ>((&mut a[0], &mut b[0]), &step[0], &table, window, escapes, &mut place);
+            escape_at = place.escape_at;
+            let taken = place.taken;
             at -= taken;
         }
     }
@@ -258,15 +277,59 @@ fn encode_with<const G: usize, const LARGE_FREQ: bool>(
     Encoded { stream_start: at, escapes_start: escape_at }
 }
 
-/// Writes the symbols of `escaped` at `at`, and leaves what is behind them.
+/// Where the encoder writes next: bytes taken of the step's window, and the front of the escapes so far.
+struct Place {
+    taken: usize,
+    escape_at: usize,
+}
+
+/// Puts one group into the states of its lanes A and B.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi2")]
-fn push_escapes(escapes: &mut [u8], at: usize, escaped: u64, symbols: __m512i) {
-    if let Some(place) = escapes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<64>()) {
-        let first = _bzhi_u64(u64::MAX, escaped.count_ones());
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+fn encode_group<const LARGE_FREQ: bool>(
+    (a, b): (&mut __m512i, &mut __m512i),
+    symbols: &[u8; GROUP_LEN],
+    table: &Registers,
+    window: &mut [u8; WINDOW],
+    escapes: &mut [u8],
+    place: &mut Place,
+) {
+    let symbols = load(symbols);
+    let low = _mm512_permutex2var_epi8(table.entry_of[0], symbols, table.entry_of[1]);
+    let high = _mm512_permutex2var_epi8(table.entry_of[2], symbols, table.entry_of[3]);
+    let entries = _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(symbols), high);
+    // No branch: one in four groups has an escape, and a wrong guess costs more than the work.
+    let escaped = _mm512_cmpeq_epi8_mask(entries, table.escape);
+    let n_escaped = escaped.count_ones() as usize;
+    if let Some(front) = escapes.get_mut(..place.escape_at).and_then(|front| front.last_chunk_mut::<64>()) {
         let packed = _mm512_maskz_compress_epi8(escaped, symbols);
-        *place = cast(_mm512_mask_mov_epi8(load(place), first, packed));
+        *front = cast(_mm512_permutexvar_epi8(cast(alignment::<64>(n_escaped)), packed));
     }
+    place.escape_at -= n_escaped;
+    let entries_a = _mm512_and_si512(entries, _mm512_set1_epi16(0xff));
+    let entries_b = _mm512_srli_epi16(entries, 8);
+    (*b, place.taken) = put::<LARGE_FREQ>(*b, entries_b, table, window, place.taken);
+    (*a, place.taken) = put::<LARGE_FREQ>(*a, entries_a, table, window, place.taken);
+}
+
+/// The permutation that moves the first `count` of `N` bytes to their end, `count` being at most `N`: what is in front
+/// of them is overwritten by what comes before.
+#[inline]
+fn alignment<const N: usize>(count: usize) -> [u8; N] {
+    /// Indices modulo 64; permutations of 32 bytes use the low five bits.
+    static INDICES: [u8; 192] = {
+        let mut indices = [0; 192];
+        let mut i = 0;
+        while i < 192 {
+            #[expect(clippy::cast_possible_truncation, reason = "below 64")]
+            {
+                indices[i] = (i % 64) as u8;
+            }
+            i += 1;
+        }
+        indices
+    };
+    std::array::from_fn(|i| INDICES[(count & 127) + i])
 }
 
 /// Puts one symbol into each of 32 states: x becomes (x div f)·256 + x mod f + cum, which is
@@ -280,25 +343,12 @@ fn put<const LARGE_FREQ: bool>(
     window: &mut [u8; WINDOW],
     taken: usize,
 ) -> (__m512i, usize) {
-    /// Shifts `count` bytes to the end of a vector of 32: indices 32 − count places further on.
-    static ALIGN: [u8; 96] = {
-        let mut align = [0; 96];
-        let mut i = 0;
-        while i < 32 {
-            #[expect(clippy::cast_possible_truncation, reason = "below 32")]
-            {
-                align[32 + i] = i as u8;
-            }
-            i += 1;
-        }
-        align
-    };
     let threshold = _mm512_permutexvar_epi16(entries, table.threshold);
     let full = _mm512_cmpge_epu16_mask(x, threshold);
     let count = full.count_ones() as usize;
     let bytes = _mm256_maskz_compress_epi8(full, _mm512_cvtepi16_epi8(x));
     // In bounds: 32 lanes, and the buffer holds a byte for every symbol and slack in front.
-    let align: [u8; 32] = std::array::from_fn(|i| ALIGN[(count & 63) + i]);
+    let align = alignment::<32>(count);
     let end = WINDOW - (taken & WINDOW_MASK);
     window[end - 32..end].copy_from_slice(&cast::<_, [u8; 32]>(_mm256_permutexvar_epi8(cast(align), bytes)));
     let x = _mm512_mask_srli_epi16(x, full, x, 8);

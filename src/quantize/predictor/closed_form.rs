@@ -34,16 +34,23 @@ impl EntropyModel for Gaussian {
 
 /// Entropy of a normal distribution rounded to whole numbers.
 pub(super) fn normal_bits(mean: f64, std: f64) -> f64 {
-    // From here on the cells' sum is the integral to within 1e-8 (Poisson summation: e^(−2π²σ²)).
+    // The masses of cells are those of the sum with a uniform number, whose variance is 1/12: normal, from here on,
+    // to within 1e-4 bits.
     if std >= 1.0 {
-        return NORMAL_BITS + log2(std);
+        return NORMAL_BITS + 0.5 * log2(std * std + 1.0 / 12.0);
     }
-    // Below this all but e^−40 lies within half a cell's distance, or in two cells, the mean being on their border.
+    // Below this all lies in one cell, or in two where the mean is on their border.
     let std = std.max(1e-9);
     // By symmetry the mean's distance from the nearest index is what counts.
     let mean = (mean - (mean + 0.5).floor()).abs();
     let cell_end = |k: i32| normal_cdf((f64::from(k) + 0.5 - mean) / std);
-    (-8..=8).map(|k| surprise(cell_end(k) - cell_end(k - 1))).sum()
+    let (mut bits, mut before) = (0.0, 0.0);
+    for k in -8..=8 {
+        let end = cell_end(k);
+        bits += surprise(end - before);
+        before = end;
+    }
+    bits
 }
 
 /// −p log2 p.

@@ -94,7 +94,7 @@ fn narrow<const N: usize>(inputs: [f64; N]) -> [f32; N] {
 }
 
 /// Asks `inside` at a step within the range of training, and goes on from its ends by what holds for any elements:
-/// a finer step adds a bit per octave; the share of elements that a coarser one does not round to one index
+/// a finer step adds a bit per octave to each element that is not zero; the share of elements that a coarser one does not round to one index
 /// falls at least with the square of the step (Chebyshev).
 pub(super) fn within_range(unit: &Unit, step: f64, inside: impl Fn(f64) -> f64) -> f64 {
     let std = unit.moments.std();
@@ -103,7 +103,8 @@ pub(super) fn within_range(unit: &Unit, step: f64, inside: impl Fn(f64) -> f64) 
     }
     let std_log2 = log2(std / step);
     if std_log2 > STD_LOG2.1 {
-        inside(std / exp2(STD_LOG2.1)) + (std_log2 - STD_LOG2.1)
+        let varied = 1.0 - unit.moments.sparsity();
+        inside(std / exp2(STD_LOG2.1)) + varied * (std_log2 - STD_LOG2.1)
     } else if std_log2 < STD_LOG2.0 {
         inside(std / exp2(STD_LOG2.0)) * exp2(2.0 * (std_log2 - STD_LOG2.0))
     } else {

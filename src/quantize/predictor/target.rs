@@ -21,14 +21,15 @@ pub struct Counted {
 /// `None` where a value is not finite, none is given, or the indices span more than 2^22.
 #[must_use]
 pub fn counted_bits(values: &[f32], step: f64) -> Option<Counted> {
-    if values.iter().any(|x| !x.is_finite()) {
+    if values.is_empty() || values.iter().any(|x| !x.is_finite()) {
         return None;
     }
     let index = |x: f32| (f64::from(x) / step).round_ties_even();
     let (low, high) = values
         .iter()
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), x| (low.min(index(*x)), high.max(index(*x))));
-    if !(high - low < MAX_RANGE as f64) {
+    // A step of 0 or NaN makes the range NaN.
+    if (high - low).is_nan() || high - low >= MAX_RANGE as f64 {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked just above")]

@@ -77,8 +77,12 @@ fn predictions_do_not_change_with_scale_and_are_tame_at_the_ends() {
         let constant = unit(&[7.5; 3000]);
         assert!(name == "constant" || model.bits(&constant, 1e-3) < 1e-6, "{name}");
         if name != "constant" {
+            // Halving a fine step costs a bit for each element that is not zero, of which the closed forms of whole
+            // distributions do not know.
             let octave = model.bits(&whole, 1e-9) - model.bits(&whole, 2e-9);
-            assert!((octave - 1.0).abs() < 1e-6, "{name}: {octave}");
+            let knows_zeros = name == "octaves" || name.starts_with("mlp");
+            let expected = if knows_zeros { 1.0 - whole.moments.sparsity() } else { 1.0 };
+            assert!((octave - expected).abs() < 1e-6, "{name}: {octave}");
         }
     }
 }

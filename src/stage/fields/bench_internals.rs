@@ -1,6 +1,7 @@
 //! The steps of coding a block of fields one by one, for the benches. No promise of stability.
 
-use super::{effort, layout};
+use super::effort::of_level;
+use super::layout;
 use crate::entropy::plan::Planner;
 use crate::entropy::rans8;
 use crate::kernels::Isa;
@@ -17,7 +18,7 @@ pub fn choose_layout(source: BlockSource<'_>, level: Level) -> Option<Layout> {
 
 /// Plans the tables for `symbols`, a multiple of 64.
 pub fn plan(isa: Isa, planner: &mut Planner, symbols: &[u8], level: Level) {
-    planner.plan(isa, symbols, effort(level, symbols.len()));
+    planner.plan(isa, symbols, of_level(level, symbols.len()));
 }
 
 /// Plans and encodes the first `n_symbols` of `symbols`, a buffer of [`rans8::buffer_len`].
@@ -29,7 +30,7 @@ pub fn encode_symbols(
     symbols: &mut [u8],
     dst: &mut Vec<u8>,
 ) {
-    encoder.encode(isa, effort(level, n_symbols), 0, n_symbols, symbols, dst);
+    encoder.encode(isa, of_level(level, n_symbols), 0, n_symbols, symbols, dst);
 }
 
 /// Decodes what [`encode_symbols`] has appended to an empty vector.

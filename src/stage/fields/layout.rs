@@ -2,7 +2,8 @@
 
 use crate::dtype::Dtype;
 use crate::entropy::freq::normalise;
-use crate::kernels::fields::{Layout, Word};
+use crate::kernels::fields::{Layout, OUTLIER, Word};
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::survey::or_and;
 use crate::stage::Level;
 
@@ -47,6 +48,20 @@ pub(super) fn choose(dtype: Dtype, bytes: &[u8], level: Level) -> Option<Layout>
     }
 }
 
+/// The layout of floats as mere bytes, for exponents that lie too far apart for symbols; `None` for other dtypes.
+pub(super) fn as_bytes(dtype: Dtype) -> Option<Layout> {
+    let element_bits = u32::try_from(8 * dtype.float_bytes()?).ok()?;
+    let plain = Layout {
+        element_bits,
+        symbol_bits: 0,
+        has_sign: false,
+        shared_sign: None,
+        low_zero_bits: 0,
+        symbol_base: 0,
+    };
+    Some(plain)
+}
+
 /// The layout for floats: the symbol is the exponent, and the top mantissa bit where that pays.
 fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
     let element_bits = plain.element_bits;
@@ -82,11 +97,20 @@ fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
     let exponent = with_symbol(plain.symbol_bits);
     // The top mantissa bit costs a whole bit where it is not part of the symbol.
     let max_symbols = if level == Level::High { 63 } else { 31 };
-    let joint_cost = normalise(&windowed(&joint, &counts), max_symbols).cost_q16;
+    // Symbols that the window leaves out cost 16 bits: of numbers too small to be normal every other one is left out.
+    let in_window = windowed(&joint, &counts);
+    let outlier_cost = u64::from(in_window[usize::from(OUTLIER)]) << (4 + 16);
+    let outlier_cost = if joint.is_windowed() { outlier_cost } else { 0 };
+    let joint_cost = normalise(&in_window, max_symbols).cost_q16 + outlier_cost;
     let halved: Vec<u32> = counts.chunks(2).map(|pair| pair.iter().sum()).collect();
     let n_sampled: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     let exponent_cost = normalise(&windowed(&exponent, &halved), max_symbols).cost_q16 + (n_sampled << 16);
-    if joint.low_zero_bits + joint.symbol_bits + 1 > element_bits || exponent_cost <= joint_cost {
+    let has_many_outliers =
+        joint.is_windowed() && u64::from(in_window[usize::from(OUTLIER)]) * 40 > n_sampled;
+    if joint.low_zero_bits + joint.symbol_bits + 1 > element_bits
+        || has_many_outliers
+        || exponent_cost <= joint_cost
+    {
         exponent
     } else {
         joint
@@ -104,14 +128,17 @@ fn sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
 }
 
 fn sample_words<W: Word>(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
-    let mut counts = vec![0; 1 << layout.symbol_bits];
+    // Two counts of each symbol by turns, so that runs of one symbol do not wait for their own last addition.
+    let mut counts = vec![[0; 2]; 1 << layout.symbol_bits];
     let stride = (bytes.len() / W::BYTES * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * W::BYTES;
+    // All of the runs are on their way before the first one is waited for.
+    bytes.chunks(stride).for_each(|run| prefetch(&run[..run.len().min(RUN_LEN * W::BYTES)]));
     for run in bytes.chunks(stride) {
-        for element in run.chunks_exact(W::BYTES).take(RUN_LEN) {
-            counts[usize::from(layout.symbol(W::read(element)))] += 1;
+        for (idx, element) in run.chunks_exact(W::BYTES).take(RUN_LEN).enumerate() {
+            counts[usize::from(layout.symbol(W::read(element)))][idx % 2] += 1;
         }
     }
-    counts
+    counts.into_iter().map(|[even, odd]| even + odd).collect()
 }
 
 /// The window's offset that covers the most of `counts`; of several, the middle one.

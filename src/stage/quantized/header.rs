@@ -1,4 +1,4 @@
-//! The header of a quantized payload (FORMAT.md, 3.6), and what it says of how indices become elements.
+//! The header of a quantized payload (FORMAT.md, 3.7), and what it says of how indices become elements.
 
 use super::QuantSpec;
 use crate::bits::ByteCursor;

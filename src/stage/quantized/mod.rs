@@ -1,4 +1,4 @@
-//! Coding 6, quantized: indices of a quantizer in place of elements. FORMAT.md section 3.6.
+//! Coding 7, quantized: indices of a quantizer in place of elements. FORMAT.md section 3.7.
 //!
 //! Encoding changes the block: the caller's bytes become the reconstruction, which is what the archive holds from then
 //! on. Decoding gives exactly those bytes on every instruction set.

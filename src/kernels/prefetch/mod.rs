@@ -1,0 +1,20 @@
+//! Memory brought into the caches before it is needed.
+
+/// Bytes of a cache line, on nearly every machine; another size only makes the hint less useful.
+#[cfg(target_arch = "x86_64")]
+const LINE_BYTES: usize = 64;
+
+/// Asks for `bytes` to be fetched into the first-level cache; a hint without effect on results, and none where the
+/// instruction is missing.
+#[inline]
+#[allow(unsafe_code, reason = "the intrinsic takes a pointer")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such hint yet"))]
+pub fn prefetch(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    // The last byte too: the slice may begin in the middle of a line.
+    for place in bytes.iter().step_by(LINE_BYTES).chain(bytes.last()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: the pointer is a reference's, and the instruction, part of every x86-64, only hints.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) }
+    }
+}
