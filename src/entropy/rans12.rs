@@ -6,12 +6,12 @@
 use crate::kernels::Isa;
 use crate::kernels::histogram::Counters;
 use crate::kernels::rans12::{
-    Freqs, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, encode, encode_buffer_len, encode_table,
-    fill_slots,
+    FREQ_SUM, Freqs, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, encode, encode_buffer_len,
+    encode_table, fill_slots,
 };
 
-/// Sum of the frequencies.
-const FREQ_SUM: u32 = SLOTS as u32;
+/// The frequency of a byte that is alone.
+const ALL_SLOTS: u16 = 1 << 12;
 /// One table for all.
 const PLAN: Plan<'_> = Plan { n_lanes: LANES, paired: false, table_ids: &[0], segment_len: 1 << 31 };
 
@@ -91,7 +91,7 @@ impl Encoder {
         let mut states = [STATE_MIN; LANES];
         let mut words: &[u8] = &[];
         // One byte for all takes no words, and its frequency would not fit the coder's tables.
-        if !freqs.contains(&(SLOTS as u16)) {
+        if !freqs.contains(&ALL_SLOTS) {
             self.words.resize(encode_buffer_len(bytes.len()).max(self.words.len()), 0);
             let tables = [encode_table(&freqs)];
             let at = encode(isa, &PLAN, &tables, bytes, &[], &mut states, &mut self.words);
@@ -114,7 +114,7 @@ impl Decoder {
     pub fn decode(&mut self, isa: Isa, section: &[u8], dst: &mut [u8]) -> Option<()> {
         let mut src = section;
         let freqs = read_freqs(&mut src)?;
-        if freqs.contains(&(SLOTS as u16)) {
+        if freqs.contains(&ALL_SLOTS) {
             return self.decode_single(&freqs, src, dst);
         }
         self.tables.resize(1, [0; SLOTS]);

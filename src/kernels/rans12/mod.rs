@@ -35,6 +35,8 @@ pub const LANES: usize = 32;
 pub const FEW_LANES: usize = 8;
 /// Slots that the symbols of a table share.
 pub const SLOTS: usize = 1 << SCALE_BITS;
+/// Sum of a table's frequencies, as wide as states.
+pub const FREQ_SUM: u32 = 1 << SCALE_BITS;
 /// Lower end of a state's range.
 pub const STATE_MIN: u32 = 1 << 16;
 /// Log2 of [`SLOTS`].

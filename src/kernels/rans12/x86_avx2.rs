@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, LANES, Lanes, Plan, Position, SLOTS, SlotTable, WINDOW, gather_256};
+use super::{EncodeTable, FREQ_SUM, LANES, Lanes, Plan, Position, SlotTable, WINDOW, gather_256};
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state.
@@ -76,7 +76,7 @@ pub(super) fn decode<const N: usize>(
     mut position: Position,
     dst: &mut [u8],
 ) -> Position {
-    let mask = _mm256_set1_epi32(SLOTS as i32 - 1);
+    let mask = _mm256_set1_epi32(FREQ_SUM.cast_signed() - 1);
     let one = _mm256_set1_epi32(1);
     let mut x: [__m256i; 4] = cast(lanes.states);
     let mut chains: [__m256i; 4] = cast(lanes.chains.map(u32::from));
@@ -202,7 +202,7 @@ fn push(x: __m256i, full: __m256i, buffer: &mut [u8], at: usize) -> Option<usize
 fn put(x: __m256i, entry: __m256i, freq: __m256i) -> __m256i {
     let low = divide(_mm256_castsi256_si128(x), _mm256_castsi256_si128(freq));
     let high = divide(_mm256_extracti128_si256::<1>(x), _mm256_extracti128_si256::<1>(freq));
-    let complement = _mm256_sub_epi32(_mm256_set1_epi32(SLOTS as i32), freq);
+    let complement = _mm256_sub_epi32(_mm256_set1_epi32(FREQ_SUM.cast_signed()), freq);
     let raised = _mm256_mullo_epi32(_mm256_set_m128i(high, low), complement);
     _mm256_add_epi32(_mm256_add_epi32(x, _mm256_srli_epi32::<16>(entry)), raised)
 }

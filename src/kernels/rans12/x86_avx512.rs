@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, LANES, Lanes, Plan, Position, SLOTS, STATE_MIN, SlotTable, WINDOW, gather_512};
+use super::{EncodeTable, FREQ_SUM, LANES, Lanes, Plan, Position, STATE_MIN, SlotTable, WINDOW, gather_512};
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state doubled, and its quantizer as the offset of the pair's
@@ -35,9 +35,9 @@ pub(super) fn decode<const N: usize>(
     mut position: Position,
     dst: &mut [u8],
 ) -> Position {
-    let mask = _mm512_set1_epi32(SLOTS as i32 - 1);
+    let mask = _mm512_set1_epi32(FREQ_SUM.cast_signed() - 1);
     let next = cast(NEXT);
-    let (one, second) = (_mm512_set1_epi32(1), _mm512_set1_epi32(SLOTS as i32));
+    let (one, second) = (_mm512_set1_epi32(1), _mm512_set1_epi32(FREQ_SUM.cast_signed()));
     let mut x: [__m512i; 2] = cast(lanes.states);
     let chain = |half: usize| -> __m512i {
         cast::<[i32; 16], _>(std::array::from_fn(|i| {
@@ -126,7 +126,8 @@ pub(super) fn encode<const N: usize>(
             for half in [1, 0] {
                 let mut idx = _mm512_cvtepu8_epi32(cast(halves[half]));
                 if N == 2 {
-                    let odd = (quantizers >> (16 * half) & 0xffff) as __mmask16;
+                    let [a, b, c, d] = quantizers.to_le_bytes();
+                    let odd = u16::from_le_bytes(if half == 0 { [a, b] } else { [c, d] });
                     idx = _mm512_mask_or_epi32(idx, odd, idx, _mm512_set1_epi32(256));
                 }
                 let entry = gather_512(tables, idx);
@@ -149,9 +150,9 @@ fn push(x: __m512i, full: __mmask16, buffer: &mut [u8], at: usize) -> Option<usi
     /// Indices that move the first `count` words of a vector to its end stand from 16 − `count` places further on.
     const ALIGN: [u16; 48] = {
         let mut align = [0; 48];
-        let mut i = 0;
+        let mut i = 0u8;
         while i < 16 {
-            align[16 + i] = i as u16;
+            align[16 + i as usize] = i as u16;
             i += 1;
         }
         align
@@ -172,7 +173,7 @@ fn put(x: __m512i, entry: __m512i, freq: __m512i) -> __m512i {
     let low = divide(_mm512_castsi512_si256(x), _mm512_castsi512_si256(freq));
     let high = divide(_mm512_extracti64x4_epi64::<1>(x), _mm512_extracti64x4_epi64::<1>(freq));
     let quotient = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-    let complement = _mm512_sub_epi32(_mm512_set1_epi32(SLOTS as i32), freq);
+    let complement = _mm512_sub_epi32(_mm512_set1_epi32(FREQ_SUM.cast_signed()), freq);
     _mm512_add_epi32(_mm512_add_epi32(x, cum), _mm512_mullo_epi32(quotient, complement))
 }
 
