@@ -6,6 +6,7 @@
 
 use crate::checkpoint::header::{SafetensorsHeader, TensorInfo};
 use crate::dtype::Dtype;
+use crate::limits::MAX_BLOCK_BYTES;
 
 /// A tensor of this many bytes is large.
 const LARGE_BYTES: u64 = 64 << 10;
@@ -25,6 +26,8 @@ pub struct Region {
     pub dtype: Dtype,
     /// Elements in a row of the tensor: its last dimension above 1, if there is another; else 0.
     pub row_len: usize,
+    /// Bytes of a full block.
+    pub block_bytes: usize,
 }
 
 /// One block to be coded.
@@ -32,7 +35,7 @@ pub struct Region {
 pub struct BlockSpan {
     /// Where it begins in the file.
     pub offset: u64,
-    /// Its bytes: 1 to [`Dtype::block_bytes`], a multiple of the dtype's unit.
+    /// Its bytes: 1 to [`Region::block_bytes`], a multiple of the dtype's unit.
     pub len: usize,
     /// Type of the elements.
     pub dtype: Dtype,
@@ -44,7 +47,7 @@ impl Region {
     /// Blocks that the region is cut into.
     #[must_use]
     pub fn n_blocks(&self) -> u64 {
-        self.len.div_ceil(self.dtype.block_bytes() as u64)
+        self.len.div_ceil(self.block_bytes as u64)
     }
 
     /// Block `block_idx` of the region, or `None` past the last. Full blocks and a remainder; but where the
@@ -55,7 +58,7 @@ impl Region {
         if block_idx >= n_blocks {
             return None;
         }
-        let block_bytes = self.dtype.block_bytes() as u64;
+        let block_bytes = self.block_bytes as u64;
         let remainder = self.len % block_bytes;
         let start_of = |idx: u64| {
             if remainder == 0 || remainder >= block_bytes / 4 {
@@ -78,18 +81,29 @@ impl Region {
 /// The regions of a safetensors file, which fill it from its first byte to its last.
 #[must_use]
 pub fn layout(header: &SafetensorsHeader) -> Vec<Region> {
+    layout_around(header, &|_| false)
+}
+
+/// As [`layout`], but tensors that `stands_alone` names are regions of their own, of blocks that are as large as the
+/// format allows.
+#[must_use]
+pub fn layout_around(header: &SafetensorsHeader, stands_alone: &dyn Fn(&TensorInfo) -> bool) -> Vec<Region> {
     let mut regions = plain_layout(header.prefix_bytes());
     // Whether the last region is of small tensors and may take more.
     let mut last_is_open = false;
     for tensor in header.tensors().iter().filter(|tensor| tensor.byte_len() > 0) {
+        let dtype = tensor.dtype.unwrap_or(Dtype::Bytes);
+        let is_alone = stands_alone(tensor);
         let region = Region {
             offset: tensor.start,
             len: tensor.byte_len(),
-            dtype: tensor.dtype.unwrap_or(Dtype::Bytes),
+            dtype,
             row_len: row_len(tensor),
+            block_bytes: if is_alone { large_block_bytes(dtype) } else { dtype.block_bytes() },
         };
-        let is_small =
-            region.len < LARGE_BYTES && region.len / (region.dtype.unit_bytes() as u64) < LARGE_UNITS;
+        let is_small = !is_alone
+            && region.len < LARGE_BYTES
+            && region.len / (region.dtype.unit_bytes() as u64) < LARGE_UNITS;
         match regions.last_mut() {
             Some(last)
                 if last_is_open
@@ -112,13 +126,22 @@ pub fn layout(header: &SafetensorsHeader) -> Vec<Region> {
 pub fn plain_layout(file_len: u64) -> Vec<Region> {
     match file_len {
         0 => Vec::new(),
-        len => vec![Region { offset: 0, len, dtype: Dtype::Bytes, row_len: 0 }],
+        len => {
+            let dtype = Dtype::Bytes;
+            vec![Region { offset: 0, len, dtype, row_len: 0, block_bytes: dtype.block_bytes() }]
+        }
     }
 }
 
 /// The blocks of `regions` in order.
 pub fn blocks(regions: &[Region]) -> impl Iterator<Item = BlockSpan> {
     regions.iter().flat_map(|region| (0..region.n_blocks()).filter_map(|block_idx| region.block(block_idx)))
+}
+
+/// Bytes of a full block of a tensor that stands alone: 1 Mi elements, or what the format allows.
+#[must_use]
+pub fn large_block_bytes(dtype: Dtype) -> usize {
+    ((1 << 20) * dtype.unit_bytes()).min(MAX_BLOCK_BYTES)
 }
 
 fn row_len(tensor: &TensorInfo) -> usize {
@@ -198,7 +221,8 @@ mod tests {
                     .into_iter()
                     .chain([1000, 8191].map(|n| n * full + 17 * unit));
             for len in lens {
-                let region = Region { offset: 99, len, dtype, row_len: 3 };
+                let block_bytes = dtype.block_bytes();
+                let region = Region { offset: 99, len, dtype, row_len: 3, block_bytes };
                 let (mut end, mut smallest) = (99, full);
                 for span in blocks(&[region]) {
                     assert_eq!(span.offset, end);

@@ -7,4 +7,4 @@ mod header;
 mod layout;
 
 pub use header::{MAX_RANK, SafetensorsHeader, TensorInfo};
-pub use layout::{BlockSpan, Region, blocks, layout, plain_layout};
+pub use layout::{BlockSpan, Region, blocks, large_block_bytes, layout, layout_around, plain_layout};

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::kernels::Isa;
+use crate::pipeline::lossy::settings::Goal;
 use crate::pipeline::settings::AsBytes;
-use crate::stage::Level;
+use crate::stage::{IndexBackend, Level, Quantizer};
 
 /// Compresses machine-learning checkpoints without loss: one archive per file, every byte back.
 #[derive(Debug, Parser)]
@@ -104,9 +105,108 @@ pub struct CompressArgs {
     /// Encode a sample and predict the sizes; write nothing.
     #[arg(long, conflicts_with_all = ["resume", "remove_source"])]
     pub dry_run: bool,
+    /// Arguments of lossy runs.
+    #[command(flatten)]
+    pub lossy: LossyArgs,
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Arguments of lossy runs; without `--lossy` nothing ever changes.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "Lossy compression")]
+pub struct LossyArgs {
+    /// Let float tensors change within a goal: one of the five below, or a preset.
+    #[arg(long, conflicts_with_all = ["remove_source", "dry_run"])]
+    pub lossy: bool,
+    /// Goal: largest |x - x'| of any element.
+    #[arg(long, value_name = "E", requires = "lossy", group = "goal")]
+    pub max_abs_error: Option<f64>,
+    /// Goal: largest |x - x'| relative to the largest |x| of the element's channel.
+    #[arg(long, value_name = "E", requires = "lossy", group = "goal")]
+    pub max_rel_error: Option<f64>,
+    /// Goal: relative L2 error of each tensor.
+    #[arg(long, value_name = "E", requires = "lossy", group = "goal")]
+    pub rel_l2: Option<f64>,
+    /// Goal: mean stored bits per element over all lossy tensors.
+    #[arg(long, value_name = "B", requires = "lossy", group = "goal")]
+    pub bits: Option<f64>,
+    /// Goal: original size / stored size of the whole run.
+    #[arg(long, value_name = "R", requires = "lossy", group = "goal")]
+    pub ratio: Option<f64>,
+    /// A goal and rules by name: near-lossless, balanced, small, adam, or one of the settings file.
+    #[arg(long, value_name = "NAME", requires = "lossy", group = "goal")]
+    pub preset: Option<String>,
+    /// How elements become indices.
+    #[arg(long, value_enum, requires = "lossy")]
+    pub quant: Option<QuantizerArg>,
+    /// How indices are stored.
+    #[arg(long, value_enum, requires = "lossy")]
+    pub backend: Option<BackendArg>,
+    /// Set small elements to zero as far as the goal allows.
+    #[arg(long, requires = "lossy")]
+    pub prune: bool,
+    /// Settings, presets and rules (YAML) in place of the built-in ones.
+    #[arg(long, value_name = "FILE", requires = "lossy")]
+    pub lossy_config: Option<PathBuf>,
+    /// Settings of the entropy model (YAML): the floor and the cap of a channel's bits.
+    #[arg(long, value_name = "FILE", requires = "lossy")]
+    pub entropy_config: Option<PathBuf>,
+}
+
+impl LossyArgs {
+    /// The goal among the flags.
+    #[must_use]
+    pub fn goal(&self) -> Option<Goal> {
+        let goals = [
+            self.max_abs_error.map(Goal::MaxAbsError),
+            self.max_rel_error.map(Goal::MaxRelError),
+            self.rel_l2.map(Goal::RelL2),
+            self.bits.map(Goal::Bits),
+            self.ratio.map(Goal::Ratio),
+        ];
+        goals.into_iter().flatten().next()
+    }
+}
+
+/// `--quant`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum QuantizerArg {
+    /// Each element by itself.
+    Uniform,
+    /// Dependent quantization by a trellis of 8 states.
+    Trellis,
+}
+
+impl From<QuantizerArg> for Quantizer {
+    fn from(quantizer: QuantizerArg) -> Self {
+        match quantizer {
+            QuantizerArg::Uniform => Self::Uniform,
+            QuantizerArg::Trellis => Self::Trellis,
+        }
+    }
+}
+
+/// `--backend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendArg {
+    /// Interleaved rANS.
+    Rans,
+    /// Deflate.
+    Deflate,
+    /// Zstd.
+    Zstd,
+}
+
+impl From<BackendArg> for IndexBackend {
+    fn from(backend: BackendArg) -> Self {
+        match backend {
+            BackendArg::Rans => Self::Rans,
+            BackendArg::Deflate => Self::Deflate,
+            BackendArg::Zstd => Self::Zstd,
+        }
+    }
 }
 
 /// Arguments of `decompress`.

@@ -13,6 +13,7 @@ use super::comparison::{comparison_table, exceeded};
 use super::config_file::{ConfigFile, RunSettings, coding};
 use super::describe::{archive_json, archive_table, tensor_json, tree_json, tree_table};
 use super::exit::{FAILED, is_broken_pipe, print_error, printable, report_failures};
+use super::lossy_file::LossyFile;
 use super::progress::Bars;
 use super::train::run_train;
 use crate::error::{Error, ErrorKind, Result};
@@ -164,8 +165,17 @@ fn run_compress(args: &CompressArgs) -> Result<ExitCode> {
     let session = Session::new(&args.common, streams)?;
     let ctx = session.context();
     let coding = coding(&session.config, args);
+    let lossy = if args.lossy.lossy {
+        if streams {
+            return Err(usage("a lossy run reads its tensors twice; give it files, not a stream"));
+        }
+        Some(LossyFile::load(args.lossy.lossy_config.as_deref())?.settings(&args.lossy)?)
+    } else {
+        None
+    };
     let options = CompressOptions {
         coding,
+        lossy,
         force: args.force,
         resume: args.resume,
         verify: args.verify.unwrap_or(session.config.verify),

@@ -69,11 +69,30 @@ impl Default for ConfigFile {
 }
 
 /// Reads one of an argument's values by the name that the command line takes.
-fn by_name<'de, D: serde::Deserializer<'de>, T: clap::ValueEnum>(
+pub(super) fn by_name<'de, D: serde::Deserializer<'de>, T: clap::ValueEnum>(
     deserializer: D,
 ) -> std::result::Result<T, D::Error> {
     let name = String::deserialize(deserializer)?;
     T::from_str(&name, false).map_err(serde::de::Error::custom)
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidConfig, message)
+}
+
+/// The text of the settings file `path`.
+pub(super) fn read_settings(path: &Path) -> Result<String> {
+    let unreadable = |e: std::io::Error| invalid(format!("cannot read settings: {e}"));
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if metadata.len() > MAX_BYTES {
+        return Err(invalid(format!("settings have {} bytes, at most {MAX_BYTES} are read", metadata.len())));
+    }
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+/// Settings from YAML.
+pub(super) fn parse_yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_yaml::from_str(text).map_err(|e| invalid(format!("settings: {e}")))
 }
 
 impl ConfigFile {
@@ -91,22 +110,10 @@ impl ConfigFile {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`].
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message);
-        let config: Self = serde_yaml::from_str(text).map_err(|e| invalid(format!("settings: {e}")))?;
+        let config: Self = parse_yaml(text)?;
         check_version(config.version)?;
         Ok(config)
     }
-}
-
-/// The text of a settings file.
-pub(super) fn read_settings(path: &Path) -> Result<String> {
-    let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message);
-    let metadata = fs::metadata(path).map_err(|e| invalid(format!("cannot read settings: {e}")))?;
-    if metadata.len() > MAX_BYTES {
-        let message = format!("settings have {} bytes, at most {MAX_BYTES} are read", metadata.len());
-        return Err(invalid(message));
-    }
-    fs::read_to_string(path).map_err(|e| invalid(format!("cannot read settings: {e}")))
 }
 
 /// Refuses settings of another schema, or without its version.
@@ -114,8 +121,7 @@ pub(super) fn check_version(version: u32) -> Result<()> {
     if version == SCHEMA {
         return Ok(());
     }
-    let message = format!("settings need `version: {SCHEMA}`, found version {version}");
-    Err(Error::new(ErrorKind::InvalidConfig, message))
+    Err(invalid(format!("settings need `version: {SCHEMA}`, found version {version}")))
 }
 
 /// Settings of how to run, for every command.

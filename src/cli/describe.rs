@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::exit::printable;
+use crate::container::TensorLoss;
 use crate::pipeline::inspect::{ArchiveReport, TensorReport};
 use crate::pipeline::manifest::{FileEntry, Manifest};
 use crate::pipeline::report::Tally;
@@ -27,7 +28,52 @@ pub(super) fn tensor_json(tensor: &TensorReport) -> Value {
     value["shape"] = json!(tensor.shape);
     value["offset"] = json!(tensor.offset);
     value["codings"] = json!(tensor.codings);
+    if let Some(loss) = &tensor.loss {
+        value["loss"] = json!({
+            "goal": loss.goal.name(),
+            "goal_value": loss.goal_value,
+            "exact": loss.is_exact,
+            "quantizer": if loss.is_dependent { "trellis" } else { "uniform" },
+            "log_domain": loss.is_log,
+            "step": loss.step,
+            "max_abs_error": loss.max_abs_error,
+            "rel_l2": loss.rel_l2(),
+            "newly_zero": loss.newly_zero,
+            "sparsity": sparsity(loss, &tensor.tally),
+        });
+    }
     value
+}
+
+/// Zeros ÷ elements; zeros of either sign count.
+fn sparsity(loss: &TensorLoss, tally: &Tally) -> f64 {
+    loss.zeros as f64 / tally.elements.max(1) as f64
+}
+
+/// A line for each tensor with a lossy goal.
+fn loss_table(report: &ArchiveReport, text: &mut String) {
+    let lossy = || report.tensors.iter().filter_map(|tensor| Some((tensor, tensor.loss.as_ref()?)));
+    let Some(source) = report.source_blake3 else { return };
+    let _ = writeln!(
+        text,
+        "lossy: the archive holds a reconstruction; blake3 of the source was {source}\n{:<14} {:>9} {:>10} {:>10} {:>9} {:>8} {:>8} {:>8}  tensor",
+        "goal", "value", "max error", "rel L2", "step", "bits/el", "sparsity", "newly 0"
+    );
+    for (tensor, loss) in lossy() {
+        let goal = format!("{}{}", loss.goal.name(), if loss.is_exact { " exact" } else { "" });
+        let _ = writeln!(
+            text,
+            "{goal:<14} {:>9.3e} {:>10.3e} {:>10.3e} {:>9.3e} {:>8.3} {:>8.4} {:>8}  {}",
+            loss.goal_value,
+            loss.max_abs_error,
+            loss.rel_l2(),
+            loss.step,
+            tensor.tally.bits_per_element(),
+            sparsity(loss, &tensor.tally),
+            loss.newly_zero,
+            printable(&tensor.name)
+        );
+    }
 }
 
 pub(super) fn archive_json(report: &ArchiveReport) -> Value {
@@ -47,6 +93,7 @@ pub(super) fn archive_json(report: &ArchiveReport) -> Value {
         "blocks": report.n_blocks,
         "blake3": report.blake3.to_string(),
         "sha256": report.sha256.map(|digest| digest.to_string()),
+        "source_blake3": report.source_blake3.map(|digest| digest.to_string()),
         "codings": codings,
         "tensors": report.tensors.iter().map(tensor_json).collect::<Vec<_>>(),
     })
@@ -79,6 +126,7 @@ pub(super) fn archive_table(report: &ArchiveReport) -> String {
             printable(&tensor.name)
         );
     }
+    loss_table(report, &mut text);
     for (name, (blocks, tally)) in &report.codings {
         let _ = writeln!(
             text,

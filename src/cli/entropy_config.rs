@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::config_file::{check_version, read_settings};
+use super::config_file::{check_version, parse_yaml, read_settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::train::TrainOptions;
 use crate::quantize::predictor::train::TrainSettings;
@@ -27,9 +27,9 @@ pub struct EntropyConfig {
     pub epochs: u32,
     /// Learning rate of an epoch relative to the one before.
     pub decay: f64,
-    /// Least bits per element of a channel, as a fraction of [`crate::quantize::predictor::MAX_BITS`].
+    /// Least bits per element of a channel, as a fraction of the mean aimed at.
     pub min_bits: f64,
-    /// Most bits per element of a channel, likewise.
+    /// Most bits per element of a channel, as a fraction of the element's width.
     pub max_bits: f64,
     /// Longest training, in seconds.
     pub timeout_seconds: f64,
@@ -74,7 +74,7 @@ impl EntropyConfig {
     /// [`ErrorKind::InvalidConfig`].
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = |message: String| Error::new(ErrorKind::InvalidConfig, message);
-        let config: Self = serde_yaml::from_str(text).map_err(|e| invalid(format!("settings: {e}")))?;
+        let config: Self = parse_yaml(text)?;
         check_version(config.version)?;
         let Self { min_bits, max_bits, timeout_seconds, .. } = config;
         if !(0.0 <= min_bits && min_bits <= max_bits && max_bits <= 1.0) {

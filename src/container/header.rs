@@ -14,13 +14,15 @@ pub const MAJOR: u16 = 1;
 pub const MINOR: u16 = 0;
 /// Header flag: blocks may be references (coding 5).
 pub const FLAG_REFERENCES: u32 = 1;
+/// Header flag: the archive holds a reconstruction that differs from the source; its index has a loss table.
+pub const FLAG_LOSSY: u32 = 2;
 
 /// What the file header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileHeader {
     /// Minor version: 0 as written here; larger where a newer program wrote the archive.
     pub minor: u16,
-    /// Flags, of which only [`FLAG_REFERENCES`] has a meaning.
+    /// [`FLAG_REFERENCES`] and [`FLAG_LOSSY`]; others have no meaning.
     pub flags: u32,
     /// What settings made the archive (FORMAT.md, 4); not needed to decode it.
     pub note: u64,
@@ -37,6 +39,12 @@ impl FileHeader {
     #[must_use]
     pub fn may_have_references(&self) -> bool {
         self.flags & FLAG_REFERENCES != 0
+    }
+
+    /// Whether the archive holds something else than its source.
+    #[must_use]
+    pub fn is_lossy(&self) -> bool {
+        self.flags & FLAG_LOSSY != 0
     }
 
     /// The header's bytes.
@@ -85,7 +93,7 @@ impl FileHeader {
         if crc64(&bytes[..24]) != stored_crc {
             return Some(Err(Error::new(ErrorKind::ChecksumMismatch, "file header differs from its CRC")));
         }
-        if flags & !FLAG_REFERENCES != 0 {
+        if flags & !(FLAG_REFERENCES | FLAG_LOSSY) != 0 {
             return Some(Err(unknown(minor, format!("header flags {flags:#x}"))));
         }
         Some(Ok(Self { minor, flags, note }))
@@ -119,9 +127,9 @@ mod tests {
         assert_eq!(FileHeader::parse(b"PK\x03\x04").unwrap_err().kind(), ErrorKind::Corrupt);
         let newer = FileHeader { minor: 9, ..header };
         assert_eq!(FileHeader::parse(&newer.to_bytes()).unwrap(), newer);
-        let strange = FileHeader { flags: 2, ..header };
+        let strange = FileHeader { flags: 4, ..header };
         assert_eq!(FileHeader::parse(&strange.to_bytes()).unwrap_err().kind(), ErrorKind::Corrupt);
-        let strange = FileHeader { flags: 2, ..newer };
+        let strange = FileHeader { flags: 4, ..newer };
         assert_eq!(FileHeader::parse(&strange.to_bytes()).unwrap_err().kind(), ErrorKind::UnsupportedVersion);
         let mut other_major = bytes;
         other_major[8] = 2;

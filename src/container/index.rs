@@ -7,7 +7,8 @@ use crate::bits::ByteCursor;
 use crate::container::block::{BlockEntry, BlockInfo, ENTRY_BYTES};
 use crate::container::checksum::crc64;
 use crate::container::footer::{ContentHash, FOOTER_BYTES, Footer};
-use crate::container::header::{HEADER_BYTES, unknown};
+use crate::container::header::{FileHeader, HEADER_BYTES};
+use crate::container::loss::LossTable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 
@@ -17,33 +18,50 @@ pub(crate) const INDEX_TAG: [u8; 4] = *b"INDX";
 pub(crate) const INDEX_HEAD_BYTES: usize = 16;
 /// Bytes of the CRC after the entries.
 pub(crate) const INDEX_CRC_BYTES: usize = 8;
+/// Largest loss table, in bytes: a row for each of the most tensors that a checkpoint may have.
+const MAX_LOSS_BYTES: u32 = 16 << 20;
 /// The reader keeps one pair of offsets for this many blocks: 16 bytes for each 768 of the index.
 const BLOCKS_PER_SAMPLE: u64 = 64;
 
-/// The first 16 bytes of an index of `n_blocks`.
-pub(crate) fn index_head(n_blocks: u64) -> [u8; INDEX_HEAD_BYTES] {
-    let mut head = [0; INDEX_HEAD_BYTES];
-    head[..4].copy_from_slice(&INDEX_TAG);
-    head[8..].copy_from_slice(&n_blocks.to_le_bytes());
-    head
+/// What the first 16 bytes of an index say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct IndexHead {
+    /// Size of the loss table after the entries; 0 in an exact archive.
+    pub(crate) loss_bytes: u32,
+    /// Number of blocks.
+    pub(crate) n_blocks: u64,
 }
 
-/// Reads the number of blocks from the first 16 bytes of an index.
-pub(crate) fn parse_index_head(head: &[u8; INDEX_HEAD_BYTES], minor: u16) -> Result<u64> {
-    let mut cursor = ByteCursor::new(head);
-    let fields = cursor.array::<4>().zip(cursor.u32()).zip(cursor.u64());
-    match fields {
-        Some(((INDEX_TAG, 0), n_blocks)) => Ok(n_blocks),
-        Some(((INDEX_TAG, reserved), _)) => {
-            Err(unknown(minor, format!("reserved value {reserved:#x} of the index")))
-        }
-        _ => Err(Error::new(ErrorKind::Corrupt, "no index where it is said to be")),
+impl IndexHead {
+    fn to_bytes(self) -> [u8; INDEX_HEAD_BYTES] {
+        let mut head = [0; INDEX_HEAD_BYTES];
+        head[..4].copy_from_slice(&INDEX_TAG);
+        head[4..8].copy_from_slice(&self.loss_bytes.to_le_bytes());
+        head[8..].copy_from_slice(&self.n_blocks.to_le_bytes());
+        head
     }
-}
 
-/// Size of an index of `n_blocks`, or `None` beyond 64 bits.
-pub(crate) fn index_bytes(n_blocks: u64) -> Option<u64> {
-    n_blocks.checked_mul(ENTRY_BYTES as u64)?.checked_add((INDEX_HEAD_BYTES + INDEX_CRC_BYTES) as u64)
+    /// Reads the head of the index of an archive that is lossy or not by its header.
+    pub(crate) fn parse(head: &[u8; INDEX_HEAD_BYTES], is_lossy: bool) -> Result<Self> {
+        let mut cursor = ByteCursor::new(head);
+        let corrupt = |message: &str| Err(Error::new(ErrorKind::Corrupt, message));
+        match cursor.array::<4>().zip(cursor.u32()).zip(cursor.u64()) {
+            Some(((INDEX_TAG, loss_bytes), _)) if (loss_bytes != 0) != is_lossy => {
+                corrupt("header and index differ in whether the archive is lossy")
+            }
+            Some(((INDEX_TAG, loss_bytes), _)) if loss_bytes > MAX_LOSS_BYTES => {
+                corrupt("the loss table is larger than any can be")
+            }
+            Some(((INDEX_TAG, loss_bytes), n_blocks)) => Ok(Self { loss_bytes, n_blocks }),
+            _ => corrupt("no index where it is said to be"),
+        }
+    }
+
+    /// Size of the whole index, or `None` beyond 64 bits.
+    pub(crate) fn index_bytes(self) -> Option<u64> {
+        let around = (INDEX_HEAD_BYTES + INDEX_CRC_BYTES) as u64 + u64::from(self.loss_bytes);
+        self.n_blocks.checked_mul(ENTRY_BYTES as u64)?.checked_add(around)
+    }
 }
 
 /// Collects the entries of blocks in their order, and says where each record belongs.
@@ -88,15 +106,24 @@ impl IndexBuilder {
         HEADER_BYTES as u64 + self.records_bytes
     }
 
-    /// The bytes of index and footer, and the footer itself.
+    /// The bytes of index and footer, and the footer itself. `loss` is the table of a lossy archive.
     #[must_use]
-    pub fn finish(self, content_hash: ContentHash, sha256: Option<[u8; 32]>) -> (Vec<u8>, Footer) {
+    pub fn finish(
+        self,
+        content_hash: ContentHash,
+        sha256: Option<[u8; 32]>,
+        loss: Option<&LossTable>,
+    ) -> (Vec<u8>, Footer) {
         let (n_blocks, index_offset) = (self.n_blocks(), self.index_offset());
+        let loss = loss.map(LossTable::to_bytes).unwrap_or_default();
+        // A table too large for its field would be refused by every reader; there are far fewer tensors.
+        let loss_bytes = u32::try_from(loss.len()).unwrap_or(u32::MAX);
         let mut bytes = self.entries;
         let entries_bytes = bytes.len();
         bytes.resize(entries_bytes + INDEX_HEAD_BYTES, 0);
         bytes.copy_within(..entries_bytes, INDEX_HEAD_BYTES);
-        bytes[..INDEX_HEAD_BYTES].copy_from_slice(&index_head(n_blocks));
+        bytes[..INDEX_HEAD_BYTES].copy_from_slice(&IndexHead { loss_bytes, n_blocks }.to_bytes());
+        bytes.extend_from_slice(&loss);
         let crc = crc64(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         let index_bytes = bytes.len() as u64;
@@ -126,22 +153,26 @@ struct Sample {
 pub(crate) struct Index<'a> {
     entries: &'a [[u8; ENTRY_BYTES]],
     samples: Vec<Sample>,
+    loss: &'a [u8],
     minor: u16,
 }
 
 impl<'a> Index<'a> {
     /// Reads and checks the index that `footer` points to: CRC, every entry, and that the records fill the
     /// archive from its header to the index without a gap.
-    pub(crate) fn open(archive: &'a [u8], footer: &Footer, minor: u16, limits: &Limits) -> Result<Self> {
+    pub(crate) fn open(
+        archive: &'a [u8],
+        footer: &Footer,
+        header: &FileHeader,
+        limits: &Limits,
+    ) -> Result<Self> {
         let corrupt = |message: String| Error::new(ErrorKind::Corrupt, message);
         if footer.n_blocks > limits.blocks {
             let message = format!("archive has {} blocks, the limit is {}", footer.n_blocks, limits.blocks);
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
         let index_end = footer.index_offset.checked_add(footer.index_bytes);
-        if index_bytes(footer.n_blocks) != Some(footer.index_bytes)
-            || index_end.and_then(|end| end.checked_add(FOOTER_BYTES as u64)) != Some(archive.len() as u64)
-        {
+        if index_end.and_then(|end| end.checked_add(FOOTER_BYTES as u64)) != Some(archive.len() as u64) {
             return Err(corrupt("footer's sizes and offsets contradict each other".into()));
         }
         let index = usize::try_from(footer.index_offset)
@@ -157,11 +188,14 @@ impl<'a> Index<'a> {
         let Some((head, entries)) = checked.split_first_chunk() else {
             return Err(corrupt("index is too short".into()));
         };
-        if parse_index_head(head, minor)? != footer.n_blocks {
+        let head = IndexHead::parse(head, header.is_lossy())?;
+        if head.n_blocks != footer.n_blocks || head.index_bytes() != Some(footer.index_bytes) {
             return Err(corrupt("index and footer differ in the number of blocks".into()));
         }
+        let entries_len = entries.len().saturating_sub(head.loss_bytes as usize);
+        let (entries, loss) = entries.split_at(entries_len);
         let (entries, _) = entries.as_chunks();
-        let mut index = Self { entries, samples: Vec::new(), minor };
+        let mut index = Self { entries, samples: Vec::new(), loss, minor: header.minor };
         let end = index.sample()?;
         if end.record_offset != footer.index_offset {
             let message =
@@ -193,6 +227,11 @@ impl<'a> Index<'a> {
 
     pub(crate) fn n_blocks(&self) -> u64 {
         self.entries.len() as u64
+    }
+
+    /// The loss table's bytes; empty in an exact archive.
+    pub(crate) fn loss(&self) -> &'a [u8] {
+        self.loss
     }
 
     /// Entries from block `block_idx` on.

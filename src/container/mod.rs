@@ -13,6 +13,7 @@ mod content_hash;
 mod footer;
 mod header;
 mod index;
+mod loss;
 mod reader;
 mod reference;
 mod stream;
@@ -24,8 +25,9 @@ pub use block::{BlockEntry, BlockInfo, BlockRecord, RECORD_HEADER_BYTES, block_h
 pub use checksum::{RunningCrc, crc64, crc64_joined};
 pub use content_hash::{ContentHasher, Piece};
 pub use footer::{ContentHash, FOOTER_BYTES, Footer};
-pub use header::{FLAG_REFERENCES, FileHeader, HEADER_BYTES, MAGIC, MAJOR, MINOR};
+pub use header::{FLAG_LOSSY, FLAG_REFERENCES, FileHeader, HEADER_BYTES, MAGIC, MAJOR, MINOR};
 pub use index::IndexBuilder;
+pub use loss::{GoalKind, LossTable, TensorLoss};
 pub use reader::{Archive, decode_block, read_range};
 pub use reference::{OtherFile, Reference, Resolver, no_other_files};
 pub(crate) use stream::read_up_to;

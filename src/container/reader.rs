@@ -5,6 +5,7 @@ use crate::container::checksum::crc64;
 use crate::container::footer::{ContentHash, FOOTER_BYTES, Footer};
 use crate::container::header::{FileHeader, HEADER_BYTES};
 use crate::container::index::{INDEX_CRC_BYTES, INDEX_HEAD_BYTES, Index};
+use crate::container::loss::LossTable;
 use crate::container::reference::{Reference, Resolver};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -38,7 +39,7 @@ impl<'a> Archive<'a> {
                 format!("archive has {} bytes, its footer says {}", bytes.len(), footer.archive_bytes);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let index = Index::open(bytes, &footer, header.minor, limits)?;
+        let index = Index::open(bytes, &footer, &header, limits)?;
         Ok(Self { bytes, header, footer, index })
     }
 
@@ -82,6 +83,14 @@ impl<'a> Archive<'a> {
     #[must_use]
     pub fn sha256(&self) -> Option<&[u8; 32]> {
         self.footer.sha256.as_ref()
+    }
+
+    /// What a lossy archive changed; `None` of an exact one.
+    ///
+    /// # Errors
+    /// Those of [`LossTable::parse`].
+    pub fn loss(&self) -> Result<Option<LossTable>> {
+        self.header.is_lossy().then(|| LossTable::parse(self.index.loss())).transpose()
     }
 
     /// Number of blocks.

@@ -6,7 +6,7 @@ use crate::container::block::{BlockRecord, ENTRY_BYTES, RECORD_HEADER_BYTES, Rec
 use crate::container::checksum::RunningCrc;
 use crate::container::footer::{ContentHash, FOOTER_BYTES, Footer};
 use crate::container::header::{FileHeader, HEADER_BYTES};
-use crate::container::index::{INDEX_CRC_BYTES, INDEX_HEAD_BYTES, INDEX_TAG, index_bytes, parse_index_head};
+use crate::container::index::{INDEX_CRC_BYTES, INDEX_HEAD_BYTES, INDEX_TAG, IndexHead};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::stage::Coding;
@@ -134,7 +134,7 @@ impl<R: Read> StreamReader<R> {
             return Err(Error::new(ErrorKind::Internal, "blocks are left to read before the end"));
         };
         let index_offset = self.read_bytes - INDEX_HEAD_BYTES as u64;
-        self.read_index(&head)?;
+        let head = self.read_index(&head)?;
         let footer = Footer::parse(&self.read_array::<FOOTER_BYTES>()?, self.header.minor)?;
         if read_up_to(&mut self.source, &mut [0]).map_err(cannot_read)? != 0 {
             return Err(Error::new(ErrorKind::Corrupt, "bytes follow after the archive's end"));
@@ -142,7 +142,7 @@ impl<R: Read> StreamReader<R> {
         let expected = Footer {
             archive_bytes: self.read_bytes,
             index_offset,
-            index_bytes: index_bytes(self.n_blocks).unwrap_or(0),
+            index_bytes: head.index_bytes().unwrap_or(0),
             n_blocks: self.n_blocks,
             original_bytes: self.original_bytes,
             ..footer
@@ -159,14 +159,15 @@ impl<R: Read> StreamReader<R> {
         })
     }
 
-    /// Reads the index after its `head`.
-    fn read_index(&mut self, head: &[u8; INDEX_HEAD_BYTES]) -> Result<()> {
-        if parse_index_head(head, self.header.minor)? != self.n_blocks {
+    /// Reads the index after its first bytes.
+    fn read_index(&mut self, head_bytes: &[u8; INDEX_HEAD_BYTES]) -> Result<IndexHead> {
+        let head = IndexHead::parse(head_bytes, self.header.is_lossy())?;
+        if head.n_blocks != self.n_blocks {
             let message = format!("index has not the {} blocks that came before it", self.n_blocks);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let mut crc = RunningCrc::new();
-        crc.update(head);
+        crc.update(head_bytes);
         let mut entries_hash = blake3::Hasher::new();
         let mut entries_left = self.n_blocks;
         let mut entries = [[0; ENTRY_BYTES]; ENTRIES_PER_READ];
@@ -179,6 +180,15 @@ impl<R: Read> StreamReader<R> {
             entries_hash.update(bytes);
             entries_left -= taken as u64;
         }
+        let mut loss_left = head.loss_bytes as usize;
+        while loss_left > 0 {
+            let mut bytes = [0; 4096];
+            let bytes = &mut bytes[..loss_left.min(4096)];
+            read_all(&mut self.source, bytes)?;
+            self.read_bytes += bytes.len() as u64;
+            crc.update(bytes);
+            loss_left -= bytes.len();
+        }
         let stored_crc = self.read_array::<INDEX_CRC_BYTES>()?;
         if crc.value() != u64::from_le_bytes(stored_crc) {
             return Err(Error::new(ErrorKind::ChecksumMismatch, "index differs from its CRC"));
@@ -186,7 +196,7 @@ impl<R: Read> StreamReader<R> {
         if entries_hash.finalize() != self.entries_hash.finalize() {
             return Err(Error::new(ErrorKind::Corrupt, "index differs from the records before it"));
         }
-        Ok(())
+        Ok(head)
     }
 }
 

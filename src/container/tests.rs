@@ -136,7 +136,7 @@ fn index_that_differs_from_the_records_is_refused() {
         index.push(BlockInfo { dtype, ..entry.info() });
     }
     let index_offset = usize::try_from(index.index_offset()).unwrap();
-    let (tail, _) = index.finish(blake3::hash(&original).into(), None);
+    let (tail, _) = index.finish(blake3::hash(&original).into(), None, None);
     let forged = [&archive[..index_offset], &tail].concat();
     assert_eq!(read_at_random(&forged).unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(read_as_stream(&forged).unwrap_err().kind(), ErrorKind::Corrupt);
@@ -157,7 +157,7 @@ fn with_reference(flags: u32, dtype: Dtype, reference: Reference) -> Vec<u8> {
         bytes.extend_from_slice(payload);
         index.push(info);
     }
-    bytes.extend_from_slice(&index.finish([0; 32], None).0);
+    bytes.extend_from_slice(&index.finish([0; 32], None, None).0);
     bytes
 }
 

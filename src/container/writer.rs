@@ -36,7 +36,7 @@ pub struct WriteSummary {
     pub n_blocks: u64,
 }
 
-/// Writes an archive to any [`Write`], holding 12 bytes for each block until the end.
+/// Writes an exact archive to any [`Write`], holding 12 bytes for each block until the end.
 #[derive(Debug)]
 pub struct ArchiveWriter<W> {
     sink: W,
@@ -86,7 +86,7 @@ impl<W: Write> ArchiveWriter<W> {
         content_hash: ContentHash,
         sha256: Option<[u8; 32]>,
     ) -> Result<(W, WriteSummary)> {
-        let (bytes, footer) = self.index.finish(content_hash, sha256);
+        let (bytes, footer) = self.index.finish(content_hash, sha256, None);
         self.sink.write_all(&bytes).map_err(cannot_write)?;
         self.sink.flush().map_err(cannot_write)?;
         let summary = WriteSummary {

@@ -1,24 +1,24 @@
 //! rANS with 12-bit probabilities for bytes of any distribution: the coder of planes whose alphabets are too wide, or
 //! too skewed, for the 8-bit coder.
 //!
-//! 32 states of 32 bits in [2^16, 2^32), renormalised by 16-bit words (F. Giesen, "Interleaved entropy coders", 2014,
-//! arXiv:1402.3392); byte `i` belongs to lane `i mod 32`. FORMAT.md section 3.3.4 is the section's layout. The lanes are
-//! there for vectors; so far this coder has scalar code only, since the planes it is for are rare.
+//! FORMAT.md section 3.3.4 is the layout of a section; the coder is [`crate::kernels::rans12`] without a tail.
 
+use crate::kernels::Isa;
 use crate::kernels::histogram::Counters;
+use crate::kernels::rans12::{
+    FREQ_SUM, Freqs, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, encode, encode_buffer_len,
+    encode_table, fill_slots,
+};
 
-const LANES: usize = 32;
-const SCALE_BITS: u32 = 12;
-const FREQ_SUM: u32 = 1 << SCALE_BITS;
-const STATE_MIN: u32 = 1 << 16;
-
-/// Frequencies of the 256 bytes, their sum 4096.
-type Freqs = [u16; 256];
+/// The frequency of a byte that is alone.
+const ALL_SLOTS: u16 = 1 << 12;
+/// One table for all.
+const PLAN: Plan<'_> = Plan { n_lanes: LANES, paired: false, table_ids: &[0], segment_len: 1 << 31 };
 
 /// Scratch memory of the encoder.
 #[derive(Debug, Default)]
 pub struct Encoder {
-    words: Vec<u16>,
+    words: Vec<u8>,
 }
 
 /// Shares 4096 slots in proportion to `counts`: at least one for each byte that occurs.
@@ -83,69 +83,46 @@ fn read_freqs(src: &mut &[u8]) -> Option<Freqs> {
 
 impl Encoder {
     /// Appends the section of `bytes`, of which there is at least one.
-    pub fn encode(&mut self, bytes: &[u8], dst: &mut Vec<u8>) {
+    pub fn encode(&mut self, isa: Isa, bytes: &[u8], dst: &mut Vec<u8>) {
         let mut counters = Counters::default();
         counters.count(bytes);
         let freqs = normalise(&counters.total());
-        let mut cums = [0u32; 256];
-        let mut next = 0;
-        for (cum, &freq) in cums.iter_mut().zip(&freqs) {
-            *cum = next;
-            next += u32::from(freq);
-        }
-        self.words.clear();
-        let mut states = [STATE_MIN; LANES];
-        for (idx, &byte) in bytes.iter().enumerate().rev() {
-            let (freq, cum) = (u32::from(freqs[usize::from(byte)]), cums[usize::from(byte)]);
-            let mut x = states[idx % LANES];
-            // 20: a state of 32 bits takes a symbol while it is below freq · 2^(32 − 12).
-            if u64::from(x) >= u64::from(freq) << 20 {
-                let [low, high, ..] = x.to_le_bytes();
-                self.words.push(u16::from_le_bytes([low, high]));
-                x >>= 16;
-            }
-            states[idx % LANES] = ((x / freq) << SCALE_BITS) + x % freq + cum;
-        }
         write_freqs(&freqs, dst);
+        let mut states = [STATE_MIN; LANES];
+        let mut words: &[u8] = &[];
+        // One byte for all takes no words, and its frequency would not fit the coder's tables.
+        if !freqs.contains(&ALL_SLOTS) {
+            self.words.resize(encode_buffer_len(bytes.len()).max(self.words.len()), 0);
+            let tables = [encode_table(&freqs)];
+            let at = encode(isa, &PLAN, &tables, bytes, &[], &mut states, &mut self.words);
+            debug_assert!(at.is_some(), "every byte that occurs has a frequency");
+            words = at.and_then(|at| self.words.get(at..)).unwrap_or_default();
+        }
         states.iter().for_each(|state| dst.extend(state.to_le_bytes()));
-        self.words.iter().rev().for_each(|word| dst.extend(word.to_le_bytes()));
+        dst.extend_from_slice(words);
     }
 }
 
 /// Scratch memory of the decoder.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// For each slot: byte, offset in the byte's range << 8, frequency << 20.
-    slots: Vec<u32>,
+    tables: Vec<SlotTable>,
 }
 
 impl Decoder {
     /// Decodes all of `section` into all of `dst`; `None` if that is not what [`Encoder::encode`] made.
-    pub fn decode(&mut self, section: &[u8], dst: &mut [u8]) -> Option<()> {
+    pub fn decode(&mut self, isa: Isa, section: &[u8], dst: &mut [u8]) -> Option<()> {
         let mut src = section;
         let freqs = read_freqs(&mut src)?;
-        if freqs.contains(&4096) {
-            // One byte for all: 4096 does not fit the slots' field, and there is nothing to decode.
+        if freqs.contains(&ALL_SLOTS) {
             return self.decode_single(&freqs, src, dst);
         }
-        self.slots.clear();
-        for (byte, &freq) in (0u32..).zip(&freqs) {
-            self.slots.extend((0..u32::from(freq)).map(|offset| byte | offset << 8 | u32::from(freq) << 20));
-        }
-        let slots: &[u32; FREQ_SUM as usize] = self.slots.first_chunk()?;
-        let mut states = read_states(&mut src)?;
+        self.tables.resize(1, [0; SLOTS]);
+        fill_slots(&freqs, self.tables.first_mut()?)?;
+        let mut lanes = Lanes::new(read_states(&mut src)?);
         let (words, odd) = src.as_chunks::<2>();
-        let mut words = words.iter();
-        for chunk in dst.chunks_mut(LANES) {
-            for (byte, state) in chunk.iter_mut().zip(&mut states) {
-                let slot = slots[(*state & (FREQ_SUM - 1)) as usize];
-                [*byte, ..] = slot.to_le_bytes();
-                let x = (slot >> 20) * (*state >> SCALE_BITS) + (slot >> 8 & 0xfff);
-                *state =
-                    if x < STATE_MIN { x << 16 | u32::from(u16::from_le_bytes(*words.next()?)) } else { x };
-            }
-        }
-        let done = words.next().is_none() && odd.is_empty() && states == [STATE_MIN; LANES];
+        let taken = decode(isa, &PLAN, &self.tables, words, &mut lanes, dst)?;
+        let done = taken == words.len() && odd.is_empty() && lanes.states == [STATE_MIN; LANES];
         done.then_some(())
     }
 
@@ -181,16 +158,16 @@ mod tests {
             flip in any::<prop::sample::Index>(),
         ) {
             let mut section = Vec::new();
-            Encoder::default().encode(&bytes, &mut section);
+            Encoder::default().encode(Isa::detect(), &bytes, &mut section);
             let mut decoder = Decoder::default();
             let mut back = vec![0xcc; bytes.len()];
-            prop_assert_eq!(decoder.decode(&section, &mut back), Some(()));
+            prop_assert_eq!(decoder.decode(Isa::detect(), &section, &mut back), Some(()));
             prop_assert!(back == bytes);
-            prop_assert_eq!(decoder.decode(&section[..section.len() - 1], &mut back), None);
+            prop_assert_eq!(decoder.decode(Isa::detect(), &section[..section.len() - 1], &mut back), None);
             let at = flip.index(section.len());
             section[at] ^= 0x10;
             // Whatever it gives, it must not be taken for something it is not by panicking.
-            let _ = decoder.decode(&section, &mut back);
+            let _ = decoder.decode(Isa::detect(), &section, &mut back);
         }
     }
 

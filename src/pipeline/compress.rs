@@ -17,6 +17,7 @@ use super::dedup::{DedupPlan, Duplicate, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
+use super::lossy::{FilePlan, LossyPlanner, Plans};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
 use super::outputs::{archive_names, refuse_overlap};
@@ -28,8 +29,8 @@ use super::source::{Layout, Source};
 use super::timings::Step;
 use super::tree::{SourceFile, SourceTree, mtime_of};
 use super::verify::verify_archive_file;
-use crate::checkpoint::{BlockSpan, blocks};
-use crate::container::{Archive, FLAG_REFERENCES, OtherFile, Reference};
+use crate::checkpoint::{BlockSpan, TensorInfo, blocks};
+use crate::container::{Archive, FLAG_LOSSY, FLAG_REFERENCES, OtherFile, Reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{AtomicFile, MappedFile};
 
@@ -52,6 +53,8 @@ struct Run<'a> {
     archives: Vec<OnceLock<PathBuf>>,
     done: Vec<OnceLock<Done>>,
     plan: DedupPlan,
+    /// Of checkpoints that may change; their error, where planning failed.
+    lossy: Plans,
     encode_memory: EncodeMemory,
     decode_memory: DecodeMemory,
 }
@@ -82,12 +85,13 @@ pub fn compress_tree(
         resume::remove_partial(&out, &names)?;
     }
     let walked = std::mem::take(&mut tree.failures);
-    let mut run = Run::new(ctx, *options, &tree.files);
+    let mut run = Run::new(ctx, options.clone(), &tree.files);
     ctx.progress.begin(tree.total_bytes());
     let mut failures = ctx.pool.install(|| {
         run.plan_dedup();
-        run.encode_all(|idx| out.place_file(&names[idx], replace))
-    });
+        run.plan_lossy()?;
+        Ok::<_, Error>(run.encode_all(|idx| out.place_file(&names[idx], replace)))
+    })?;
     failures.extend(walked);
     failures.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
     let manifest = run.manifest(&tree, &names, &failures);
@@ -115,12 +119,13 @@ pub fn compress_file(
     refuse_overlap(&[path.to_owned()], output)?;
     check_free(output, options.replaces())?;
     let mut tree = SourceTree::walk(&[path.to_owned()])?;
-    let mut run = Run::new(ctx, *options, &tree.files);
+    let mut run = Run::new(ctx, options.clone(), &tree.files);
     ctx.progress.begin(tree.total_bytes());
     let mut failures = ctx.pool.install(|| {
         run.plan_dedup();
-        run.encode_all(|_| Ok(output.to_owned()))
-    });
+        run.plan_lossy()?;
+        Ok::<_, Error>(run.encode_all(|_| Ok(output.to_owned())))
+    })?;
     failures.append(&mut tree.failures);
     if options.remove_source {
         remove_sources(&tree, &mut failures);
@@ -140,6 +145,7 @@ impl<'a> Run<'a> {
             archives: files.iter().map(|_| OnceLock::new()).collect(),
             done: files.iter().map(|_| OnceLock::new()).collect(),
             plan: DedupPlan::default(),
+            lossy: Plans::new(),
             encode_memory: EncodeMemory::default(),
             decode_memory: DecodeMemory::default(),
         }
@@ -150,15 +156,37 @@ impl<'a> Run<'a> {
         Source::open(&file.source, file.size)
     }
 
-    fn layout(&self, source: &Source, file_idx: usize) -> Result<Layout> {
-        source.layout(&self.files[file_idx].path, self.options.coding.as_bytes, &self.ctx.limits)
+    fn layout(&self, source: &Source, file_idx: usize, plan: Option<&FilePlan>) -> Result<Layout> {
+        let as_bytes = self.options.coding.as_bytes;
+        let stands_alone = |tensor: &TensorInfo| plan.is_some_and(|plan| plan.quantizes(tensor));
+        source.layout(&self.files[file_idx].path, as_bytes, &stands_alone, &self.ctx.limits)
+    }
+
+    fn plan_lossy(&mut self) -> Result<()> {
+        if let Some(settings) = &self.options.lossy {
+            let Self { ctx, files, encode_memory: memory, .. } = self;
+            let coding = &self.options.coding;
+            self.lossy = LossyPlanner { ctx, memory, files, coding, settings }.plan()?;
+        }
+        Ok(())
+    }
+
+    /// The plan of a file that may change.
+    fn lossy_plan(&self, file_idx: usize) -> Result<Option<&FilePlan>> {
+        match self.lossy.get(&file_idx) {
+            None => Ok(None),
+            Some(Ok(plan)) => Ok(Some(plan)),
+            Some(Err(error)) => Err(Error::new(error.kind(), format!("cannot plan the file: {error}"))),
+        }
     }
 
     fn plan_dedup(&mut self) {
         let Self { ctx, files, encode_memory: memory, .. } = self;
         if self.options.coding.dedup {
             let as_bytes = self.options.coding.as_bytes;
-            self.plan = Planner { ctx, memory, files, as_bytes }.plan();
+            // Equal tensors of a lossy run need not get equal steps, so that only whole files are compared.
+            let whole_files_only = self.options.lossy.is_some();
+            self.plan = Planner { ctx, memory, files, as_bytes, whole_files_only }.plan();
         }
     }
 
@@ -192,18 +220,21 @@ impl<'a> Run<'a> {
             return Ok(done);
         }
         let source = self.open(file_idx)?;
-        let layout = self.layout(&source, file_idx)?;
+        let plan = self.lossy_plan(file_idx)?;
+        let layout = self.layout(&source, file_idx, plan)?;
         let targets = self.targets(file_idx, &layout)?;
         let settings = EncodeSettings {
             level: self.options.coding.level,
             note: encoder_note(self.options.coding.level, layout.as_bytes),
-            flags: if targets.is_empty() { 0 } else { FLAG_REFERENCES },
+            flags: if targets.is_empty() { 0 } else { FLAG_REFERENCES }
+                | if plan.is_some() { FLAG_LOSSY } else { 0 },
             sha256: self.options.coding.sha256,
             file_idx,
             serial,
         };
         if self.options.resume {
-            let expected = Expected { settings, targets: &targets };
+            let lossy_digest = plan.map(FilePlan::digest);
+            let expected = Expected { settings, targets: &targets, lossy_digest };
             if let Some(encoded) = resume::reusable(self.ctx, &self.encode_memory, &path, &source, &expected)
             {
                 self.ctx.progress.advanced(file_idx, source.len());
@@ -211,7 +242,7 @@ impl<'a> Run<'a> {
                 return Ok(Done { encoded, same_as: None });
             }
         }
-        let mut encoded = self.write_archive(&path, &source, &layout, &targets, settings)?;
+        let mut encoded = self.write_archive(&path, &source, &layout, &targets, settings, plan)?;
         encoded.report.files = 1;
         let _ = self.archives[file_idx].set(path);
         Ok(Done { encoded, same_as: None })
@@ -224,6 +255,7 @@ impl<'a> Run<'a> {
         layout: &Layout,
         targets: &HashMap<u64, Target>,
         settings: EncodeSettings,
+        plan: Option<&FilePlan>,
     ) -> Result<Encoded> {
         let mut output = DurableFile::create(path, self.options.replaces(), self.options.durability())?;
         let mut spans = blocks(&layout.regions);
@@ -234,7 +266,7 @@ impl<'a> Run<'a> {
             };
             Ok(spans.next().map(job))
         };
-        let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings);
+        let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings).with_plan(plan);
         let fetch = |span: &BlockSpan, dst: &mut [u8]| source.read(span.offset, dst);
         // Errors of reading have named the source already.
         let at_output = |e: Error| if e.kind() == ErrorKind::Io { e.in_file(path) } else { e };
@@ -281,13 +313,14 @@ impl<'a> Run<'a> {
         let base = &self.done.get(*base_idx)?.get()?.encoded;
         self.open(file_idx).ok()?.check_unchanged().ok()?;
         let file = &self.files[file_idx];
-        (base.content_hash == *hash && base.original_bytes == file.size).then(|| {
+        (base.source_hash() == hash && base.original_bytes == file.size).then(|| {
             let report =
                 Report { files: 1, duplicate_files: 1, original_bytes: file.size, ..Report::default() };
             self.ctx.progress.advanced(file_idx, file.size);
             Done {
                 encoded: Encoded {
                     content_hash: base.content_hash,
+                    loss: base.loss.clone(),
                     sha256: base.sha256,
                     archive_bytes: base.archive_bytes,
                     original_bytes: base.original_bytes,
@@ -352,6 +385,7 @@ impl<'a> Run<'a> {
                 mode: file.mode,
                 mtime: file.mtime,
                 blake3: Digest(done.encoded.content_hash),
+                source_blake3: done.encoded.loss.as_ref().map(|loss| Digest(loss.source_hash)),
                 sha256: done.encoded.sha256.map(Digest),
                 archive: names[done.same_as.unwrap_or(file_idx)].clone(),
                 archive_size: done.encoded.archive_bytes,

@@ -117,6 +117,8 @@ pub(crate) struct Planner<'a> {
     pub(crate) memory: &'a EncodeMemory,
     pub(crate) files: &'a [SourceFile],
     pub(crate) as_bytes: AsBytes,
+    /// Whether tensors are not looked at.
+    pub(crate) whole_files_only: bool,
 }
 
 impl Planner<'_> {
@@ -141,7 +143,9 @@ impl Planner<'_> {
             plan.files.insert(pair.item, (pair.base, pair.hash));
             plan.linked.extend([pair.item, pair.base]);
         }
-        self.plan_tensors(&mut plan);
+        if !self.whole_files_only {
+            self.plan_tensors(&mut plan);
+        }
         plan
     }
 
@@ -169,7 +173,7 @@ impl Planner<'_> {
             return Ok(Vec::new());
         }
         let source = self.open(file_idx)?;
-        let layout = source.layout(&file.path, self.as_bytes, &self.ctx.limits)?;
+        let layout = source.layout(&file.path, self.as_bytes, &|_| false, &self.ctx.limits)?;
         // A tensor of this size is a region of its own, so that equal tensors are cut into equal blocks.
         let is_candidate = |region: &&Region| layout.is_checkpoint && region.len >= MIN_TENSOR_BYTES;
         let key = |region: &Region| {

@@ -46,7 +46,8 @@ pub fn compress_elements<T: NoUninit>(
         let message = format!("{} bytes are no whole number of {} elements", bytes.len(), dtype.name());
         return Err(Error::new(ErrorKind::InvalidInput, message));
     }
-    let region = Region { offset: 0, len: bytes.len() as u64, dtype, row_len };
+    let block_bytes = dtype.block_bytes();
+    let region = Region { offset: 0, len: bytes.len() as u64, dtype, row_len, block_bytes };
     let regions = [region];
     let regions = if bytes.is_empty() { &[][..] } else { &regions };
     let mut spans = blocks(regions);

@@ -12,15 +12,16 @@ use super::buffers::{Buffer, Buffers};
 use super::context::{Checkout, Context};
 use super::gather::Gather;
 use super::in_order::run_in_order;
+use super::lossy::FilePlan;
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
-    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, Piece,
+    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LossTable, Piece,
     RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::stage::{BlockEncoder, BlockSource, Coding, Level};
+use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level};
 
 /// A block to be coded.
 #[derive(Debug)]
@@ -51,8 +52,18 @@ struct Coded {
     /// Record header and payload.
     record: Vec<u8>,
     target: Option<Target>,
-    /// The original bytes, kept where a SHA-256 is computed in order.
+    /// The bytes that the archive holds, kept where a SHA-256 is computed in order.
     snapshot: Option<Buffer>,
+    /// Of a lossy file.
+    quantized: Option<Quantized>,
+}
+
+/// What is known of a block of a lossy file.
+struct Quantized {
+    /// Of the bytes that were read.
+    source_piece: Piece,
+    /// The tensor's place in the plan and what its block lost, if it was quantized.
+    loss: Option<(usize, BlockLoss)>,
 }
 
 /// Memory that tasks use again.
@@ -84,12 +95,22 @@ pub(crate) struct EncodeSettings {
 /// An archive that was written.
 #[derive(Debug)]
 pub(crate) struct Encoded {
+    /// Of what the archive holds.
     pub(crate) content_hash: ContentHash,
+    /// What was lost; `None` where the archive holds what was read.
+    pub(crate) loss: Option<LossTable>,
     pub(crate) sha256: Option<[u8; 32]>,
     pub(crate) archive_bytes: u64,
     pub(crate) original_bytes: u64,
     /// Blocks by dtype and times.
     pub(crate) report: Report,
+}
+
+impl Encoded {
+    /// BLAKE3 of the file that was read.
+    pub(crate) fn source_hash(&self) -> &ContentHash {
+        self.loss.as_ref().map_or(&self.content_hash, |loss| &loss.source_hash)
+    }
 }
 
 /// Memory shared by all files of a run.
@@ -99,6 +120,8 @@ pub(crate) struct EncodeMemory {
     /// Of the originals' bytes. Apart from the records, which begin empty.
     buffers: Buffers,
     records: Buffers,
+    /// For steps that are only tried.
+    pub(crate) quantizers: Checkout<BlockQuantizer>,
 }
 
 impl EncodeMemory {
@@ -125,6 +148,8 @@ pub(crate) struct FileEncoder<'a> {
     ctx: &'a Context<'a>,
     memory: &'a EncodeMemory,
     settings: EncodeSettings,
+    /// Of a lossy file.
+    plan: Option<&'a FilePlan>,
 }
 
 /// The ordered half of the work: what goes to the file and into the hashes.
@@ -138,12 +163,64 @@ struct Committer<'w> {
     /// CRC by original offset of blocks that a reference of this file may name.
     crcs: Vec<(u64, u64)>,
     has_references: bool,
+    losses: Option<Losses<'w>>,
     report: Report,
+}
+
+/// What the blocks of a lossy file add up to.
+struct Losses<'w> {
+    plan: &'w FilePlan,
+    source_hasher: ContentHasher,
+    tensors: Vec<BlockLoss>,
+}
+
+impl<'w> Losses<'w> {
+    fn new(plan: &'w FilePlan) -> Self {
+        let tensors = vec![BlockLoss::default(); plan.tensors.len()];
+        Self { plan, source_hasher: ContentHasher::new(), tensors }
+    }
+
+    fn add(&mut self, quantized: &Quantized) -> Result<()> {
+        self.source_hasher.push(&quantized.source_piece)?;
+        if let Some((place, loss)) = &quantized.loss
+            && let Some(total) = self.tensors.get_mut(*place)
+        {
+            total.add(loss);
+        }
+        Ok(())
+    }
+
+    /// The table, once every goal has been held against what was measured.
+    fn finish(self) -> Result<LossTable> {
+        let mut rows = Vec::with_capacity(self.tensors.len());
+        for (tensor, measured) in self.plan.tensors.iter().zip(&self.tensors) {
+            if !tensor.holds(measured) {
+                let message = format!(
+                    "a tensor came out with another error than when its step was tried: {:.6e} at most, {:.6e} relative",
+                    measured.errors.max_abs,
+                    measured.errors.relative_l2()
+                );
+                let name: String = tensor.candidate.info.name.chars().take(160).collect();
+                return Err(Error::new(ErrorKind::Internal, message).in_tensor(name));
+            }
+            rows.push(tensor.loss(measured));
+        }
+        Ok(LossTable {
+            source_hash: self.source_hasher.finalize(),
+            settings_digest: self.plan.digest(),
+            tensors: rows,
+        })
+    }
 }
 
 impl<'a> FileEncoder<'a> {
     pub(crate) fn new(ctx: &'a Context<'a>, memory: &'a EncodeMemory, settings: EncodeSettings) -> Self {
-        Self { ctx, memory, settings }
+        Self { ctx, memory, settings, plan: None }
+    }
+
+    /// The same, of a file whose tensors may change as `plan` says.
+    pub(crate) fn with_plan(self, plan: Option<&'a FilePlan>) -> Self {
+        Self { plan, ..self }
     }
 
     /// Writes the archive of the blocks that `next_job` gives, in the original's order, to `sink`. Must be
@@ -164,6 +241,7 @@ impl<'a> FileEncoder<'a> {
             sha256: self.settings.sha256.then(Sha256::new),
             crcs: Vec::new(),
             has_references: self.settings.flags & FLAG_REFERENCES != 0,
+            losses: self.plan.map(Losses::new),
             report: Report::default(),
         };
         let mut next_sized = || {
@@ -190,28 +268,37 @@ impl<'a> FileEncoder<'a> {
 
     fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
         let Job { span, reference: target, bytes } = job;
-        let Scratch { encoder, timings } = scratch;
-        let snapshot = match bytes {
+        let mut snapshot = match bytes {
             Some(bytes) => bytes,
             None => {
                 let mut snapshot = self.memory.buffer(span.len);
-                timings.time(Step::Read, || fetch(&span, &mut snapshot))?;
+                scratch.timings.time(Step::Read, || fetch(&span, &mut snapshot))?;
                 snapshot
             }
         };
-        let piece = timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
         // A coding that is tried in vain may take as much again as the block.
         let mut record = self.memory.records.take_with_room(RECORD_HEADER_BYTES + 2 * snapshot.len());
         record.resize(record.len().max(RECORD_HEADER_BYTES), 0);
+        let source_piece = scratch.timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
+        let quantized = self.quantize_block(&span, &mut snapshot, scratch, &mut record);
+        let Scratch { encoder, timings } = scratch;
+        let piece = match &quantized {
+            Some(_) => timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)),
+            None => source_piece.clone(),
+        };
         let mut decoded_crc = RunningCrc::new();
-        let coding = match &target {
-            Some(target) => {
+        let coding = match (&quantized, &target) {
+            (Some((coding, _)), _) => {
+                timings.time(Step::Checksum, || decoded_crc.update(&snapshot));
+                *coding
+            }
+            (None, Some(target)) => {
                 record.truncate(RECORD_HEADER_BYTES);
                 record.extend_from_slice(&target.reference.to_payload());
                 decoded_crc.update(&snapshot);
                 Coding::Reference
             }
-            None => timings.time(Step::Encode, || {
+            (None, None) => timings.time(Step::Encode, || {
                 let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
                 let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
                 encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit)
@@ -228,7 +315,29 @@ impl<'a> FileEncoder<'a> {
             self.memory.give_back(snapshot);
             None
         };
-        Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot })
+        let loss = quantized.map(|(_, loss)| loss);
+        let quantized = self.plan.map(|_| Quantized { source_piece, loss });
+        Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
+    }
+
+    /// Codes a block of a tensor that may change: `snapshot` is then what a decoder will give. With the coding, the
+    /// tensor's place in the plan and what its block lost.
+    fn quantize_block(
+        &self,
+        span: &BlockSpan,
+        snapshot: &mut [u8],
+        scratch: &mut Scratch,
+        record: &mut Vec<u8>,
+    ) -> Option<(Coding, (usize, BlockLoss))> {
+        let (place, tensor) = self.plan?.at(span.offset)?;
+        let spec = tensor.spec.as_ref()?;
+        record.truncate(RECORD_HEADER_BYTES);
+        let first_element = (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
+        let Scratch { encoder, timings } = scratch;
+        let (coding, loss) = timings.time(Step::Encode, || {
+            encoder.encode_quantized(spec, span.dtype, first_element, snapshot, record)
+        });
+        Some((coding, (place, loss)))
     }
 }
 
@@ -251,6 +360,9 @@ impl Committer<'_> {
             }
             hasher.push(&coded.piece)
         })?;
+        if let (Some(losses), Some(quantized)) = (&mut self.losses, &coded.quantized) {
+            losses.add(quantized)?;
+        }
         self.index.push(coded.info);
         let decoded_bytes = u64::from(coded.info.decoded_bytes);
         self.report.add_block(coded.info.dtype, decoded_bytes, coded.info.record_bytes());
@@ -300,7 +412,8 @@ impl Committer<'_> {
     fn finish(self) -> Result<Encoded> {
         let content_hash = self.hasher.finalize();
         let sha256 = self.sha256.map(|sha256| sha256.finalize().into());
-        let (tail, footer) = self.index.finish(content_hash, sha256);
+        let loss = self.losses.map(Losses::finish).transpose()?;
+        let (tail, footer) = self.index.finish(content_hash, sha256, loss.as_ref());
         self.sink.write_all(&tail).and_then(|()| self.sink.flush()).map_err(cannot_write)?;
         let mut report = self.report;
         report.files = 1;
@@ -308,6 +421,7 @@ impl Committer<'_> {
         report.stored_bytes = footer.archive_bytes;
         Ok(Encoded {
             content_hash,
+            loss,
             sha256,
             archive_bytes: footer.archive_bytes,
             original_bytes: footer.original_bytes,

@@ -10,7 +10,7 @@ use super::digest::Digest;
 use super::note::level_of;
 use super::report::Tally;
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
-use crate::container::{Archive, read_range};
+use crate::container::{Archive, TensorLoss, read_range};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::{BlockDecoder, Level};
@@ -31,6 +31,8 @@ pub struct TensorReport {
     pub tally: Tally,
     /// Codings of its blocks, each once.
     pub codings: Vec<&'static str>,
+    /// What was lost, if it had a lossy goal.
+    pub loss: Option<TensorLoss>,
 }
 
 /// An archive as [`inspect`] finds it.
@@ -48,6 +50,8 @@ pub struct ArchiveReport {
     pub blake3: Digest,
     /// SHA-256 of the original.
     pub sha256: Option<Digest>,
+    /// BLAKE3 of the file that a lossy archive was made of, and does not hold.
+    pub source_blake3: Option<Digest>,
     /// The level that made it, if this version knows it.
     pub level: Option<Level>,
     /// Blocks by coding: how many, and their sizes.
@@ -74,7 +78,8 @@ fn inspect_unnamed(ctx: &Context<'_>, path: &Path) -> Result<ArchiveReport> {
         tally.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
     }
     let header = read_header(ctx, &archive, path)?;
-    let tensors = header.iter().flat_map(|header| header.tensors());
+    let loss = archive.loss()?;
+    let tensors = (0..).zip(header.iter().flat_map(|header| header.tensors()));
     Ok(ArchiveReport {
         path: path.to_owned(),
         original_bytes: archive.original_bytes(),
@@ -82,9 +87,15 @@ fn inspect_unnamed(ctx: &Context<'_>, path: &Path) -> Result<ArchiveReport> {
         n_blocks: archive.n_blocks(),
         blake3: Digest(*archive.content_hash()),
         sha256: archive.sha256().copied().map(Digest),
+        source_blake3: loss.as_ref().map(|loss| Digest(loss.source_hash)),
         level: level_of(archive.note()),
         codings,
-        tensors: tensors.map(|tensor| describe(&archive, tensor)).collect(),
+        tensors: tensors
+            .map(|(tensor_idx, tensor)| TensorReport {
+                loss: loss.as_ref().and_then(|loss| loss.tensor(tensor_idx)),
+                ..describe(&archive, tensor)
+            })
+            .collect(),
     })
 }
 
@@ -117,6 +128,7 @@ fn describe(archive: &Archive<'_>, tensor: &TensorInfo) -> TensorReport {
         offset: tensor.start,
         tally,
         codings,
+        loss: None,
     }
 }
 

@@ -6,7 +6,7 @@
 //! | key | value |
 //! |---|---|
 //! | `tool` | name and version of the writer, a note |
-//! | `files` | array, sorted by path: `path`, `size` in bytes, `mode` (permission bits, 0 to 511), `mtime` (`[seconds since 1970, nanoseconds]`), `blake3`, `sha256` (optional), `archive` (path of the archive from the manifest's directory), `archive_size` in bytes, `same_as` (optional: path of the earlier file whose archive this is) |
+//! | `files` | array, sorted by path: `path`, `size` in bytes, `mode` (permission bits, 0 to 511), `mtime` (`[seconds since 1970, nanoseconds]`), `blake3`, `source_blake3` (only of a lossy archive: of the original, which `blake3` is then not), `sha256` (optional), `archive` (path of the archive from the manifest's directory), `archive_size` in bytes, `same_as` (optional: path of the earlier file whose archive this is) |
 //! | `dirs` | array, sorted: `path`, `mode`, `mtime` |
 //! | `links` | array, sorted: `path`, `target` |
 //! | `failed` | array, sorted: `path`, `kind`, `message` of entries that are not in the archives |
@@ -47,8 +47,11 @@ pub struct FileEntry {
     pub mode: u32,
     /// Modification time.
     pub mtime: Mtime,
-    /// BLAKE3 of the original.
+    /// BLAKE3 of what decompressing gives: the original, or of a lossy archive its reconstruction.
     pub blake3: Digest,
+    /// BLAKE3 of the original of a lossy archive, which cannot be had back.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source_blake3: Option<Digest>,
     /// SHA-256 of the original.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sha256: Option<Digest>,
@@ -264,6 +267,7 @@ mod tests {
 
     fn file(path: &str) -> FileEntry {
         FileEntry {
+            source_blake3: None,
             path: path.into(),
             size: 3,
             mode: 0o644,

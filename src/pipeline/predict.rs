@@ -1,6 +1,6 @@
 //! `--dry-run`: what compress would save, from a sample of each file's blocks; nothing is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::report::{Failure, Report, Tally};
 use super::settings::CodingSettings;
 use super::source::Source;
 use super::tree::{SourceFile, SourceTree};
-use crate::checkpoint::{BlockSpan, blocks};
+use crate::checkpoint::{BlockSpan, TensorInfo, blocks};
 use crate::container::RECORD_HEADER_BYTES;
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -39,7 +39,7 @@ pub fn predict(ctx: &Context<'_>, paths: &[PathBuf], coding: &CodingSettings) ->
     let mut report = Report::default();
     let (memory, encoders) = (EncodeMemory::default(), Checkout::default());
     for (file_idx, file) in tree.files.iter().enumerate() {
-        match ctx.pool.install(|| predict_file(ctx, &memory, &encoders, file, coding)) {
+        match ctx.pool.install(|| predict_file(ctx, &memory, &encoders, file, coding, &|_| false)) {
             Ok(part) => report.absorb(part),
             Err(error) => {
                 report.failures.push(Failure { path: file.path.clone(), error: error.in_file(&file.source) })
@@ -52,15 +52,22 @@ pub fn predict(ctx: &Context<'_>, paths: &[PathBuf], coding: &CodingSettings) ->
     Ok(report)
 }
 
-fn predict_file(
+/// What coding one file exactly would give, less the tensors that `leave_out` names.
+pub(crate) fn predict_file(
     ctx: &Context<'_>,
     memory: &EncodeMemory,
     encoders: &Checkout<BlockEncoder>,
     file: &SourceFile,
     coding: &CodingSettings,
+    leave_out: &dyn Fn(&TensorInfo) -> bool,
 ) -> Result<Report> {
     let source = Source::open(&file.source, file.size)?;
-    let regions = source.layout(&file.path, coding.as_bytes, &ctx.limits)?.regions;
+    let mut regions = source.layout(&file.path, coding.as_bytes, leave_out, &ctx.limits)?.regions;
+    if let Some(header) = source.checkpoint_header(&file.path, &ctx.limits) {
+        let left_out = header.tensors().iter().filter(|tensor| leave_out(tensor));
+        let starts: HashSet<u64> = left_out.map(|tensor| tensor.start).collect();
+        regions.retain(|region| !starts.contains(&region.offset));
+    }
     let n_blocks: u64 = regions.iter().map(|region| region.n_blocks()).sum();
     let stride = (n_blocks / MIN_SAMPLED).clamp(1, SAMPLING);
     let encode = |span: BlockSpan| -> Result<(Dtype, u64, u64)> {

@@ -21,6 +21,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) settings: EncodeSettings,
     /// The references that this run would write.
     pub(crate) targets: &'a HashMap<u64, Target>,
+    /// Digest of the lossy plan that this run would follow.
+    pub(crate) lossy_digest: Option<u64>,
 }
 
 /// The archive at `path`, if it is whole, of the bytes that `source` has now, and as this run would make it.
@@ -39,7 +41,10 @@ pub(crate) fn reusable(
         && archive.flags() == settings.flags
         && archive.sha256().is_some() == settings.sha256
         && archive.original_bytes() == source.len();
-    if !made_alike || source.hash(ctx, memory).ok()? != *archive.content_hash() {
+    let loss = archive.loss().ok()?;
+    let source_hash = loss.as_ref().map_or(archive.content_hash(), |loss| &loss.source_hash);
+    let planned_alike = loss.as_ref().map(|loss| loss.settings_digest) == expected.lossy_digest;
+    if !made_alike || !planned_alike || source.hash(ctx, memory).ok()? != *source_hash {
         return None;
     }
     let entries: Vec<BlockEntry> = archive.blocks().collect();
@@ -56,6 +61,7 @@ pub(crate) fn reusable(
     report.stored_bytes = archive.archive_bytes();
     Some(Encoded {
         content_hash: *archive.content_hash(),
+        loss,
         sha256: archive.sha256().copied(),
         archive_bytes: archive.archive_bytes(),
         original_bytes: archive.original_bytes(),

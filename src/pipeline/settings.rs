@@ -1,5 +1,6 @@
 //! What a run of compress is asked to do, already checked for contradictions by the caller's types.
 
+use super::lossy::settings::LossySettings;
 use crate::stage::Level;
 use crate::storage::Durability;
 
@@ -35,7 +36,7 @@ impl Default for CodingSettings {
 }
 
 /// What a run of compress does with its outputs and sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one flag of the command line, all combinations valid"
@@ -43,6 +44,8 @@ impl Default for CodingSettings {
 pub struct CompressOptions {
     /// How files are coded.
     pub coding: CodingSettings,
+    /// Which tensors may change, and by how much; `None` to keep every bit.
+    pub lossy: Option<LossySettings>,
     /// Replace outputs that exist.
     pub force: bool,
     /// Keep outputs that exist and are complete, made from the same source by the same settings.

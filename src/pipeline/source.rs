@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::context::Context;
 use super::encode::EncodeMemory;
 use super::settings::AsBytes;
-use crate::checkpoint::{Region, SafetensorsHeader, layout, plain_layout};
+use crate::checkpoint::{Region, SafetensorsHeader, TensorInfo, layout_around, plain_layout};
 use crate::container::{ContentHash, ContentHasher, Piece};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -65,11 +65,24 @@ impl Source {
         self.file.check_unchanged()
     }
 
-    /// Cuts the file, which is a checkpoint if its `name` says so.
+    /// The header of the file, if its `name` says that it is a checkpoint and it is a good one.
+    pub(crate) fn checkpoint_header(&self, name: &str, limits: &Limits) -> Option<SafetensorsHeader> {
+        let is_checkpoint = name.to_ascii_lowercase().ends_with(CHECKPOINT_SUFFIX);
+        is_checkpoint.then(|| self.header(limits).ok()).flatten()
+    }
+
+    /// Cuts the file, which is a checkpoint if its `name` says so. Tensors that `stands_alone` names share no block
+    /// with others.
     ///
     /// # Errors
     /// Those of [`SafetensorsHeader::parse`] for a malformed checkpoint, unless it may be coded as bytes.
-    pub(crate) fn layout(&self, name: &str, as_bytes: AsBytes, limits: &Limits) -> Result<Layout> {
+    pub(crate) fn layout(
+        &self,
+        name: &str,
+        as_bytes: AsBytes,
+        stands_alone: &dyn Fn(&TensorInfo) -> bool,
+        limits: &Limits,
+    ) -> Result<Layout> {
         let plain = |as_bytes| Layout { regions: plain_layout(self.len()), is_checkpoint: false, as_bytes };
         if !name.to_ascii_lowercase().ends_with(CHECKPOINT_SUFFIX) {
             return Ok(plain(false));
@@ -78,7 +91,10 @@ impl Source {
             return Ok(plain(true));
         }
         match self.header(limits) {
-            Ok(header) => Ok(Layout { regions: layout(&header), is_checkpoint: true, as_bytes: false }),
+            Ok(header) => {
+                let regions = layout_around(&header, stands_alone);
+                Ok(Layout { regions, is_checkpoint: true, as_bytes: false })
+            }
             Err(error) if error.kind() == ErrorKind::Io => Err(error),
             Err(_) if as_bytes == AsBytes::Malformed => Ok(plain(true)),
             Err(error) => Err(with_remedy(&error)),

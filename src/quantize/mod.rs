@@ -1,5 +1,5 @@
-//! What quantization is decided by: models of the rate, and the elementary functions that they share; the loops
-//! themselves are kernels.
+//! What quantization is decided by: models of the rate, costs of indices, and the elementary functions that they share.
+//! The loops themselves are kernels.
 
 pub mod elementary;
 pub mod predictor;

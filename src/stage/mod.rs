@@ -7,6 +7,7 @@ mod constant;
 mod fields;
 mod payload;
 mod planes;
+mod quantized;
 mod repeats;
 mod scaled;
 mod sparse;
@@ -21,6 +22,11 @@ use crate::limits::MAX_BLOCK_BYTES;
 pub use fields::bench_internals;
 use fields::{FieldDecoder, FieldEncoder};
 use payload::{corrupt, scratch};
+use quantized::QuantizedDecoder;
+pub use quantized::{
+    BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
+    QuantSpec, Quantizer,
+};
 use scaled::{Scaled, ScaledEncoder};
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};
@@ -43,11 +49,13 @@ pub enum Coding {
     Reference,
     /// Halves times a scale for each run of elements.
     Scaled,
+    /// Indices of a quantizer; only in lossy archives.
+    Quantized,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 7] = [
+    const TABLE: [(Self, u8, &'static str); 8] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -55,6 +63,7 @@ impl Coding {
         (Self::Sparse, 4, "sparse"),
         (Self::Reference, 5, "reference"),
         (Self::Scaled, 6, "scaled"),
+        (Self::Quantized, 7, "quantized"),
     ];
 
     /// Every coding.
@@ -113,6 +122,11 @@ pub struct BlockEncoder {
     sparse: SparseEncoder,
     scaled: ScaledEncoder,
     zstd: ZstdEncoder,
+    quantizer: BlockQuantizer,
+    /// The codec of indices in use, if any has been asked for.
+    index_codec: Option<Box<dyn IndexCodec>>,
+    /// Whether it is the caller's, to be used whatever a [`QuantSpec`] says.
+    is_own_codec: bool,
 }
 
 impl std::fmt::Debug for BlockEncoder {
@@ -135,7 +149,94 @@ impl BlockEncoder {
             sparse: SparseEncoder::default(),
             scaled: ScaledEncoder::default(),
             zstd: ZstdEncoder::new(level),
+            quantizer: BlockQuantizer::default(),
+            index_codec: None,
+            is_own_codec: false,
         }
+    }
+
+    /// Stores the indices of quantized blocks by a codec of the caller's, whose blocks only a decoder with the same codec
+    /// ([`BlockDecoder::set_index_codec`]) can read.
+    pub fn set_index_codec(&mut self, codec: Box<dyn IndexCodec>) {
+        self.index_codec = Some(codec);
+        self.is_own_codec = true;
+    }
+
+    /// Replaces `bytes`, elements of `dtype` from number `first_element` of their tensor on, by what quantizing them by
+    /// `spec` gives, appends the payload of that to `dst`, and says how it is coded and what was lost. The payload is
+    /// never longer than the bytes.
+    ///
+    /// `bytes` then hold what a decoder will give; a checksum of the block is to be taken of them.
+    pub fn encode_quantized(
+        &mut self,
+        spec: &QuantSpec,
+        dtype: Dtype,
+        first_element: u64,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+    ) -> (Coding, BlockLoss) {
+        if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
+            return self.encode_quantized_sparse(spec, dtype, bytes, dst);
+        }
+        let start = dst.len();
+        let loss = self.quantizer.apply(self.isa, spec, dtype, first_element, bytes);
+        if constant::element(dtype, bytes).is_none()
+            && self.write_indices(spec, dtype, first_element, dst).is_some()
+            && dst.len() - start < bytes.len()
+        {
+            return (Coding::Quantized, loss);
+        }
+        dst.truncate(start);
+        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+    }
+
+    fn write_indices(
+        &mut self,
+        spec: &QuantSpec,
+        dtype: Dtype,
+        first_element: u64,
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
+        let wanted = spec.backend;
+        let in_use =
+            self.index_codec.take().filter(|codec| self.is_own_codec || codec.wire_id() == wanted as u8);
+        let mut codec = in_use.unwrap_or_else(|| wanted.codec());
+        let written = self.quantizer.write(self.isa, spec, dtype, first_element, codec.as_mut(), dst);
+        self.index_codec = Some(codec);
+        written
+    }
+
+    /// Logarithms are of what is not zero: zeros are marked apart.
+    fn encode_quantized_sparse(
+        &mut self,
+        spec: &QuantSpec,
+        dtype: Dtype,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+    ) -> (Coding, BlockLoss) {
+        let start = dst.len();
+        let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, dst).to_vec();
+        let inner_start = dst.len();
+        let mut loss = BlockLoss::default();
+        let mut coding = Coding::Stored;
+        if !dense.is_empty() {
+            loss = self.quantizer.apply(self.isa, spec, dtype, 0, &mut dense);
+            if self.write_indices(spec, dtype, 0, dst).is_some() && dst.len() - inner_start < dense.len() {
+                coding = Coding::Quantized;
+            } else {
+                dst.truncate(inner_start);
+                dst.extend_from_slice(&dense);
+            }
+        }
+        let n_zeros = sparse::replace_dense(dtype.unit_bytes(), &dense, bytes);
+        loss.zeros += n_zeros;
+        loss.errors.n_elements += n_zeros;
+        SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
+        if dst.len() - start < bytes.len() {
+            return (Coding::Sparse, loss);
+        }
+        dst.truncate(start);
+        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
     }
 
     /// Appends the payload of `source` to `dst` and says how it is coded. The payload is never longer than
@@ -277,6 +378,7 @@ pub struct BlockDecoder {
     fields: FieldDecoder,
     sparse: SparseDecoder,
     zstd: ZstdDecoder,
+    quantized: QuantizedDecoder,
     dense: Vec<u8>,
     singles: Vec<f32>,
 }
@@ -304,9 +406,15 @@ impl BlockDecoder {
             fields: FieldDecoder::default(),
             sparse: SparseDecoder::default(),
             zstd: ZstdDecoder::new(),
+            quantized: QuantizedDecoder::default(),
             dense: Vec::new(),
             singles: Vec::new(),
         }
+    }
+
+    /// Takes a codec of the caller's for the blocks of its id.
+    pub fn set_index_codec(&mut self, codec: Box<dyn IndexCodec>) {
+        self.quantized.set_codec(codec);
     }
 
     /// Fills `dst` with the elements of `payload`. `dst.len()` is the block's decoded size and at most
@@ -339,7 +447,10 @@ impl BlockDecoder {
 
     fn decode_sparse(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
         let opened = self.sparse.open(self.isa, payload, dst.len())?;
-        let inner = inner_coding(opened.coding_id)?;
+        let inner = match Coding::from_wire_id(opened.coding_id) {
+            Some(Coding::Quantized) => Coding::Quantized,
+            _ => inner_coding(opened.coding_id)?,
+        };
         let mut dense = std::mem::take(&mut self.dense);
         let buffer = scratch(&mut dense, opened.dense_bytes);
         let result = self.decode_dense(inner, dtype, opened.payload, buffer);
@@ -360,6 +471,7 @@ impl BlockDecoder {
             Coding::Constant => constant::decode(dtype, payload, dst),
             Coding::Zstd => self.zstd.decode(payload, dst),
             Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
+            Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
             Coding::Sparse | Coding::Scaled | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }

@@ -104,7 +104,7 @@ impl PlaneCoder {
         let entropy_q16 = sampled_entropy_q16(plane);
         // Coding takes its time: only where the sample says that it will be the smallest.
         if entropy_q16 < NOISE_Q16 && (entropy_q16 * plane.len() as u64) >> 19 < best.0 as u64 {
-            self.rans12.encode(plane, &mut self.coded);
+            self.rans12.encode(isa, plane, &mut self.coded);
             if self.coded.len() + plane.len() / 64 < best.0 {
                 best = (self.coded.len(), PlaneMode::Rans12);
             }
@@ -258,7 +258,7 @@ impl Entry {
                 _ => None,
             },
             PlaneMode::Trimmed => untrim(isa, section, zstd, dst),
-            PlaneMode::Rans12 => rans12.decode(section, dst),
+            PlaneMode::Rans12 => rans12.decode(isa, section, dst),
             PlaneMode::Zstd => {
                 let len = zstd.decompress_to_buffer(section, dst).ok()?;
                 (len == dst.len()).then_some(())

@@ -96,6 +96,20 @@ impl SparseEncoder {
     }
 }
 
+/// Puts the elements of `dense` in the places of those of `bytes` that are not zero, and says how many are.
+pub(super) fn replace_dense(element_bytes: usize, dense: &[u8], bytes: &mut [u8]) -> u64 {
+    let mut others = dense.chunks_exact(element_bytes);
+    let mut n_zeros = 0;
+    for element in bytes.chunks_exact_mut(element_bytes) {
+        if class(element) != OTHER {
+            n_zeros += 1;
+        } else if let Some(other) = others.next() {
+            element.copy_from_slice(other);
+        }
+    }
+    n_zeros
+}
+
 /// Scratch memory of the decoder.
 #[derive(Debug, Default)]
 pub(super) struct SparseDecoder {

@@ -222,7 +222,7 @@ fn exponents_all_over_their_range_are_no_reason_to_store() {
     let mut rng = ChaCha8Rng::seed_from_u64(10);
     let mut bytes = weights(Dtype::F32, 200_000, 11, 0);
     for element in bytes.as_chunks_mut::<4>().0.iter_mut().step_by(2) {
-        *element = (rng.next_u32() >> 9 | rng.next_u32() % 90 << 23).to_le_bytes();
+        *element = (rng.next_u32() >> 9 | ((rng.next_u32() % 90) << 23)).to_le_bytes();
     }
     for (coding, len) in round_trip(Dtype::F32, &bytes, 0) {
         assert_eq!(coding, Coding::Fields);

@@ -2,13 +2,15 @@
 
 use super::super::log_freq::{self, Range};
 use super::escapes;
-use super::{ESCAPE, HAS_ESCAPES, IS_CONSTANT, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len};
+use super::{
+    ESCAPE, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len,
+};
 use crate::bits::BitReader;
 use crate::kernels::Isa;
 use crate::kernels::index_split::{HIGH_PARTS, MAX_LOW_BITS, SYMBOL_BIAS, join_low_plane, join_symbols};
 use crate::kernels::pack_bits::{self, GROUP_LEN};
 use crate::kernels::rans12::{
-    LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, decode_tail, fill_slots,
+    FEW_LANES, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, decode_tail, fill_slots,
 };
 
 /// Decodes the indices of blocks, reusing its scratch memory.
@@ -25,9 +27,10 @@ pub struct IndexDecoder {
 /// What the head of a section says of its symbols, besides tables and table ids.
 #[derive(Debug)]
 struct Head {
+    n_lanes: usize,
     paired: bool,
     segment_len: usize,
-    tail_rows: usize,
+    tail_steps: usize,
     states: [u32; LANES],
 }
 
@@ -41,19 +44,21 @@ impl IndexDecoder {
         let mut rest = section;
         let head = *rest.split_off_first()?;
         let low_bits = u32::from(head & 31);
-        if head & !(31 | HAS_ESCAPES | IS_CONSTANT) != 0 || low_bits > MAX_LOW_BITS {
+        if low_bits > MAX_LOW_BITS {
             return None;
         }
         if head & IS_CONSTANT != 0 {
             let high = i32::from(*rest.split_off_first()?) - SYMBOL_BIAS;
-            if head & HAS_ESCAPES != 0 || !HIGH_PARTS.contains(&high) {
+            if head & (HAS_ESCAPES | HAS_FEW_LANES) != 0 || !HIGH_PARTS.contains(&high) {
                 return None;
             }
             indices.fill(high << low_bits);
             self.read_low_planes(isa, &mut rest, low_bits, indices)?;
             return rest.is_empty().then_some(());
         }
-        let head_of_symbols = self.read_head(&mut rest, dependent && low_bits == 0, indices.len())?;
+        let n_lanes = if head & HAS_FEW_LANES != 0 { FEW_LANES } else { LANES };
+        let head_of_symbols =
+            self.read_head(&mut rest, n_lanes, dependent && low_bits == 0, indices.len())?;
         let mut escaped: &[u8] = &[];
         if head & HAS_ESCAPES != 0 {
             let len = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
@@ -68,8 +73,8 @@ impl IndexDecoder {
     }
 
     /// Reads what stands in front of the escapes.
-    fn read_head(&mut self, rest: &mut &[u8], paired: bool, n: usize) -> Option<Head> {
-        let [segments, tail_rows] = *rest.split_off(..2)?.first_chunk()?;
+    fn read_head(&mut self, rest: &mut &[u8], n_lanes: usize, paired: bool, n: usize) -> Option<Head> {
+        let [segments, tail_steps] = *rest.split_off(..2)?.first_chunk()?;
         let n_tables = usize::from(segments & 15) + 1;
         let segment_len = segment_len(n_tables, u32::from(segments >> 4) + MIN_SEGMENT_LOG2);
         let is_single = n_tables == 1;
@@ -102,21 +107,26 @@ impl IndexDecoder {
             }
         }
         let mut states = [STATE_MIN; LANES];
-        for state in states.iter_mut().take(n) {
+        for state in states.iter_mut().take(n.min(n_lanes)) {
             let log2 = bits.get(4)? + 16;
             *state = 1 << log2 | bits.get(log2)?;
         }
         *rest = bits.rest()?;
-        Some(Head { paired, segment_len, tail_rows: usize::from(tail_rows), states })
+        Some(Head { n_lanes, paired, segment_len, tail_steps: usize::from(tail_steps), states })
     }
 
     fn decode_symbols(&mut self, isa: Isa, head: &Head, words: &[u8], n: usize) -> Option<()> {
-        let plan = Plan { paired: head.paired, table_ids: &self.table_ids, segment_len: head.segment_len };
+        let plan = Plan {
+            n_lanes: head.n_lanes,
+            paired: head.paired,
+            table_ids: &self.table_ids,
+            segment_len: head.segment_len,
+        };
         let n_tables = if head.paired { 2 * self.ranges.len() } else { self.ranges.len() };
         let tables = self.tables.get(..n_tables)?;
         self.symbols.resize(n, 0);
-        let tail_at = n.div_ceil(LANES).checked_sub(head.tail_rows)? * LANES;
-        // Without a tail the last row would have to be whole, and states could end anywhere.
+        let tail_at = n.div_ceil(head.n_lanes).checked_sub(head.tail_steps)? * head.n_lanes;
+        // Without a tail the last step has to be whole.
         let (main, tail) = self.symbols.split_at_mut_checked(tail_at)?;
         let mut lanes = Lanes::new(head.states);
         let (words, odd) = words.as_chunks::<2>();

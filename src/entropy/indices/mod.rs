@@ -28,6 +28,9 @@ const HAS_ESCAPES: u8 = 1 << 5;
 /// Header flag: all symbols are one and the same.
 const IS_CONSTANT: u8 = 1 << 6;
 
+/// Header flag: 8 lanes instead of 32.
+const HAS_FEW_LANES: u8 = 1 << 7;
+
 /// Bits of a table id.
 fn id_bits(n_tables: usize) -> u32 {
     n_tables.next_power_of_two().ilog2()

@@ -6,7 +6,7 @@ use super::super::log_freq::Fitted;
 use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len};
 use crate::kernels::Isa;
 use crate::kernels::index_split::{MAX_LOW_BITS, distance_sum};
-use crate::kernels::rans12::LANES;
+use crate::kernels::rans12::{LANES, SLOTS};
 
 /// Counts of a table's symbols; in a pair of each quantizer's.
 type Counts = [[u32; 256]; 2];
@@ -63,7 +63,21 @@ fn folded_cost(counts: &[u32], fold: u32, paired: bool) -> (u64, u64) {
         }
     }
     let n_entries = folded.iter().filter(|&&count| count > 0).count() as u64 * if paired { 2 } else { 1 };
-    (entropy_q16(&folded) + ((escaped * ESCAPE_BITS) << 16), (n_entries * ENTRY_BITS) << 16)
+    let symbols = entropy_q16(&folded) + slots_cost_q16(&folded) + ((escaped * ESCAPE_BITS) << 16);
+    (symbols, (n_entries * ENTRY_BITS) << 16)
+}
+
+/// What is lost because symbols get whole slots, in 1/65536 of a bit.
+fn slots_cost_q16(counts: &[u32; 256]) -> u64 {
+    let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    // Of a symbol, in 1/256 of what one slot of 4096 is worth. Rounding costs 1/24 of the share's inverse; a symbol with
+    // less than one slot costs the others what it is short of, or is escaped.
+    let loss = |&count: &u32| {
+        let share = (u64::from(count) * SLOTS as u64 * 256).checked_div(total).unwrap_or(0);
+        if share >= 256 { 256 * 256 / 24 / share } else { (256 - share).min(5 * share / 2) }
+    };
+    // 1.44 bits times total / 4096: 94548 / 65536 of a bit.
+    counts.iter().filter(|&&count| count > 0).map(loss).sum::<u64>() * total * 94_548 / (256 * SLOTS as u64)
 }
 
 /// Bits that symbols of these counts take ideally, all together, in 1/65536.

@@ -2,7 +2,8 @@
 //!
 //! The method is range ANS (J. Duda, "Asymmetric numeral systems", 2013, arXiv:1311.2540), with the states
 //! interleaved as F. Giesen describes ("Interleaved entropy coders", 2014, arXiv:1402.3392). A state `x` lies in
-//! [2^16, 2^32), frequencies sum to 4096. There are 32 lanes, and symbol `i` belongs to lane `i mod 32`. Decoding one:
+//! [2^16, 2^32), frequencies sum to 4096. There are 32 lanes, and symbol `i` belongs to lane `i mod 32`; or 8 in the same
+//! way. Decoding one:
 //!
 //! ```text
 //! slot = x mod 4096;  v = symbol that owns slot;  x = freq(v)·(x div 4096) + slot − cum(v)
@@ -12,19 +13,30 @@
 //! The lanes take their words in lane order. Tables may come in pairs, of which each lane's chain of dependent
 //! quantization ([`super::trellis`]) chooses one for each symbol, by the parities of the symbols before it.
 //!
-//! The last rows of a block may form a *tail*, in which no word is read: an encoder starts it with states of a few bits
+//! The last symbols of a block may form a *tail*, in which no word is read: an encoder starts it with states of a few bits
 //! instead of 16 and lets them grow, which saves 2 bytes a lane.
 
 mod scalar;
 mod tail;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512;
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 
 use super::Isa;
 pub use tail::{decode_tail, encode_tail};
 
-/// Interleaved states.
+/// Most lanes, symbols of a row, and chains of dependent quantization.
 pub const LANES: usize = 32;
+/// Lanes of short blocks, where the states of 32 would take too much room; coded by scalar code.
+pub const FEW_LANES: usize = 8;
 /// Slots that the symbols of a table share.
 pub const SLOTS: usize = 1 << SCALE_BITS;
+/// Sum of a table's frequencies, as wide as states.
+pub const FREQ_SUM: u32 = 1 << SCALE_BITS;
 /// Lower end of a state's range.
 pub const STATE_MIN: u32 = 1 << 16;
 /// Log2 of [`SLOTS`].
@@ -65,9 +77,11 @@ pub fn encode_table(freqs: &Freqs) -> EncodeTable {
     })
 }
 
-/// Which table each symbol uses.
+/// Which lane and which table each symbol uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {
+    /// [`LANES`] or [`FEW_LANES`].
+    pub n_lanes: usize,
     /// Tables come in pairs: of pair `p` table 2·p + q, where q is the quantizer in use in the lane's chain.
     pub paired: bool,
     /// Table, or pair of tables, of each segment.
@@ -80,17 +94,28 @@ impl Plan<'_> {
     /// Whether the plan fits `n_symbols` symbols and `n_tables` tables.
     fn fits(&self, n_symbols: usize, n_tables: usize) -> bool {
         let n_choices = if self.paired { n_tables / 2 } else { n_tables };
-        self.segment_len > 0
+        matches!(self.n_lanes, LANES | FEW_LANES)
+            && self.segment_len > 0
             && self.segment_len.is_multiple_of(LANES)
             && self.table_ids.len() >= n_symbols.div_ceil(self.segment_len)
             && self.table_ids.iter().all(|&id| usize::from(id) < n_choices)
+    }
+
+    /// The symbols of `dst` from `first` on by segments, each with its table's id; the first may be what is left of one.
+    fn segments_from<'d>(&self, first: usize, dst: &'d mut [u8]) -> impl Iterator<Item = (&'d mut [u8], u8)> {
+        let segment_idx = first / self.segment_len;
+        let left_len = (segment_idx + 1) * self.segment_len - first;
+        let rest = dst.get_mut(first..).unwrap_or_default();
+        let (left, whole) = rest.split_at_mut(left_len.min(rest.len()));
+        let segments = std::iter::once(left).chain(whole.chunks_mut(self.segment_len));
+        segments.zip(self.table_ids.get(segment_idx..).unwrap_or_default().iter().copied())
     }
 }
 
 /// The lanes between two runs of symbols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lanes {
-    /// rANS states.
+    /// rANS states, as many as there are lanes.
     pub states: [u32; LANES],
     /// States of the chains of dependent quantization; they do not change unless tables come in pairs.
     pub chains: [u8; LANES],
@@ -119,8 +144,123 @@ pub fn decode(
     if !plan.fits(dst.len(), tables.len()) {
         return None;
     }
-    let _ = isa;
-    scalar::decode(plan, tables, words, lanes, dst)
+    let position = decode_vectors(isa, plan, tables, words, lanes, Position::default(), dst);
+    let position = decode_end(isa, plan, tables, words, lanes, position, dst)?;
+    scalar::decode(plan, tables, words, lanes, position, dst)
+}
+
+/// Where a decoder stands: next symbol, next word.
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    symbol: usize,
+    word: usize,
+}
+
+/// Bytes of words that vector loops look at in a row: a word for each lane, and what the last load takes besides.
+#[cfg(target_arch = "x86_64")]
+const WINDOW: usize = 96;
+
+/// The last words, where vector loops stop since they might read past the end: they go on in a copy with room behind.
+/// `None` if that room is used.
+#[cfg(target_arch = "x86_64")]
+fn decode_end(
+    isa: Isa,
+    plan: &Plan<'_>,
+    tables: &[SlotTable],
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    position: Position,
+    dst: &mut [u8],
+) -> Option<Position> {
+    let rest = words.get(position.word..)?;
+    let mut padded = [[0; 2]; WINDOW];
+    let Some(place) = padded.get_mut(..rest.len()) else { return Some(position) };
+    place.copy_from_slice(rest);
+    // One word more than there are: taking it shows.
+    let padded = &padded[..(rest.len() + 1 + WINDOW / 2).min(WINDOW)];
+    let at = decode_vectors(isa, plan, tables, padded, lanes, Position { word: 0, ..position }, dst);
+    (at.word <= rest.len()).then_some(Position { word: position.word + at.word, ..at })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn decode_end(
+    _: Isa,
+    _: &Plan<'_>,
+    _: &[SlotTable],
+    _: &[[u8; 2]],
+    _: &mut Lanes,
+    position: Position,
+    _: &mut [u8],
+) -> Option<Position> {
+    Some(position)
+}
+
+/// What vector loops can do from `position` on; returns where they stop.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "vector loops are for x86-64"))]
+fn decode_vectors(
+    isa: Isa,
+    plan: &Plan<'_>,
+    tables: &[SlotTable],
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    position: Position,
+    dst: &mut [u8],
+) -> Position {
+    match isa {
+        _ if plan.n_lanes < LANES => position,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the functions enable.
+            unsafe {
+                match plan.paired {
+                    false => x86_avx512::decode::<1>(plan, tables, words, lanes, position, dst),
+                    true => x86_avx512::decode::<2>(plan, tables, words, lanes, position, dst),
+                }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe {
+                match plan.paired {
+                    false => x86_avx2::decode::<1>(plan, tables, words, lanes, position, dst),
+                    true => x86_avx2::decode::<2>(plan, tables, words, lanes, position, dst),
+                }
+            }
+        }
+        _ => position,
+    }
+}
+
+/// Entries of tables that belong together, by index over all of them.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code, reason = "a gather takes a pointer")]
+fn gather_512<const N: usize, const LEN: usize>(tables: &[[u32; LEN]; N], idx: __m512i) -> __m512i {
+    const { assert!((N * LEN).is_power_of_two() && N * LEN <= 1 << 16) }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2^16")]
+    let mask = (N * LEN - 1) as i32;
+    // SAFETY: the mask keeps every index within the N · LEN entries, and N · LEN is a power of two.
+    unsafe {
+        _mm512_i32gather_epi32::<4>(_mm512_and_si512(idx, _mm512_set1_epi32(mask)), tables.as_ptr().cast())
+    }
+}
+
+/// As [`gather_512`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+#[allow(unsafe_code, reason = "a gather takes a pointer")]
+fn gather_256<const N: usize, const LEN: usize>(tables: &[[u32; LEN]; N], idx: __m256i) -> __m256i {
+    const { assert!((N * LEN).is_power_of_two() && N * LEN <= 1 << 16) }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2^16")]
+    let mask = (N * LEN - 1) as i32;
+    // SAFETY: as above.
+    unsafe {
+        _mm256_i32gather_epi32::<4>(tables.as_ptr().cast(), _mm256_and_si256(idx, _mm256_set1_epi32(mask)))
+    }
 }
 
 /// Bytes that [`encode`] needs as its buffer for `n_symbols`.
@@ -138,6 +278,7 @@ const SLACK_BYTES: usize = 64;
 /// Where tables come in pairs `quantizers` holds a bit for each symbol, a word of [`LANES`] bits for each row; otherwise it
 /// is empty. `None` if the plan does not fit, a symbol has no frequency, or the buffer is shorter than
 /// [`encode_buffer_len`].
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn encode(
     isa: Isa,
     plan: &Plan<'_>,
@@ -154,13 +295,50 @@ pub fn encode(
     {
         return None;
     }
-    let _ = isa;
-    scalar::encode(plan, tables, symbols, quantizers, states, buffer)
+    // What is left of the last row first: it is coded backwards.
+    let (rows, rest) = symbols.as_chunks::<LANES>();
+    let at = scalar::encode(plan, tables, rest, rows.len(), quantizers, states, buffer, buffer.len())?;
+    match isa {
+        _ if plan.n_lanes < LANES => {
+            scalar::encode(plan, tables, rows.as_flattened(), 0, quantizers, states, buffer, at)
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the functions enable.
+            unsafe {
+                match plan.paired {
+                    false => x86_avx512::encode::<1>(plan, tables, rows, quantizers, states, buffer, at),
+                    true => x86_avx512::encode::<2>(plan, tables, rows, quantizers, states, buffer, at),
+                }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe {
+                match plan.paired {
+                    false => x86_avx2::encode::<1>(plan, tables, rows, quantizers, states, buffer, at),
+                    true => x86_avx2::encode::<2>(plan, tables, rows, quantizers, states, buffer, at),
+                }
+            }
+        }
+        _ => scalar::encode(plan, tables, rows.as_flattened(), 0, quantizers, states, buffer, at),
+    }
 }
 
 /// For each row of [`LANES`] symbols the bits of the quantizers that a decoder finds in use, from the symbols' parities.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn trace_quantizers(isa: Isa, symbols: &[u8], quantizers: &mut Vec<u32>) {
-    let _ = isa;
     quantizers.clear();
-    scalar::trace_quantizers(symbols, quantizers);
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 | Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86_avx2::trace_quantizers(symbols, quantizers) }
+        }
+        _ => scalar::trace_quantizers(symbols, quantizers),
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! The definition of the coder, one symbol at a time.
 
-use super::{EncodeTable, LANES, Lanes, Plan, SCALE_BITS, SLOTS, STATE_MIN, SlotTable};
+use super::{EncodeTable, LANES, Lanes, Plan, Position, SCALE_BITS, SLOTS, STATE_MIN, SlotTable};
 use crate::kernels::trellis::NEXT_STATE;
 
 /// Decodes one symbol without taking a word.
@@ -24,17 +24,20 @@ pub(super) fn next_chain(chain: u8, symbol: u8) -> u8 {
     NEXT_STATE[usize::from(chain & 7)][usize::from(symbol & 1)]
 }
 
+/// Decodes from `position` to the end of `dst`; how many words are used up then. `None` if they run out.
 pub(super) fn decode(
     plan: &Plan<'_>,
     tables: &[SlotTable],
     words: &[[u8; 2]],
     lanes: &mut Lanes,
+    position: Position,
     dst: &mut [u8],
 ) -> Option<usize> {
-    let mut rest = words.iter();
-    for (segment, &id) in dst.chunks_mut(plan.segment_len).zip(plan.table_ids) {
+    let mut rest = words.get(position.word..)?.iter();
+    for (segment, id) in plan.segments_from(position.symbol, dst) {
         for row in segment.chunks_mut(LANES) {
-            for ((symbol, state), chain) in row.iter_mut().zip(&mut lanes.states).zip(&mut lanes.chains) {
+            for (idx, (symbol, chain)) in row.iter_mut().zip(&mut lanes.chains).enumerate() {
+                let state = &mut lanes.states[idx & (plan.n_lanes - 1)];
                 *symbol = step(table(plan, tables, id, *chain)?, state);
                 if *state < STATE_MIN {
                     *state = *state << 16 | u32::from(u16::from_le_bytes(*rest.next()?));
@@ -56,34 +59,39 @@ pub(super) fn put(state: u64, packed: u32) -> Option<u64> {
     Some((quotient << SCALE_BITS) + (state - quotient * freq) + cum)
 }
 
-/// The encoder's entry for lane `lane` of a row.
+/// The encoder's entry for symbol `idx` of a row.
 #[inline(always)]
 pub(super) fn entry(
     plan: &Plan<'_>,
     tables: &[EncodeTable],
     id: u8,
     quantizers: u32,
-    lane: usize,
+    idx: usize,
     symbol: u8,
 ) -> Option<u32> {
-    let chain = u8::from(quantizers >> lane & 1 == 1);
+    let chain = u8::from(quantizers >> idx & 1 == 1);
     Some(table(plan, tables, id, chain)?[usize::from(symbol)])
 }
 
+/// Encodes `symbols`, the rows of the block from `first_row` on, to words in front of `at`.
+#[expect(clippy::too_many_arguments, reason = "as the function it defines, and where to go on")]
 pub(super) fn encode(
     plan: &Plan<'_>,
     tables: &[EncodeTable],
     symbols: &[u8],
+    first_row: usize,
     quantizers: &[u32],
     states: &mut [u32; LANES],
     buffer: &mut [u8],
+    mut at: usize,
 ) -> Option<usize> {
-    let mut at = buffer.len();
     for (row_idx, row) in symbols.chunks(LANES).enumerate().rev() {
+        let row_idx = first_row + row_idx;
         let id = *plan.table_ids.get(row_idx * LANES / plan.segment_len)?;
         let quantizers = quantizers.get(row_idx).copied().unwrap_or(0);
-        for (lane, (&symbol, state)) in row.iter().zip(states.iter_mut()).enumerate().rev() {
-            let packed = entry(plan, tables, id, quantizers, lane, symbol)?;
+        for (idx, &symbol) in row.iter().enumerate().rev() {
+            let packed = entry(plan, tables, id, quantizers, idx, symbol)?;
+            let state = &mut states[idx & (plan.n_lanes - 1)];
             // 20: a state of 32 bits takes a symbol while it is below freq · 2^(32 − 12).
             if u64::from(*state) >= u64::from(packed & 0xffff) << 20 {
                 let [low, high, ..] = state.to_le_bytes();

@@ -1,13 +1,13 @@
-//! The last rows of a block, in which states only grow and no word is written or read.
+//! The last symbols of a block, in which states only grow and no word is written or read.
 
 use super::scalar::{entry, next_chain, put, step, table};
 use super::{EncodeTable, LANES, Lanes, Plan, STATE_MIN, SlotTable};
 
-/// Most rows of a tail.
-const MAX_ROWS: usize = 255;
+/// Most steps of a tail.
+const MAX_STEPS: usize = 255;
 
-/// Encodes the tail of a block, as many of the last rows as the states have room for, and returns the rows and the states
-/// in front of them.
+/// Encodes the tail of a block, as many of the last steps (a symbol for each lane) as the states have room for, and returns
+/// the steps and the states in front of them.
 ///
 /// Arguments as in [`super::encode`]. A lane begins with 2^k, with the smallest k from 0 to 16 that brings it to
 /// [`STATE_MIN`] or above, and no state reaches 2^32. `None` as there, or if there are no symbols.
@@ -23,48 +23,50 @@ pub fn encode_tail(
         let quantizers = quantizers.get(idx / LANES).copied().unwrap_or(0);
         entry(plan, tables, id, quantizers, idx % LANES, *symbols.get(idx)?)
     };
-    let n_rows = symbols.len().div_ceil(LANES);
-    // The state of a lane that begins with `state` and takes its symbols from row `first` on.
+    let n_lanes = plan.n_lanes;
+    let n_steps = symbols.len().div_ceil(n_lanes);
+    // The state of a lane that begins with `state` and takes its symbols from step `first` on.
     let grow = |lane: usize, first: usize, mut state: u64| {
-        for idx in (first..n_rows).rev().map(|row| row * LANES + lane).filter(|&idx| idx < symbols.len()) {
+        let own = (first..n_steps).map(|step| step * n_lanes + lane);
+        for idx in own.rev().filter(|&idx| idx < symbols.len()) {
             state = put(state, entry_at(idx)?)?;
         }
         Some(state)
     };
-    let mut rows = 0;
+    let mut steps = 0;
     let mut states = [1u64; LANES];
-    'rows: while rows < n_rows.min(MAX_ROWS) {
-        let first = (n_rows - rows - 1) * LANES;
+    'steps: while steps < n_steps.min(MAX_STEPS) {
+        let first = (n_steps - steps - 1) * n_lanes;
         let mut next = states;
-        for (idx, state) in (first..symbols.len().min(first + LANES)).zip(&mut next) {
+        for (idx, state) in (first..symbols.len().min(first + n_lanes)).zip(&mut next) {
             *state = put(*state, entry_at(idx)?)?;
             if *state > u64::from(u32::MAX) {
-                break 'rows;
+                break 'steps;
             }
         }
         states = next;
-        rows += 1;
+        steps += 1;
     }
-    // One row always fits: 12 bits on top of 16.
-    for rows in (1..=rows).rev() {
-        let first = n_rows - rows;
+    // One step always fits: 12 bits on top of 16.
+    for steps in (1..=steps).rev() {
+        let first = n_steps - steps;
         let mut grown = [STATE_MIN; LANES];
         let mut fits = true;
-        for (lane, state) in grown.iter_mut().enumerate() {
+        for (lane, state) in grown.iter_mut().take(n_lanes).enumerate() {
             let raised = (0..=16).map_while(|k| grow(lane, first, 1 << k));
             let large = raised.into_iter().find(|&x| x >= u64::from(STATE_MIN))?;
             *state = u32::try_from(large).unwrap_or(0);
             fits &= *state != 0;
         }
         if fits {
-            return Some((rows, grown));
+            return Some((steps, grown));
         }
     }
     None
 }
 
-/// Decodes the tail: the symbols of a block from `first` on, a multiple of [`LANES`]. `None` unless every lane ends with a
-/// power of two that an encoder may begin with, or the plan does not fit.
+/// Decodes the tail: the symbols of a block from `first` on, where a step begins. `None` unless every lane ends with a power
+/// of two that an encoder may begin with, or if the plan does not fit.
 pub fn decode_tail(
     plan: &Plan<'_>,
     tables: &[SlotTable],
@@ -75,14 +77,14 @@ pub fn decode_tail(
     if !plan.fits(first.checked_add(dst.len())?, tables.len()) {
         return None;
     }
-    for (idx, row) in dst.chunks_mut(LANES).enumerate() {
-        let id = *plan.table_ids.get((first + idx * LANES) / plan.segment_len)?;
-        for ((symbol, state), chain) in row.iter_mut().zip(&mut lanes.states).zip(&mut lanes.chains) {
-            *symbol = step(table(plan, tables, id, *chain)?, state);
-            if plan.paired {
-                *chain = next_chain(*chain, *symbol);
-            }
+    for (idx, symbol) in (first..).zip(dst) {
+        let id = *plan.table_ids.get(idx / plan.segment_len)?;
+        let chain = &mut lanes.chains[idx % LANES];
+        *symbol = step(table(plan, tables, id, *chain)?, &mut lanes.states[idx & (plan.n_lanes - 1)]);
+        if plan.paired {
+            *chain = next_chain(*chain, *symbol);
         }
     }
-    lanes.states.iter().all(|state| state.is_power_of_two() && *state <= STATE_MIN).then_some(())
+    let states = lanes.states.get(..plan.n_lanes)?;
+    states.iter().all(|state| state.is_power_of_two() && *state <= STATE_MIN).then_some(())
 }

@@ -1,0 +1,176 @@
+use super::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+/// Frequencies of a hump around 128 of `len` symbols.
+fn hump(len: usize) -> Freqs {
+    let mut freqs = [0u16; 256];
+    for distance in (0..len).rev() {
+        let symbol = if distance % 2 == 0 { 128 + distance / 2 } else { 127 - distance / 2 };
+        freqs[symbol] = 1 + u16::try_from(1200 / (distance * distance + 1)).unwrap();
+    }
+    freqs[128] += 4096 - freqs.iter().sum::<u16>();
+    freqs
+}
+
+struct Case {
+    n_lanes: usize,
+    freqs: Vec<Freqs>,
+    paired: bool,
+    table_ids: Vec<u8>,
+    segment_len: usize,
+    symbols: Vec<u8>,
+}
+
+fn cases() -> Vec<Case> {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    let mut cases = Vec::new();
+    for n in [1usize, 31, 32, 33, 500, 4096, 5001, 40_000] {
+        for (n_choices, segment_len) in [(1usize, 1usize << 31), (3, 64), (16, 512)] {
+            for (len, paired) in [(2, false), (2, true), (40, false), (40, true), (200, false), (200, true)] {
+                let n_tables = if paired { 2 * n_choices } else { n_choices };
+                let table_ids = (0..n.div_ceil(segment_len))
+                    .map(|_| u8::try_from(rng.next_u32() as usize % n_choices).unwrap())
+                    .collect();
+                // Every table has the same symbols, each its own frequencies.
+                let freqs = (0..n_tables)
+                    .map(|idx| {
+                        let mut freqs = hump(len);
+                        let moved = u16::try_from(idx).unwrap().min(freqs[128] - 1);
+                        freqs[128] -= moved;
+                        freqs[127] += moved;
+                        freqs
+                    })
+                    .collect();
+                let owners: Vec<u8> = (0..=255u8)
+                    .flat_map(|symbol| std::iter::repeat_n(symbol, hump(len)[usize::from(symbol)].into()))
+                    .collect();
+                let symbols = (0..n).map(|_| owners[rng.next_u32() as usize % owners.len()]).collect();
+                let n_lanes = if rng.next_u32() % 3 == 0 { FEW_LANES } else { LANES };
+                cases.push(Case { n_lanes, freqs, paired, table_ids, segment_len, symbols });
+            }
+        }
+    }
+    cases
+}
+
+fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.available())
+}
+
+/// Steps of the tail, states and words.
+type Coded = (usize, [u32; LANES], Vec<u8>);
+
+fn encode_case(isa: Isa, case: &Case) -> Coded {
+    let plan = Plan {
+        n_lanes: case.n_lanes,
+        paired: case.paired,
+        table_ids: &case.table_ids,
+        segment_len: case.segment_len,
+    };
+    let tables: Vec<EncodeTable> = case.freqs.iter().map(encode_table).collect();
+    let mut quantizers = Vec::new();
+    if case.paired {
+        trace_quantizers(isa, &case.symbols, &mut quantizers);
+    }
+    let (steps, mut states) = encode_tail(&plan, &tables, &case.symbols, &quantizers).unwrap();
+    let main = &case.symbols[..(case.symbols.len().div_ceil(case.n_lanes) - steps) * case.n_lanes];
+    let mut buffer = vec![0xaa; encode_buffer_len(main.len())];
+    let at = encode(isa, &plan, &tables, main, &quantizers, &mut states, &mut buffer).unwrap();
+    (steps, states, buffer[at..].to_vec())
+}
+
+fn decode_case(isa: Isa, case: &Case, (steps, states, words): &Coded) -> Option<Vec<u8>> {
+    let plan = Plan {
+        n_lanes: case.n_lanes,
+        paired: case.paired,
+        table_ids: &case.table_ids,
+        segment_len: case.segment_len,
+    };
+    let mut tables = vec![[0; SLOTS]; case.freqs.len()];
+    case.freqs.iter().zip(&mut tables).for_each(|(freqs, slots)| fill_slots(freqs, slots).unwrap());
+    let mut symbols = vec![0xcc; case.symbols.len()];
+    let first = (symbols.len().div_ceil(case.n_lanes) - steps) * case.n_lanes;
+    let (main, tail) = symbols.split_at_mut(first);
+    let mut lanes = Lanes::new(*states);
+    let words = words.as_chunks::<2>().0;
+    let taken = decode(isa, &plan, &tables, words, &mut lanes, main)?;
+    decode_tail(&plan, &tables, &mut lanes, first, tail)?;
+    (taken == words.len()).then_some(symbols)
+}
+
+#[test]
+fn every_pairing_of_encoder_and_decoder_round_trips_and_words_are_equal() {
+    for case in cases() {
+        let reference = encode_case(Isa::Scalar, &case);
+        for isa in isas() {
+            let n = case.symbols.len();
+            let coded = encode_case(isa, &case);
+            assert!(coded == reference, "{isa:?} {n} symbols, pairs {}, {} lanes", case.paired, case.n_lanes);
+            assert!(decode_case(isa, &case, &coded).as_ref() == Some(&case.symbols), "{isa:?} {n} symbols");
+        }
+    }
+}
+
+#[test]
+fn damaged_data_gives_the_same_verdict_on_every_isa() {
+    let mut rng = ChaCha8Rng::seed_from_u64(13);
+    let mut refused = 0;
+    for case in cases().iter().filter(|case| case.symbols.len() > 4000) {
+        let coded = encode_case(Isa::Scalar, case);
+        for round in 0..8 {
+            let (steps, mut states, mut words) = coded.clone();
+            match round % 4 {
+                0 => words.truncate(words.len() / 4 * 2),
+                1 => words.extend([7, 7]),
+                2 => states[3] ^= 1 << (16 + round),
+                _ => {
+                    let at = rng.next_u32() as usize % words.len();
+                    words[at] ^= 1 << (round % 8);
+                }
+            }
+            let damaged = (steps, states, words);
+            let verdicts: Vec<_> = isas().map(|isa| decode_case(isa, case, &damaged)).collect();
+            assert!(verdicts.windows(2).all(|pair| pair[0] == pair[1]), "round {round}");
+            assert!(round % 4 > 1 || verdicts[0].is_none(), "round {round}");
+            refused += u32::from(verdicts[0].is_none());
+        }
+    }
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_symbol_without_frequency_is_refused_on_every_isa() {
+    let mut symbols = vec![128; 1000];
+    let plan = Plan { n_lanes: LANES, paired: false, table_ids: &[0], segment_len: 1 << 31 };
+    let tables = [encode_table(&hump(2))];
+    let mut buffer = vec![0; encode_buffer_len(symbols.len())];
+    for at in [0, 500, 999] {
+        symbols[at] = 3;
+        for isa in isas() {
+            let mut states = [STATE_MIN; LANES];
+            let coded = encode(isa, &plan, &tables, &symbols, &[], &mut states, &mut buffer);
+            assert_eq!(coded, None, "{isa:?} {at}");
+        }
+        symbols[at] = 128;
+    }
+}
+
+#[test]
+fn plans_and_tables_that_do_not_fit_are_refused() {
+    let mut slots = [0; SLOTS];
+    assert_eq!(fill_slots(&hump(9), &mut slots), Some(()));
+    let mut single = [0; 256];
+    single[5] = 4096;
+    assert_eq!(fill_slots(&single, &mut slots), None);
+    single[5] = 4095;
+    assert_eq!(fill_slots(&single, &mut slots), None);
+    let mut lanes = Lanes::new([STATE_MIN; LANES]);
+    for (paired, id, segment_len) in
+        [(false, 1, 64), (true, 0, 64), (false, 0, 48), (false, 0, 0), (false, 0, 32)]
+    {
+        let plan = Plan { n_lanes: LANES, paired, table_ids: &[id], segment_len };
+        let decoded = decode(Isa::detect(), &plan, &[slots], &[], &mut lanes, &mut [0; 64]);
+        assert_eq!(decoded, None, "{paired} {id} {segment_len}");
+    }
+}

@@ -1,0 +1,235 @@
+//! AVX2: a row's 32 lanes in four vectors. Where AVX-512 expands and compresses, a permutation is looked up for each mask
+//! of eight lanes.
+
+use std::arch::x86_64::*;
+
+use bytemuck::cast;
+
+use super::{EncodeTable, FREQ_SUM, LANES, Lanes, Plan, Position, SlotTable, WINDOW, gather_256};
+use crate::kernels::trellis::NEXT_STATE;
+
+/// For chain state and parity, at index 2·s + parity: the next state.
+const NEXT: [u8; 16] = {
+    let mut next = [0; 16];
+    let mut at = 0;
+    while at < 16 {
+        next[at] = NEXT_STATE[at / 2][at % 2];
+        at += 1;
+    }
+    next
+};
+
+/// For each mask of eight lanes: which of the next words each set lane takes, in order.
+static SPREAD: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let (mut lane, mut next) = (0, 0);
+        while lane < 8 {
+            if mask >> lane & 1 == 1 {
+                table[mask][lane] = next;
+                next += 1;
+            }
+            lane += 1;
+        }
+        mask += 1;
+    }
+    table
+};
+
+/// For each mask of eight lanes: the set lanes at the end, in order.
+static COLLECT: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let (mut lane, mut place) = (8u8, 8);
+        while lane > 0 {
+            lane -= 1;
+            if mask >> lane & 1 == 1 {
+                place -= 1;
+                table[mask][place] = lane;
+            }
+        }
+        mask += 1;
+    }
+    table
+};
+
+/// The state that follows `chains` after symbols of these parities: one byte in each lane of 32 bits.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn next_chains(chains: __m256i, parities: __m256i) -> __m256i {
+    let next = _mm256_broadcastsi128_si256(cast(NEXT));
+    let idx = _mm256_or_si256(_mm256_add_epi32(chains, chains), parities);
+    // Where the top bit of an index is set the byte becomes zero.
+    let others = _mm256_set1_epi32(0x8080_8000_u32.cast_signed());
+    _mm256_shuffle_epi8(next, _mm256_or_si256(idx, others))
+}
+
+/// As [`super::x86_avx512::decode`].
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+pub(super) fn decode<const N: usize>(
+    plan: &Plan<'_>,
+    tables: &[SlotTable],
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    mut position: Position,
+    dst: &mut [u8],
+) -> Position {
+    let mask = _mm256_set1_epi32(FREQ_SUM.cast_signed() - 1);
+    let one = _mm256_set1_epi32(1);
+    let mut x: [__m256i; 4] = cast(lanes.states);
+    let mut chains: [__m256i; 4] = cast(lanes.chains.map(u32::from));
+    let bytes = words.as_flattened();
+    let mut at = 2 * position.word;
+    'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
+        let Some(tables) = tables.as_chunks::<N>().0.get(usize::from(id)) else { break };
+        for row in segment.as_chunks_mut::<LANES>().0 {
+            let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
+                break 'segments;
+            };
+            let mut slots = [_mm256_setzero_si256(); 4];
+            for quarter in 0..4 {
+                let mut idx = _mm256_and_si256(x[quarter], mask);
+                if N == 2 {
+                    let second = _mm256_slli_epi32::<12>(_mm256_and_si256(chains[quarter], one));
+                    idx = _mm256_or_si256(idx, second);
+                }
+                slots[quarter] = gather_256(tables, idx);
+            }
+            let mut taken = 0;
+            for quarter in 0..4 {
+                let slot = slots[quarter];
+                let offset = _mm256_and_si256(_mm256_srli_epi32::<8>(slot), mask);
+                let product =
+                    _mm256_mullo_epi32(_mm256_srli_epi32::<20>(slot), _mm256_srli_epi32::<12>(x[quarter]));
+                (x[quarter], taken) = refill(_mm256_add_epi32(product, offset), window, taken);
+                if N == 2 {
+                    chains[quarter] = next_chains(chains[quarter], _mm256_and_si256(slot, one));
+                }
+            }
+            let low_byte = _mm256_set1_epi32(0xff);
+            let symbols = slots.map(|slot| _mm256_and_si256(slot, low_byte));
+            let packed = _mm256_packus_epi16(
+                _mm256_packus_epi32(symbols[0], symbols[1]),
+                _mm256_packus_epi32(symbols[2], symbols[3]),
+            );
+            // The packs work within halves: put the words of four symbols in order.
+            *row = cast(_mm256_permutevar8x32_epi32(packed, cast([0u32, 4, 1, 5, 2, 6, 3, 7])));
+            at += taken;
+            position.symbol += LANES;
+        }
+    }
+    lanes.states = cast(x);
+    let states: [u32; LANES] = cast(chains);
+    lanes.chains = states.map(|state| state.to_le_bytes()[0]);
+    Position { word: at / 2, ..position }
+}
+
+/// Shifts a word into every state below 2^16, in lane order. The mask is for the compiler: with it the load needs no check.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+fn refill(x: __m256i, window: &[u8; WINDOW], taken: usize) -> (__m256i, usize) {
+    let small = _mm256_cmpeq_epi32(_mm256_srli_epi32::<16>(x), _mm256_setzero_si256());
+    let mask = _mm256_movemask_ps(_mm256_castsi256_ps(small)).to_le_bytes()[0];
+    let next: [u8; 16] = std::array::from_fn(|i| window[(taken & 63) + i]);
+    let spread: [u8; 16] = cast([SPREAD[usize::from(mask)], [0; 8]]);
+    let words =
+        _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(cast(next)), _mm256_cvtepu8_epi32(cast(spread)));
+    let shifted = _mm256_or_si256(_mm256_slli_epi32::<16>(x), words);
+    (_mm256_blendv_epi8(x, shifted, small), taken + 2 * mask.count_ones() as usize)
+}
+
+/// As [`super::x86_avx512::encode`].
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+pub(super) fn encode<const N: usize>(
+    plan: &Plan<'_>,
+    tables: &[EncodeTable],
+    symbols: &[[u8; LANES]],
+    quantizers: &[u32],
+    states: &mut [u32; LANES],
+    buffer: &mut [u8],
+    mut at: usize,
+) -> Option<usize> {
+    let mut x: [__m256i; 4] = cast(*states);
+    let rows_of_segment = plan.segment_len / LANES;
+    let zero = _mm256_setzero_si256();
+    let mut missing = zero;
+    for (segment_idx, rows) in symbols.chunks(rows_of_segment).enumerate().rev() {
+        let tables = tables.as_chunks::<N>().0.get(usize::from(*plan.table_ids.get(segment_idx)?))?;
+        let entries = tables.as_flattened();
+        for (row_idx, row) in rows.iter().enumerate().rev() {
+            let quantizers =
+                if N == 2 { *quantizers.get(segment_idx * rows_of_segment + row_idx)? } else { 0 };
+            let (quarters, _) = row.as_chunks::<8>();
+            for quarter in [3, 2, 1, 0] {
+                let entry: [u32; 8] = std::array::from_fn(|lane| {
+                    let second = if N == 2 { (quantizers >> (8 * quarter + lane) & 1) << 8 } else { 0 };
+                    entries[usize::from(quarters[quarter][lane]) + second as usize]
+                });
+                let entry: __m256i = cast(entry);
+                let freq = _mm256_and_si256(entry, _mm256_set1_epi32(0xffff));
+                missing = _mm256_or_si256(missing, _mm256_cmpeq_epi32(freq, zero));
+                let threshold = _mm256_slli_epi32::<20>(freq);
+                let full = _mm256_cmpeq_epi32(_mm256_max_epu32(x[quarter], threshold), x[quarter]);
+                at = push(x[quarter], full, buffer, at)?;
+                let rest = _mm256_blendv_epi8(x[quarter], _mm256_srli_epi32::<16>(x[quarter]), full);
+                x[quarter] = put(rest, entry, freq);
+            }
+        }
+    }
+    *states = cast(x);
+    (_mm256_movemask_epi8(missing) == 0).then_some(at)
+}
+
+/// Writes the low words of the lanes of `full` in front of `at`, and anything in front of those.
+#[inline]
+#[target_feature(enable = "avx2,popcnt")]
+fn push(x: __m256i, full: __m256i, buffer: &mut [u8], at: usize) -> Option<usize> {
+    let mask = _mm256_movemask_ps(_mm256_castsi256_ps(full)).to_le_bytes()[0];
+    let collect: [u8; 16] = cast([COLLECT[usize::from(mask)], [0; 8]]);
+    let low = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+    let last = _mm256_permutevar8x32_epi32(low, _mm256_cvtepu8_epi32(cast(collect)));
+    let words = _mm_packus_epi32(_mm256_castsi256_si128(last), _mm256_extracti128_si256::<1>(last));
+    let place = buffer.get_mut(..at)?.last_chunk_mut::<16>()?;
+    *place = cast(words);
+    Some(at - 2 * mask.count_ones() as usize)
+}
+
+/// Puts symbols into states: x becomes (x div f)·4096 + x mod f + cum, which is x + (x div f)·(4096 − f) + cum.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn put(x: __m256i, entry: __m256i, freq: __m256i) -> __m256i {
+    let low = divide(_mm256_castsi256_si128(x), _mm256_castsi256_si128(freq));
+    let high = divide(_mm256_extracti128_si256::<1>(x), _mm256_extracti128_si256::<1>(freq));
+    let complement = _mm256_sub_epi32(_mm256_set1_epi32(FREQ_SUM.cast_signed()), freq);
+    let raised = _mm256_mullo_epi32(_mm256_set_m128i(high, low), complement);
+    _mm256_add_epi32(_mm256_add_epi32(x, _mm256_srli_epi32::<16>(entry)), raised)
+}
+
+/// x div freq, which is below 2^20; x is unsigned, which the conversion does not know.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn divide(x: __m128i, freq: __m128i) -> __m128i {
+    let signed = _mm256_cvtepi32_pd(_mm_xor_si128(x, _mm_set1_epi32(i32::MIN)));
+    let x = _mm256_add_pd(signed, _mm256_set1_pd(2_147_483_648.0));
+    _mm256_cvttpd_epi32(_mm256_div_pd(x, _mm256_cvtepi32_pd(freq)))
+}
+
+/// As [`super::scalar::trace_quantizers`]; the chains of a row in one vector.
+#[target_feature(enable = "avx2")]
+pub(super) fn trace_quantizers(symbols: &[u8], quantizers: &mut Vec<u32>) {
+    let next = _mm256_broadcastsi128_si256(cast(NEXT));
+    let mut chains = _mm256_setzero_si256();
+    let (rows, rest) = symbols.as_chunks::<LANES>();
+    let mut last = [0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = if rest.is_empty() { None } else { Some(&last) };
+    for row in rows.iter().chain(last) {
+        // Bit 0 of a byte to its bit 7; what comes from the byte below stays out of that.
+        let bits = _mm256_movemask_epi8(_mm256_slli_epi16::<7>(chains));
+        quantizers.push(bits.cast_unsigned());
+        let parities = _mm256_and_si256(cast(*row), _mm256_set1_epi8(1));
+        chains = _mm256_shuffle_epi8(next, _mm256_or_si256(_mm256_add_epi8(chains, chains), parities));
+    }
+}

@@ -1,0 +1,185 @@
+//! AVX-512: a row's 32 lanes in two vectors, so that the chains from state to state of both overlap.
+//!
+//! Slots come by gathers, which is what takes the time. The next words are spread over the lanes that need one by
+//! `vpexpandd`, and collected from them by `vpcompressd`. The encoder divides in double precision, whose quotients of such
+//! numbers are never rounded up to the next integer.
+
+use std::arch::x86_64::*;
+
+use bytemuck::cast;
+
+use super::{EncodeTable, FREQ_SUM, LANES, Lanes, Plan, Position, STATE_MIN, SlotTable, WINDOW, gather_512};
+use crate::kernels::trellis::NEXT_STATE;
+
+/// For chain state and parity, at index 2·s + parity: the next state doubled, and its quantizer as the offset of the pair's
+/// second table.
+const NEXT: [i32; 16] = {
+    let mut next = [0; 16];
+    let mut at = 0;
+    while at < 16 {
+        let state = NEXT_STATE[at / 2][at % 2] as i32;
+        next[at] = state << 1 | (state & 1) << 12;
+        at += 1;
+    }
+    next
+};
+
+/// Decodes whole rows from `position` on while a window of words is left; where it stops. `N` tables belong together. The
+/// caller has checked the plan.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+pub(super) fn decode<const N: usize>(
+    plan: &Plan<'_>,
+    tables: &[SlotTable],
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    mut position: Position,
+    dst: &mut [u8],
+) -> Position {
+    let mask = _mm512_set1_epi32(FREQ_SUM.cast_signed() - 1);
+    let next = cast(NEXT);
+    let (one, second) = (_mm512_set1_epi32(1), _mm512_set1_epi32(FREQ_SUM.cast_signed()));
+    let mut x: [__m512i; 2] = cast(lanes.states);
+    let chain = |half: usize| -> __m512i {
+        cast::<[i32; 16], _>(std::array::from_fn(|i| {
+            let state = i32::from(lanes.chains[16 * half + i]);
+            state << 1 | (state & 1) << 12
+        }))
+    };
+    let mut chains = [chain(0), chain(1)];
+    let bytes = words.as_flattened();
+    let mut at = 2 * position.word;
+    'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
+        let Some(tables) = tables.as_chunks::<N>().0.get(usize::from(id)) else { break };
+        for row in segment.as_chunks_mut::<LANES>().0 {
+            let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
+                break 'segments;
+            };
+            let mut taken = 0;
+            let (halves, _) = row.as_chunks_mut::<16>();
+            let mut slots = [_mm512_setzero_si512(); 2];
+            for half in 0..2 {
+                let mut idx = _mm512_and_si512(x[half], mask);
+                if N == 2 {
+                    // 0xEA: a & b | c.
+                    idx = _mm512_ternarylogic_epi32::<0xEA>(chains[half], second, idx);
+                }
+                slots[half] = gather_512(tables, idx);
+            }
+            for half in 0..2 {
+                let slot = slots[half];
+                let offset = _mm512_and_si512(_mm512_srli_epi32::<8>(slot), mask);
+                let product =
+                    _mm512_mullo_epi32(_mm512_srli_epi32::<20>(slot), _mm512_srli_epi32::<12>(x[half]));
+                (x[half], taken) = refill(_mm512_add_epi32(product, offset), window, taken);
+                if N == 2 {
+                    // 0xEA: a & b | c.
+                    let idx = _mm512_ternarylogic_epi32::<0xEA>(slot, one, chains[half]);
+                    chains[half] = _mm512_permutexvar_epi32(idx, next);
+                }
+                halves[half] = cast(_mm512_cvtepi32_epi8(slot));
+            }
+            at += taken;
+            position.symbol += LANES;
+        }
+    }
+    lanes.states = cast(x);
+    for (half, chains) in chains.into_iter().enumerate() {
+        let states: [i32; 16] = cast(chains);
+        for (place, state) in lanes.chains[16 * half..].iter_mut().zip(states) {
+            *place = (state >> 1).to_le_bytes()[0] & 7;
+        }
+    }
+    Position { word: at / 2, ..position }
+}
+
+/// Shifts a word into every state below 2^16, in lane order. The mask is for the compiler: with it the load needs no check.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
+fn refill(x: __m512i, window: &[u8; WINDOW], taken: usize) -> (__m512i, usize) {
+    let small = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(STATE_MIN.cast_signed()));
+    let next: [u8; 32] = std::array::from_fn(|i| window[(taken & 63) + i]);
+    let words = _mm512_maskz_expand_epi32(small, _mm512_cvtepu16_epi32(cast(next)));
+    let shifted = _mm512_mask_slli_epi32::<16>(x, small, x);
+    (_mm512_or_si512(shifted, words), taken + 2 * small.count_ones() as usize)
+}
+
+/// Encodes whole rows; `None` if a symbol has no frequency. The caller has checked plan and buffer.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+pub(super) fn encode<const N: usize>(
+    plan: &Plan<'_>,
+    tables: &[EncodeTable],
+    symbols: &[[u8; LANES]],
+    quantizers: &[u32],
+    states: &mut [u32; LANES],
+    buffer: &mut [u8],
+    mut at: usize,
+) -> Option<usize> {
+    let mut x: [__m512i; 2] = cast(*states);
+    let rows_of_segment = plan.segment_len / LANES;
+    let mut missing = 0;
+    for (segment_idx, rows) in symbols.chunks(rows_of_segment).enumerate().rev() {
+        let tables = tables.as_chunks::<N>().0.get(usize::from(*plan.table_ids.get(segment_idx)?))?;
+        for (row_idx, row) in rows.iter().enumerate().rev() {
+            let quantizers =
+                if N == 2 { *quantizers.get(segment_idx * rows_of_segment + row_idx)? } else { 0 };
+            let (halves, _) = row.as_chunks::<16>();
+            for half in [1, 0] {
+                let mut idx = _mm512_cvtepu8_epi32(cast(halves[half]));
+                if N == 2 {
+                    let [a, b, c, d] = quantizers.to_le_bytes();
+                    let odd = u16::from_le_bytes(if half == 0 { [a, b] } else { [c, d] });
+                    idx = _mm512_mask_or_epi32(idx, odd, idx, _mm512_set1_epi32(256));
+                }
+                let entry = gather_512(tables, idx);
+                let freq = _mm512_and_si512(entry, _mm512_set1_epi32(0xffff));
+                missing |= _mm512_testn_epi32_mask(freq, freq);
+                let full = _mm512_cmpge_epu32_mask(x[half], _mm512_slli_epi32::<20>(freq));
+                at = push(x[half], full, buffer, at)?;
+                x[half] = put(_mm512_mask_srli_epi32::<16>(x[half], full, x[half]), entry, freq);
+            }
+        }
+    }
+    *states = cast(x);
+    (missing == 0).then_some(at)
+}
+
+/// Writes the low words of the lanes of `full` in front of `at`, and anything in front of those.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
+fn push(x: __m512i, full: __mmask16, buffer: &mut [u8], at: usize) -> Option<usize> {
+    /// Indices that move the first `count` words of a vector to its end stand from 16 − `count` places further on.
+    const ALIGN: [u16; 48] = {
+        let mut align = [0; 48];
+        let mut i = 0u8;
+        while i < 16 {
+            align[16 + i as usize] = i as u16;
+            i += 1;
+        }
+        align
+    };
+    let count = full.count_ones() as usize;
+    let words = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(full, x));
+    let align: [u16; 16] = std::array::from_fn(|i| ALIGN[(count & 31) + i]);
+    let place = buffer.get_mut(..at)?.last_chunk_mut::<32>()?;
+    *place = cast(_mm256_permutexvar_epi16(cast(align), words));
+    Some(at - 2 * count)
+}
+
+/// Puts symbols into states: x becomes (x div f)·4096 + x mod f + cum, which is x + (x div f)·(4096 − f) + cum.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn put(x: __m512i, entry: __m512i, freq: __m512i) -> __m512i {
+    let cum = _mm512_srli_epi32::<16>(entry);
+    let low = divide(_mm512_castsi512_si256(x), _mm512_castsi512_si256(freq));
+    let high = divide(_mm512_extracti64x4_epi64::<1>(x), _mm512_extracti64x4_epi64::<1>(freq));
+    let quotient = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    let complement = _mm512_sub_epi32(_mm512_set1_epi32(FREQ_SUM.cast_signed()), freq);
+    _mm512_add_epi32(_mm512_add_epi32(x, cum), _mm512_mullo_epi32(quotient, complement))
+}
+
+/// x div freq, which is below 2^20.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn divide(x: __m256i, freq: __m256i) -> __m256i {
+    _mm512_cvttpd_epi32(_mm512_div_pd(_mm512_cvtepu32_pd(x), _mm512_cvtepi32_pd(freq)))
+}

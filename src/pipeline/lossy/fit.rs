@@ -1,0 +1,354 @@
+//! Finding the step of one tensor whose goal is an error.
+
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use super::plan::Candidate;
+use super::rate::{self, RateUnit, UNIT_LEN};
+use super::settings::{Goal, LossySettings};
+use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
+use crate::dtype::Dtype;
+use crate::error::Result;
+use crate::kernels::moments::Moments;
+use crate::kernels::quantize::Rounding;
+use crate::kernels::{Isa, convert, log_domain};
+use crate::pipeline::context::Context;
+use crate::pipeline::encode::EncodeMemory;
+use crate::pipeline::source::Source;
+use crate::quantize::predictor::Unit;
+use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
+use crate::stage::{BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
+
+/// Elements of a sample, and of each of its runs.
+const SAMPLE_LEN: u64 = 1 << 16;
+const RUN_LEN: u64 = 1 << 12;
+/// Steps are this much below what a bound allows, for rounding in the decoder's arithmetic.
+const SLACK: f32 = 1.0 - 1.0 / 1024.0;
+/// A step whose error is this close to the goal is not refined further.
+const CLOSE: f64 = 0.995;
+/// Most steps tried on the whole tensor.
+const MAX_TRIALS: usize = 6;
+
+/// What a rate goal needs to know of a tensor.
+pub(super) struct Survey {
+    /// Its units, in order; moved away when steps are shared out.
+    pub(super) units: Vec<RateUnit>,
+    /// How many they are.
+    pub(super) n_units: usize,
+    pub(super) n_elements: u64,
+    pub(super) n_blocks: u64,
+}
+
+/// A tensor within its file.
+#[derive(Clone, Copy)]
+pub(super) struct TensorSource<'a> {
+    pub(super) ctx: &'a Context<'a>,
+    pub(super) memory: &'a EncodeMemory,
+    pub(super) source: &'a Source,
+    pub(super) candidate: &'a Candidate,
+}
+
+impl TensorSource<'_> {
+    fn unit_bytes(&self) -> u64 {
+        self.candidate.dtype.unit_bytes() as u64
+    }
+
+    fn n_elements(&self) -> u64 {
+        self.candidate.info.byte_len() / self.unit_bytes()
+    }
+
+    /// The blocks as they will be encoded.
+    fn spans(&self) -> Vec<BlockSpan> {
+        let info = &self.candidate.info;
+        let dtype = self.candidate.dtype;
+        let block_bytes = large_block_bytes(dtype);
+        let region = Region { offset: info.start, len: info.byte_len(), dtype, row_len: 0, block_bytes };
+        blocks(&[region]).collect()
+    }
+
+    fn first_element(&self, span: &BlockSpan) -> u64 {
+        (span.offset - self.candidate.info.start) / self.unit_bytes()
+    }
+
+    /// Does something with each block, in parallel, and gives the results in order.
+    fn map_blocks<T: Send>(&self, work: impl Fn(u64, &mut [u8]) -> T + Sync) -> Result<Vec<T>> {
+        let visit = |span: BlockSpan| {
+            let mut bytes = self.memory.buffer(span.len);
+            let read = self.source.read(span.offset, &mut bytes);
+            let result = read.map(|()| work(self.first_element(&span), &mut bytes));
+            self.memory.give_back(bytes);
+            result
+        };
+        let results: Vec<Result<T>> = self.spans().into_par_iter().with_max_len(1).map(visit).collect();
+        results.into_iter().collect()
+    }
+
+    /// What `spec` costs on the whole tensor.
+    fn try_spec(&self, spec: &QuantSpec) -> Result<BlockLoss> {
+        let losses = self.map_blocks(|first_element, bytes| {
+            let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
+            let loss = quantizer.apply(self.ctx.isa, spec, self.candidate.dtype, first_element, bytes);
+            self.memory.quantizers.put(quantizer);
+            loss
+        })?;
+        let mut total = BlockLoss::default();
+        losses.iter().for_each(|loss| total.add(loss));
+        Ok(total)
+    }
+
+    /// Moments of the whole tensor.
+    fn moments(&self) -> Result<Moments> {
+        let dtype = self.candidate.dtype;
+        let parts = self.map_blocks(|_, bytes| Moments::measure(self.ctx.isa, dtype, bytes))?;
+        let mut total = Moments::default();
+        parts.iter().flatten().for_each(|part| total.merge(part));
+        Ok(total)
+    }
+
+    /// The units of the tensor, or `None` where it is to stay exact whatever the goal.
+    pub(super) fn survey(&self) -> Result<Option<Survey>> {
+        let (inner_len, _) = self.channel_shape();
+        let channels_per_unit = if inner_len > UNIT_LEN { 1 } else { UNIT_LEN.div_ceil(inner_len) };
+        // Long channels are cut: within one, scales differ too.
+        let unit_len = if inner_len > UNIT_LEN { UNIT_LEN } else { channels_per_unit * inner_len };
+        let dtype = self.candidate.dtype;
+        let isa = self.ctx.isa;
+        let element_bits = dtype.element_bits() as f64;
+        let is_log = self.candidate.treatment.domain == Domain::Log2;
+        let parts = self.map_blocks(|first_element, bytes| {
+            let mut first_element = first_element;
+            let mut units = Vec::new();
+            for run in bytes.chunks(unit_len * dtype.unit_bytes()) {
+                let n_elements = (run.len() / dtype.unit_bytes()) as u64;
+                let unit = if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
+                let unit = unit.unwrap_or_default();
+                units.push(RateUnit { unit, first_element, n_elements, element_bits, multiplier: 1.0 });
+                first_element += n_elements;
+            }
+            units
+        })?;
+        let n_blocks = parts.len() as u64;
+        let units: Vec<RateUnit> = parts.into_iter().flatten().collect();
+        let mut total = Moments::default();
+        units.iter().for_each(|unit| total.merge(&unit.unit.moments));
+        let is_special = total.n_not_finite > 0 && !is_log && !self.candidate.treatment.despite_defaults;
+        if total.n == 0 || is_special || total.min == total.max {
+            return Ok(None);
+        }
+        let n_elements = self.n_elements();
+        Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
+    }
+
+    /// How the tensor is quantized at the common `step`, `units` having the multipliers of its channels.
+    pub(super) fn rate_spec(
+        &self,
+        settings: &LossySettings,
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<QuantSpec> {
+        let sample = self.sample()?;
+        #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
+        let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
+        let (inner_len, n_channels) = self.channel_shape();
+        let is_linear = self.candidate.treatment.domain == Domain::Linear;
+        Ok(QuantSpec {
+            step,
+            domain: self.candidate.treatment.domain,
+            channels: if is_linear { rate::channel_steps(units, inner_len, n_channels) } else { None },
+            prune_below: 0.0,
+            choice: choice(self.ctx.isa, settings.quantizer, &mut Tuner::default(), &sample, step),
+            backend: settings.backend,
+        })
+    }
+
+    /// Runs of elements from all over the tensor, in the domain that is quantized.
+    pub(super) fn sample(&self) -> Result<Vec<f32>> {
+        let n_elements = self.n_elements();
+        let n_runs = (SAMPLE_LEN / RUN_LEN).min(n_elements.div_ceil(RUN_LEN)).max(1);
+        let mut sample = Vec::new();
+        for run_idx in 0..n_runs {
+            let first = n_elements / n_runs * run_idx;
+            let run_len = RUN_LEN.min(n_elements - first);
+            let mut bytes = vec![0; usize::try_from(run_len * self.unit_bytes()).unwrap_or(0)];
+            self.source.read(self.candidate.info.start + first * self.unit_bytes(), &mut bytes)?;
+            let from = sample.len();
+            sample.resize(from + usize::try_from(run_len).unwrap_or(0), 0.0);
+            // The dtype is one that converts: others are no candidates.
+            let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, &bytes, &mut sample[from..]);
+        }
+        if self.candidate.treatment.domain == Domain::Log2 {
+            sample.retain(|x| *x != 0.0);
+            let mut logs = vec![0.0; sample.len()];
+            log_domain::log2(self.ctx.isa, &sample, &mut logs);
+            sample = logs;
+        }
+        Ok(sample)
+    }
+
+    /// Length of a run of elements of one channel, and the number of channels.
+    fn channel_shape(&self) -> (usize, usize) {
+        let shape = &self.candidate.info.shape;
+        let axis = self.candidate.treatment.channel_axis.unwrap_or(0).min(shape.len().saturating_sub(1));
+        let size = |dimension: &u64| usize::try_from(*dimension).unwrap_or(1);
+        let inner_len = shape.iter().skip(axis + 1).map(size).product::<usize>().max(1);
+        (inner_len, shape.get(axis).map_or(1, size).max(1))
+    }
+
+    /// The largest finite |x| of each channel.
+    fn channel_peaks(&self) -> Result<Vec<f32>> {
+        let (inner_len, n_channels) = self.channel_shape();
+        let dtype = self.candidate.dtype;
+        let parts = self.map_blocks(|first_element, bytes| {
+            let mut peaks = vec![0.0f32; n_channels];
+            let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
+            let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
+            let inner = inner_len as u64;
+            let mut channel = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
+            let skipped = usize::try_from(first_element % inner).unwrap_or(0);
+            let (head, rest) = values.split_at((inner_len - skipped).min(values.len()));
+            for run in [head].into_iter().chain(rest.chunks(inner_len)) {
+                let finite = run.iter().map(|x| x.abs()).filter(|x| x.is_finite());
+                peaks[channel] = finite.fold(peaks[channel], f32::max);
+                channel = (channel + 1) % n_channels;
+            }
+            peaks
+        })?;
+        let mut peaks = vec![0.0f32; n_channels];
+        for part in parts {
+            peaks.iter_mut().zip(part).for_each(|(peak, part)| *peak = peak.max(part));
+        }
+        Ok(peaks)
+    }
+}
+
+/// The unit of the logarithms of a run's positive elements.
+fn log_unit(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Unit> {
+    let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
+    convert::to_f32(isa, dtype, bytes, &mut values)?;
+    values.retain(|x| *x > 0.0);
+    let mut logs = vec![0.0; values.len()];
+    log_domain::log2(isa, &values, &mut logs);
+    Unit::measure(isa, Dtype::F32, bytemuck::cast_slice(&logs))
+}
+
+/// How indices are chosen at `step`, by what a sample of the tensor shows.
+pub(super) fn choice(isa: Isa, quantizer: Quantizer, tuner: &mut Tuner, sample: &[f32], step: f32) -> Choice {
+    match quantizer {
+        Quantizer::Uniform => Choice::Uniform(tuner.thresholds(isa, sample, step, UNIFORM_LAMBDA)),
+        Quantizer::Trellis => Choice::Trellis(tuner.costs(isa, sample, step, TRELLIS_LAMBDA)),
+    }
+}
+
+/// Finds the step of one tensor.
+pub(super) struct Fitter<'a> {
+    pub(super) settings: &'a LossySettings,
+    pub(super) tensor: TensorSource<'a>,
+}
+
+impl Fitter<'_> {
+    /// How the tensor is quantized so that its goal holds; `None` where it stays exact.
+    pub(super) fn fit(&self) -> Result<Option<QuantSpec>> {
+        let moments = self.tensor.moments()?;
+        let treatment = &self.tensor.candidate.treatment;
+        if moments.n == 0 || (moments.n_not_finite > 0 && !treatment.despite_defaults) {
+            return Ok(None);
+        }
+        if moments.min == moments.max {
+            // Nothing is smaller than a constant.
+            return Ok(None);
+        }
+        match self.tensor.candidate.goal {
+            Goal::MaxAbsError(bound) => self.fit_bound(bound, None),
+            Goal::MaxRelError(bound) => self.fit_relative_bound(bound),
+            Goal::RelL2(goal) => self.fit_rel_l2(goal, &moments),
+            // Steps of rate goals are not found tensor by tensor.
+            Goal::Bits(_) | Goal::Ratio(_) => Ok(None),
+        }
+    }
+
+    fn spec(&self, step: f32, choice: Choice) -> QuantSpec {
+        QuantSpec {
+            step,
+            domain: self.tensor.candidate.treatment.domain,
+            channels: None,
+            prune_below: 0.0,
+            choice,
+            backend: self.settings.backend,
+        }
+    }
+
+    fn fit_relative_bound(&self, bound: f64) -> Result<Option<QuantSpec>> {
+        let peaks = self.tensor.channel_peaks()?;
+        // A channel of zeros has no scale; any will do.
+        let bits = |peak: &f32| ChannelSteps::multiplier_bits(if *peak > 0.0 { *peak } else { 1.0 });
+        let multipliers = peaks.iter().map(bits).collect();
+        let (inner_len, _) = self.tensor.channel_shape();
+        self.fit_bound(bound, Some(ChannelSteps { inner_len, multipliers }))
+    }
+
+    /// Steps of twice the bound, each element to the nearest point. Where rounding to the dtype breaks the bound, half
+    /// the step leaves room for it.
+    fn fit_bound(&self, bound: f64, channels: Option<ChannelSteps>) -> Result<Option<QuantSpec>> {
+        let deadline = self.deadline();
+        let choice = Choice::Uniform(Rounding::Nearest);
+        for share in [2.0, 1.0, 0.5] {
+            #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
+            let step = (share * bound) as f32 * SLACK;
+            if !step.is_normal() || Instant::now() > deadline {
+                break;
+            }
+            let spec = QuantSpec { channels: channels.clone(), ..self.spec(step, choice.clone()) };
+            let spec = QuantSpec {
+                domain: if spec.channels.is_some() { Domain::Linear } else { spec.domain },
+                ..spec
+            };
+            let loss = self.tensor.try_spec(&spec)?;
+            if loss.max_scaled <= bound {
+                return Ok(Some(spec));
+            }
+        }
+        Ok(None)
+    }
+
+    fn fit_rel_l2(&self, goal: f64, moments: &Moments) -> Result<Option<QuantSpec>> {
+        let deadline = self.deadline();
+        let sample = self.tensor.sample()?;
+        let mut tuner = Tuner::default();
+        let mean_square = moments.variance() + moments.mean * moments.mean;
+        // The error of a uniform quantizer is step ÷ √12.
+        let mut step = match self.tensor.candidate.treatment.domain {
+            Domain::Linear => goal * mean_square.sqrt() * 12f64.sqrt(),
+            Domain::Log2 => goal * 12f64.sqrt() / std::f64::consts::LN_2,
+        };
+        let mut best = None;
+        for _ in 0..MAX_TRIALS {
+            #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
+            let rounded = step as f32;
+            if !rounded.is_normal() || Instant::now() > deadline {
+                break;
+            }
+            let spec = self.spec(
+                rounded,
+                choice(self.tensor.ctx.isa, self.settings.quantizer, &mut tuner, &sample, rounded),
+            );
+            let loss = self.tensor.try_spec(&spec)?;
+            let found = loss.errors.relative_l2();
+            if found <= goal {
+                best = Some(spec);
+                if found >= CLOSE * goal {
+                    break;
+                }
+            }
+            // Errors are nearly proportional to steps; just below the goal is where to be.
+            let aim = goal * 0.999;
+            step *= if found > 0.0 { (aim / found).clamp(0.25, 4.0) } else { 4.0 };
+        }
+        Ok(best)
+    }
+
+    fn deadline(&self) -> Instant {
+        let timeout = self.settings.timeout_seconds.clamp(0.0, 1e9);
+        Instant::now() + Duration::from_secs_f64(timeout)
+    }
+}

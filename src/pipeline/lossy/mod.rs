@@ -1,0 +1,16 @@
+//! The lossy half of a run: which tensors may change, by how much, and with what steps.
+//!
+//! ```text
+//! rules ─▶ candidates ─▶ moments ─▶ rate control ─▶ steps ─▶ fit ─▶ plan ─▶ blocks
+//!                        (one pass)  (entropy model)          (measured error)
+//! ```
+//!
+//! The plan is complete before the first byte is written: every step has been tried on the whole tensor and the
+//! error measured on decoded values, so that a bound that was asked for holds, or the tensor is exact.
+
+mod fit;
+mod plan;
+mod rate;
+pub mod settings;
+
+pub(crate) use plan::{FilePlan, LossyPlanner, Plans};

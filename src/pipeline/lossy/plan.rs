@@ -1,0 +1,305 @@
+//! The plan of a lossy run: for every tensor that may change, the step that was found for it.
+//!
+//! A step for an error goal is tried on the whole tensor, the error measured on reconstructed elements, and refined
+//! until the goal holds; a tensor for which it cannot hold stays exact.
+
+use std::collections::{HashMap, HashSet};
+
+use rayon::prelude::*;
+
+use super::fit::{Fitter, Survey, TensorSource};
+use super::rate::{self, Budget};
+use super::settings::{Goal, LossySettings, LossyTreatment};
+use crate::checkpoint::{SafetensorsHeader, TensorInfo};
+use crate::container::TensorLoss;
+use crate::dtype::Dtype;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::context::{Checkout, Context};
+use crate::pipeline::encode::EncodeMemory;
+use crate::pipeline::predict::predict_file;
+use crate::pipeline::settings::CodingSettings;
+use crate::pipeline::source::Source;
+use crate::pipeline::tree::SourceFile;
+use crate::stage::{BlockLoss, Choice, QuantSpec};
+
+/// A tensor that may change.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// Position in the checkpoint, by the order of bytes.
+    pub(crate) tensor_idx: u32,
+    /// The tensor.
+    pub(crate) info: TensorInfo,
+    /// Its element type.
+    pub(crate) dtype: Dtype,
+    /// What it must keep to.
+    pub(crate) goal: Goal,
+    /// How it is treated.
+    pub(crate) treatment: LossyTreatment,
+}
+
+/// What was decided for a candidate.
+#[derive(Debug, Clone)]
+pub(crate) struct TensorPlan {
+    /// The tensor.
+    pub(crate) candidate: Candidate,
+    /// How it is quantized; `None` where it stays exact.
+    pub(crate) spec: Option<QuantSpec>,
+}
+
+impl TensorPlan {
+    /// The row of the loss table, with what encoding has measured.
+    pub(crate) fn loss(&self, measured: &BlockLoss) -> TensorLoss {
+        let errors = &measured.errors;
+        let n_elements = errors.n_elements.max(1) as f64;
+        TensorLoss {
+            tensor_idx: self.candidate.tensor_idx,
+            is_exact: self.spec.is_none(),
+            is_dependent: self.spec.as_ref().is_some_and(|spec| matches!(spec.choice, Choice::Trellis(_))),
+            is_log: self.spec.as_ref().is_some_and(|spec| spec.domain == crate::stage::Domain::Log2),
+            goal: self.candidate.goal.kind(),
+            goal_value: to_f32(self.candidate.goal.value()),
+            step: self.spec.as_ref().map_or(0.0, |spec| spec.step),
+            max_abs_error: to_f32(errors.max_abs),
+            error_rms: to_f32((errors.error_sq / n_elements).sqrt()),
+            signal_rms: to_f32((errors.value_sq / n_elements).sqrt()),
+            newly_zero: errors.n_zeroed,
+            zeros: measured.zeros,
+        }
+    }
+
+    /// Whether what encoding has measured keeps to the goal; rate goals have no bound on the error.
+    pub(crate) fn holds(&self, measured: &BlockLoss) -> bool {
+        match self.candidate.goal {
+            Goal::MaxAbsError(bound) => measured.errors.max_abs <= bound,
+            Goal::MaxRelError(bound) => measured.max_scaled <= bound,
+            Goal::RelL2(bound) => measured.errors.relative_l2() <= bound,
+            Goal::Bits(_) | Goal::Ratio(_) => true,
+        }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a report of an error, not the error")]
+fn to_f32(value: f64) -> f32 {
+    value.min(f64::from(f32::MAX)) as f32
+}
+
+/// The plan of one file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FilePlan {
+    /// Tensors with a lossy goal, in the order of their bytes.
+    pub(crate) tensors: Vec<TensorPlan>,
+}
+
+impl FilePlan {
+    /// The position and plan of the tensor that holds the file's byte `offset`.
+    pub(crate) fn at(&self, offset: u64) -> Option<(usize, &TensorPlan)> {
+        let place = self.tensors.partition_point(|tensor| tensor.candidate.info.start <= offset);
+        let place = place.checked_sub(1)?;
+        self.tensors
+            .get(place)
+            .filter(|tensor| offset < tensor.candidate.info.end)
+            .map(|tensor| (place, tensor))
+    }
+
+    /// Whether `tensor` is stored apart from its neighbours.
+    pub(crate) fn quantizes(&self, tensor: &TensorInfo) -> bool {
+        self.at(tensor.start).is_some_and(|(_, plan)| plan.spec.is_some())
+    }
+
+    /// A digest of every decision, so that a resumed run can tell whether an archive was made by the same.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        for tensor in &self.tensors {
+            let decided = (tensor.candidate.tensor_idx, tensor.candidate.goal, &tensor.spec);
+            hasher.update(format!("{decided:?}").as_bytes());
+        }
+        hasher.finalize().as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+}
+
+/// The plans of a run by file number; an error where a file cannot be planned.
+pub(crate) type Plans = HashMap<usize, Result<FilePlan>>;
+
+/// Plans the files of a lossy run.
+pub(crate) struct LossyPlanner<'a> {
+    pub(crate) ctx: &'a Context<'a>,
+    pub(crate) memory: &'a EncodeMemory,
+    pub(crate) files: &'a [SourceFile],
+    pub(crate) coding: &'a CodingSettings,
+    pub(crate) settings: &'a LossySettings,
+}
+
+/// A file with tensors that may change.
+struct Opened {
+    file_idx: usize,
+    source: Source,
+    candidates: Vec<Candidate>,
+}
+
+/// What is known of a candidate before steps are shared out.
+enum Found {
+    /// The plan, from the tensor's own goal.
+    Planned(Option<Box<QuantSpec>>),
+    /// What a rate goal needs.
+    Surveyed(Survey),
+}
+
+impl LossyPlanner<'_> {
+    /// Plans every checkpoint of the run. A file whose header cannot be read has no plan; its own turn will bring the
+    /// error.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a rate goal that cannot be reached.
+    pub(crate) fn plan(&self) -> Result<Plans> {
+        let mut plans = Plans::new();
+        let mut found = Vec::new();
+        for file_idx in 0..self.files.len() {
+            let file = self
+                .open(file_idx)
+                .and_then(|opened| opened.map(|opened| Ok((self.survey(&opened)?, opened))).transpose());
+            match file {
+                Ok(None) => {}
+                Ok(Some(file)) => found.push(file),
+                Err(error) => {
+                    plans.insert(file_idx, Err(error));
+                }
+            }
+        }
+        self.share_out(&mut found)?;
+        for (tensors, opened) in found {
+            let planned = opened.candidates.into_iter().zip(tensors).map(|(candidate, found)| {
+                let spec = match found {
+                    Found::Planned(spec) => spec.map(|spec| *spec),
+                    Found::Surveyed(_) => None,
+                };
+                TensorPlan { candidate, spec }
+            });
+            plans.insert(opened.file_idx, Ok(FilePlan { tensors: planned.collect() }));
+        }
+        Ok(plans)
+    }
+
+    /// Opens a file with tensors that may change; `None` of a file without any.
+    fn open(&self, file_idx: usize) -> Result<Option<Opened>> {
+        let file = &self.files[file_idx];
+        let source = Source::open(&file.source, file.size)?;
+        let Some(header) = source.checkpoint_header(&file.path, &self.ctx.limits) else { return Ok(None) };
+        let candidates = self.candidates_of(&header);
+        Ok((!candidates.is_empty()).then_some(Opened { file_idx, source, candidates }))
+    }
+
+    fn candidates_of(&self, header: &SafetensorsHeader) -> Vec<Candidate> {
+        let candidate = |(tensor_idx, info): (u32, &TensorInfo)| {
+            let (goal, treatment) = self.settings.treatment(info)?;
+            Some(Candidate { tensor_idx, info: info.clone(), dtype: info.dtype?, goal, treatment })
+        };
+        (0..).zip(header.tensors()).filter_map(candidate).collect()
+    }
+
+    fn tensor<'t>(&'t self, source: &'t Source, candidate: &'t Candidate) -> TensorSource<'t> {
+        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate }
+    }
+
+    /// Plans the tensors that have a goal of their own, and measures the others.
+    fn survey(&self, file: &Opened) -> Result<Vec<Found>> {
+        let survey = |candidate: &Candidate| -> Result<Found> {
+            let tensor = self.tensor(&file.source, candidate);
+            if candidate.goal.is_rate() {
+                return Ok(tensor.survey()?.map_or(Found::Planned(None), Found::Surveyed));
+            }
+            Ok(Found::Planned(Fitter { settings: self.settings, tensor }.fit()?.map(Box::new)))
+        };
+        let found: Vec<Result<Found>> = file.candidates.par_iter().map(survey).collect();
+        found.into_iter().collect()
+    }
+
+    /// Gives tensors with rate goals their steps: one step for each goal.
+    fn share_out(&self, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
+        let mut goals: Vec<Goal> = Vec::new();
+        for (_, opened) in files.iter() {
+            let rates =
+                opened.candidates.iter().map(|candidate| candidate.goal).filter(|goal| goal.is_rate());
+            rates.for_each(|goal| {
+                if !goals.contains(&goal) {
+                    goals.push(goal)
+                }
+            });
+        }
+        for goal in goals {
+            self.share_out_goal(goal, files)?;
+        }
+        Ok(())
+    }
+
+    fn share_out_goal(&self, goal: Goal, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
+        let mut units = Vec::new();
+        let (mut n_elements, mut n_blocks) = (0, 0);
+        for (found, opened) in files.iter_mut() {
+            for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
+                if let (Found::Surveyed(survey), true) = (found, candidate.goal == goal) {
+                    n_elements += survey.n_elements;
+                    n_blocks += survey.n_blocks;
+                    units.append(&mut survey.units);
+                }
+            }
+        }
+        if n_elements == 0 {
+            return Ok(());
+        }
+        let bits = match goal {
+            Goal::Ratio(ratio) => self.ratio_bits(ratio, n_elements, files)?,
+            _ => goal.value() * n_elements as f64,
+        };
+        let model = self.settings.rate_model.model();
+        let step = rate::solve(model.as_ref(), self.settings, &mut units, Budget { bits, n_blocks });
+        let step = step.ok_or_else(|| {
+            let message = format!("no step leads to {} {}", goal.kind().name(), goal.value());
+            Error::new(ErrorKind::InvalidConfig, message)
+        })?;
+        let mut units = units.as_slice();
+        for (found, opened) in files.iter_mut() {
+            for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
+                let Found::Surveyed(survey) = found else { continue };
+                if candidate.goal != goal {
+                    continue;
+                }
+                let (own, others) = units.split_at(survey.n_units.min(units.len()));
+                units = others;
+                let spec = self.tensor(&opened.source, candidate).rate_spec(self.settings, own, step)?;
+                *found = Found::Planned(Some(Box::new(spec)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bits for `n_elements` that leave the whole run at `ratio`.
+    fn ratio_bits(&self, ratio: f64, n_elements: u64, files: &[(Vec<Found>, Opened)]) -> Result<f64> {
+        let original: u64 = self.files.iter().map(|file| file.size).sum();
+        let mut exact_bytes = 0.0;
+        let encoders = Checkout::default();
+        for (file_idx, file) in self.files.iter().enumerate() {
+            let opened = files.iter().find(|(_, opened)| opened.file_idx == file_idx);
+            let starts: HashSet<u64> = opened
+                .iter()
+                .flat_map(|(found, opened)| found.iter().zip(&opened.candidates))
+                .filter(|(found, candidate)| matches!(found, Found::Surveyed(_)) && candidate.goal.is_ratio())
+                .map(|(_, candidate)| candidate.info.start)
+                .collect();
+            let leave_out = |tensor: &TensorInfo| starts.contains(&tensor.start);
+            let part = predict_file(self.ctx, self.memory, &encoders, file, self.coding, &leave_out);
+            // A file that cannot be read brings its error in its turn.
+            exact_bytes += part.map_or(0.0, |part| part.stored_bytes as f64);
+        }
+        let bits = 8.0 * (original as f64 / ratio - exact_bytes);
+        let mean = bits / n_elements as f64;
+        if mean >= self.settings.min_precision {
+            return Ok(bits);
+        }
+        let message = format!(
+            "a ratio of {ratio} leaves {:.2} bits an element for what may change, below the minimum precision of {}",
+            mean.max(0.0),
+            self.settings.min_precision
+        );
+        Err(Error::new(ErrorKind::InvalidConfig, message))
+    }
+}

@@ -1,0 +1,229 @@
+//! Rate control: one step for all tensors with the same rate goal, from predicted entropies.
+//!
+//! With squared error as the measure, bits are best spent where every element has the same slope of error over bits.
+//! For uniform quantizers that is where all have the same step (H. Gish, J. N. Pierce, "Asymptotically efficient
+//! quantizing", 1968): a channel of small elements then gets few bits, or none. So there is one step to find for all
+//! tensors together, the one at which the predicted bits are those asked for; floors and caps change it for single
+//! channels.
+
+use rayon::prelude::*;
+
+use super::settings::LossySettings;
+use crate::quantize::predictor::{EntropyModel, Unit};
+use crate::stage::{ChannelSteps, Quantizer};
+
+/// Elements of a unit at least, where a channel has fewer: below, an entropy means little.
+pub(super) const UNIT_LEN: usize = 8192;
+/// Record, index entry, header and states of a block of indices, in bits; its tables come on top.
+const BLOCK_BITS: f64 = 8.0 * (32.0 + 12.0 + 12.0 + 128.0 + 80.0);
+/// Rounds of looking for the step.
+const MAX_ROUNDS: usize = 40;
+/// The predicted rate is then this close to the goal, in bits an element.
+const TOLERANCE: f64 = 1e-4;
+
+/// A unit of a tensor, the channels that it covers, and the multiplier of its step.
+#[derive(Debug, Clone)]
+pub(super) struct RateUnit {
+    pub(super) unit: Unit,
+    /// The element of the tensor that it begins with.
+    pub(super) first_element: u64,
+    /// Elements, the ones that are not finite included.
+    pub(super) n_elements: u64,
+    /// Bits of an element as it is.
+    pub(super) element_bits: f64,
+    /// Times the common step.
+    pub(super) multiplier: f64,
+}
+
+/// Stored bits of an index, where plain rounding at the same step is predicted to have an entropy of `plain` bits.
+///
+/// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the distribution.
+/// The tables are the means of what 2 Mi normal and 2 Mi Laplacian values took; `scripts/rate_calibration.py` prints
+/// them.
+fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
+    let table: &[(f64, f64)] = match quantizer {
+        Quantizer::Uniform => &UNIFORM_BITS,
+        Quantizer::Trellis => &TRELLIS_BITS,
+    };
+    let after = table.partition_point(|(x, _)| *x < plain).clamp(1, table.len() - 1);
+    let ((x0, y0), (x1, y1)) = (table[after - 1], table[after]);
+    (y0 + (plain - x0) * (y1 - y0) / (x1 - x0)).max(0.0)
+}
+
+/// Predicted bits of plainly rounded indices, and stored bits, uniform.
+const UNIFORM_BITS: [(f64, f64); 13] = [
+    (0.0, 0.0),
+    (0.5, 0.05),
+    (1.0, 0.5),
+    (1.5, 1.23),
+    (2.0, 1.855),
+    (2.5, 2.432),
+    (3.0, 2.97),
+    (4.0, 3.993),
+    (5.0, 5.001),
+    (6.0, 6.009),
+    (8.0, 8.032),
+    (10.0, 10.078),
+    (16.0, 16.1),
+];
+/// The same with dependent quantization, whose points at the same step are twice as far apart.
+const TRELLIS_BITS: [(f64, f64); 13] = [
+    (0.0, 0.0),
+    (1.0, 0.003),
+    (1.5, 0.15),
+    (2.0, 0.988),
+    (2.5, 1.574),
+    (3.0, 2.106),
+    (3.5, 2.59),
+    (4.0, 3.079),
+    (5.0, 4.049),
+    (6.0, 5.034),
+    (8.0, 7.041),
+    (10.0, 9.081),
+    (16.0, 15.1),
+];
+
+/// Predicted bits of all of `units` at `step`.
+fn predicted_bits(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {
+    let bits: Vec<f64> = units
+        .par_iter()
+        .with_min_len(16)
+        .map(|unit| {
+            let plain = model.bits(&unit.unit, step * unit.multiplier);
+            coded_bits(quantizer, plain) * unit.n_elements as f64
+        })
+        .collect();
+    // In order, so that the sum does not depend on the threads.
+    bits.iter().sum()
+}
+
+/// What to share among units.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    /// Bits for all elements, everything included.
+    pub(super) bits: f64,
+    /// Blocks that the elements make.
+    pub(super) n_blocks: u64,
+}
+
+/// The common step at which `units` are predicted to take the bits of `budget`; `None` where no step does.
+pub(super) fn solve(
+    model: &dyn EntropyModel,
+    settings: &LossySettings,
+    units: &mut [RateUnit],
+    budget: Budget,
+) -> Option<f64> {
+    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
+    let energy: f64 = units
+        .iter()
+        .map(|unit| {
+            let moments = &unit.unit.moments;
+            moments.m2 + moments.n as f64 * moments.mean * moments.mean
+        })
+        .sum();
+    let goal = (budget.bits - budget.n_blocks as f64 * BLOCK_BITS) / n_elements;
+    if !(goal > 0.0 && energy > 0.0) {
+        return None;
+    }
+    // Of Gaussian elements, as a start: entropy is 2.05 bits at a step of one standard deviation.
+    let start = (energy / n_elements).sqrt() * (2.05 - goal).exp2();
+    let mut step = find(model, settings.quantizer, units, start, goal * n_elements)?;
+    if bound_units(model, settings, units, step, goal) {
+        step = find(model, settings.quantizer, units, step, goal * n_elements)?;
+    }
+    Some(step)
+}
+
+/// The step at which `units` take `goal_bits`, from `start` on.
+fn find(
+    model: &dyn EntropyModel,
+    quantizer: Quantizer,
+    units: &[RateUnit],
+    start: f64,
+    goal_bits: f64,
+) -> Option<f64> {
+    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
+    // log2 of steps with too many and too few bits.
+    let (mut finer, mut coarser): (Option<f64>, Option<f64>) = (None, None);
+    let mut at = start.log2();
+    for _ in 0..MAX_ROUNDS {
+        let excess = (predicted_bits(model, quantizer, units, at.exp2()) - goal_bits) / n_elements;
+        if excess.abs() < TOLERANCE {
+            return Some(at.exp2());
+        }
+        if excess > 0.0 {
+            finer = Some(at);
+        } else {
+            coarser = Some(at);
+        }
+        // One bit an octave where the rate is high, less where it is low.
+        let newton = at + excess;
+        at = match (finer, coarser) {
+            (Some(finer), Some(coarser)) if newton <= finer || newton >= coarser => (finer + coarser) / 2.0,
+            (Some(_), None) => newton.max(at + 0.25),
+            _ => newton,
+        };
+        if !at.is_finite() || at.abs() > 140.0 {
+            return None;
+        }
+    }
+    Some(at.exp2())
+}
+
+/// Gives units beyond the floor or the cap a step of their own; says whether there were any.
+fn bound_units(
+    model: &dyn EntropyModel,
+    settings: &LossySettings,
+    units: &mut [RateUnit],
+    step: f64,
+    goal: f64,
+) -> bool {
+    let floor = settings.min_bits * goal;
+    let quantizer = settings.quantizer;
+    let bound = |unit: &mut RateUnit| {
+        if unit.unit.moments.min == unit.unit.moments.max {
+            return false;
+        }
+        let cap = settings.max_bits * unit.element_bits;
+        let bits = |multiplier: f64| coded_bits(quantizer, model.bits(&unit.unit, step * multiplier));
+        let now = bits(1.0);
+        let aim = if now < floor { floor } else { cap };
+        if (floor..=cap).contains(&now) {
+            return false;
+        }
+        // Bits fall as the step grows: halve the interval of its logarithm.
+        let (mut low, mut high) = (-40.0f64, 40.0f64);
+        for _ in 0..24 {
+            let middle = (low + high) / 2.0;
+            if bits(middle.exp2()) > aim {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        unit.multiplier = low.exp2();
+        true
+    };
+    units.iter_mut().map(bound).fold(false, |any, bound| any | bound)
+}
+
+/// The multipliers of the channels of a tensor, if any is not 1. Where a channel has several units, the finest counts.
+pub(super) fn channel_steps(units: &[RateUnit], inner_len: usize, n_channels: usize) -> Option<ChannelSteps> {
+    if units.iter().all(|unit| unit.multiplier == 1.0) {
+        return None;
+    }
+    let inner = inner_len.max(1) as u64;
+    let mut multipliers = vec![f64::INFINITY; n_channels];
+    for unit in units {
+        let last = unit.first_element + unit.n_elements.max(1) - 1;
+        for channel in unit.first_element / inner..=last / inner {
+            let channel = usize::try_from(channel % n_channels as u64).unwrap_or(0);
+            if let Some(multiplier) = multipliers.get_mut(channel) {
+                *multiplier = multiplier.min(unit.multiplier);
+            }
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "rounded to 8 bits right away")]
+    let bits = |multiplier: &f64| ChannelSteps::multiplier_bits(multiplier.min(1e30) as f32);
+    Some(ChannelSteps { inner_len, multipliers: multipliers.iter().map(bits).collect() })
+}

@@ -1,0 +1,230 @@
+//! The header of a quantized payload (FORMAT.md, 3.7), and what it says of how indices become elements.
+
+use super::QuantSpec;
+use crate::bits::ByteCursor;
+use crate::dtype::Dtype;
+use crate::kernels::{Isa, log_domain, quantize, trellis};
+use crate::stage::payload::le32;
+
+const FLAG_DEPENDENT: u8 = 1;
+const FLAG_LOG2: u8 = 2;
+const FLAG_CHANNELS: u8 = 4;
+
+/// What is quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Domain {
+    /// The element itself.
+    #[default]
+    Linear,
+    /// The base-2 logarithm of a positive element, as suits Adam's second moment; other elements are kept exactly.
+    Log2,
+}
+
+/// Which values an index may stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Quantizer {
+    /// Multiples of the step.
+    #[default]
+    Uniform,
+    /// Even multiples or odd multiples (and 0) of the step, by a state machine of 8 states.
+    Trellis,
+}
+
+/// Steps that differ by channel: element *i* of the tensor is of channel (*i* div `inner_len`) mod the number of
+/// channels, and its step is the common one times the channel's multiplier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelSteps {
+    /// Elements that stand together and share a channel; at least 1.
+    pub inner_len: usize,
+    /// The upper half of the bits of an `f32` for each channel, positive and normal.
+    pub multipliers: Vec<u16>,
+}
+
+impl ChannelSteps {
+    /// The largest multiplier that the format can hold and that is not above `multiplier`.
+    #[must_use]
+    pub fn multiplier_bits(multiplier: f32) -> u16 {
+        let [_, _, low, high] = multiplier.clamp(f32::MIN_POSITIVE, f32::MAX).to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    fn value(bits: u16) -> f32 {
+        f32::from_bits(u32::from(bits) << 16)
+    }
+
+    /// Multiplier of channel `channel_idx`, 1 for one that does not exist.
+    #[must_use]
+    pub fn multiplier(&self, channel_idx: usize) -> f32 {
+        self.multipliers.get(channel_idx).map_or(1.0, |bits| Self::value(*bits))
+    }
+
+    /// What a block needs of this tensor: the channels that its `n_elements` elements from `first_element` on run
+    /// through, in that order, and how many elements of the first channel's run lie before the block.
+    fn of_block(&self, first_element: u64, n_elements: usize) -> BlockChannels {
+        let inner = self.inner_len.max(1) as u64;
+        let skipped = usize::try_from(first_element % inner).unwrap_or(0);
+        let n_channels = self.multipliers.len().max(1);
+        let first = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
+        let n_runs = (skipped + n_elements).div_ceil(self.inner_len.max(1));
+        let listed = n_runs.min(n_channels);
+        let multipliers = self.multipliers.iter().cycle().skip(first).take(listed).copied().collect();
+        BlockChannels { inner_len: self.inner_len.max(1), skipped, multipliers }
+    }
+}
+
+/// The channels of one block: element *i* is of the listed channel ((`skipped` + *i*) div `inner_len`) mod their
+/// number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BlockChannels {
+    inner_len: usize,
+    skipped: usize,
+    multipliers: Vec<u16>,
+}
+
+impl BlockChannels {
+    /// The multipliers of the elements from `from` on.
+    pub(super) fn fill(&self, from: usize, dst: &mut [f32]) {
+        let at = self.skipped + from;
+        let mut channels = self.multipliers.iter().cycle().skip(at / self.inner_len % self.multipliers.len());
+        let mut rest = dst;
+        let mut run_len = self.inner_len - at % self.inner_len;
+        while !rest.is_empty() {
+            let (run, later) = rest.split_at_mut(run_len.min(rest.len()));
+            run.fill(channels.next().map_or(1.0, |bits| ChannelSteps::value(*bits)));
+            rest = later;
+            run_len = self.inner_len;
+        }
+    }
+}
+
+/// What is common to encoder and decoder of a block.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Header {
+    dtype: Dtype,
+    pub(super) step: f32,
+    pub(super) domain: Domain,
+    pub(super) quantizer: Quantizer,
+    pub(super) channels: Option<BlockChannels>,
+}
+
+/// The parts of a payload behind its header.
+#[derive(Debug)]
+pub(super) struct Opened<'a> {
+    pub(super) dtype: Dtype,
+    pub(super) codec_id: u8,
+    pub(super) escapes: &'a [u8],
+    pub(super) section: &'a [u8],
+}
+
+/// Float types that can be quantized; the place is the id in the payload.
+const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64];
+
+impl Header {
+    pub(super) fn of_block(spec: &QuantSpec, dtype: Dtype, first_element: u64, n_elements: usize) -> Self {
+        Self {
+            dtype,
+            step: spec.step,
+            domain: spec.domain,
+            quantizer: spec.quantizer(),
+            channels: spec.channels.as_ref().map(|channels| channels.of_block(first_element, n_elements)),
+        }
+    }
+
+    /// Appends the header; `None` for a dtype that cannot be quantized.
+    pub(super) fn write(&self, n_escapes: usize, codec_id: u8, dst: &mut Vec<u8>) -> Option<()> {
+        let dtype_id = DTYPES.iter().position(|dtype| *dtype == self.dtype)?;
+        let mut flags = 0;
+        for (is_set, flag) in [
+            (self.quantizer == Quantizer::Trellis, FLAG_DEPENDENT),
+            (self.domain == Domain::Log2, FLAG_LOG2),
+            (self.channels.is_some(), FLAG_CHANNELS),
+        ] {
+            flags |= if is_set { flag } else { 0 };
+        }
+        dst.extend([dtype_id.to_le_bytes()[0], flags, codec_id, 0]);
+        dst.extend(self.step.to_le_bytes());
+        dst.extend(le32(n_escapes));
+        if let Some(channels) = &self.channels {
+            dst.extend(le32(channels.inner_len));
+            dst.extend(le32(channels.skipped));
+            dst.extend(le32(channels.multipliers.len()));
+            channels.multipliers.iter().for_each(|bits| dst.extend(bits.to_le_bytes()));
+        }
+        Some(())
+    }
+
+    /// Reads the header of a block of `block_bytes`.
+    pub(super) fn read(payload: &[u8], block_bytes: usize) -> Option<(Self, Opened<'_>)> {
+        let mut src = ByteCursor::new(payload);
+        let [dtype_id, flags, codec_id, 0] = src.array::<4>()? else { return None };
+        let dtype = *DTYPES.get(usize::from(dtype_id))?;
+        let step = f32::from_bits(src.u32()?);
+        let n_escapes = usize::try_from(src.u32()?).ok()?;
+        let n_elements = block_bytes / dtype.unit_bytes();
+        let is_valid = flags & !(FLAG_DEPENDENT | FLAG_LOG2 | FLAG_CHANNELS) == 0
+            && flags & (FLAG_LOG2 | FLAG_CHANNELS) != FLAG_LOG2 | FLAG_CHANNELS
+            && step.is_finite()
+            && step > 0.0
+            && block_bytes.is_multiple_of(dtype.unit_bytes())
+            && n_escapes <= n_elements;
+        if !is_valid {
+            return None;
+        }
+        let channels =
+            if flags & FLAG_CHANNELS == 0 { None } else { Some(Self::read_channels(&mut src, n_elements)?) };
+        let escapes = src.take(n_escapes * dtype.unit_bytes())?;
+        let header = Self {
+            dtype,
+            step,
+            domain: if flags & FLAG_LOG2 == 0 { Domain::Linear } else { Domain::Log2 },
+            quantizer: if flags & FLAG_DEPENDENT == 0 { Quantizer::Uniform } else { Quantizer::Trellis },
+            channels,
+        };
+        Some((header, Opened { dtype, codec_id, escapes, section: src.rest() }))
+    }
+
+    fn read_channels(src: &mut ByteCursor<'_>, n_elements: usize) -> Option<BlockChannels> {
+        let mut size = || src.u32().and_then(|size| usize::try_from(size).ok());
+        let (inner_len, skipped, n_channels) = (size()?, size()?, size()?);
+        if skipped >= inner_len || !(1..=n_elements).contains(&n_channels) {
+            return None;
+        }
+        let bits = src.take(2 * n_channels)?.as_chunks::<2>().0;
+        let multipliers: Vec<u16> = bits.iter().map(|bits| u16::from_le_bytes(*bits)).collect();
+        // Positive and normal.
+        multipliers.iter().all(|bits| (0x80..0x7f80).contains(bits)).then_some(BlockChannels {
+            inner_len,
+            skipped,
+            multipliers,
+        })
+    }
+
+    /// What `indices` stand for in the domain that was quantized; for dependent quantization those of a whole block.
+    pub(super) fn dequantize(&self, isa: Isa, indices: &[i32], values: &mut [f32]) {
+        match self.quantizer {
+            Quantizer::Uniform => quantize::dequantize(isa, indices, self.step, values),
+            Quantizer::Trellis => trellis::dequantize(isa, indices, self.step, values),
+        }
+    }
+
+    /// From the domain that was quantized to elements, for a tile of the block from element `from` on.
+    pub(super) fn leave_domain(
+        &self,
+        isa: Isa,
+        from: usize,
+        multipliers: &mut [f32],
+        logs: &mut [f32],
+        values: &mut [f32],
+    ) {
+        if self.domain == Domain::Log2 {
+            let logs = &mut logs[..values.len()];
+            logs.copy_from_slice(values);
+            log_domain::exp2(isa, logs, values);
+        }
+        if let Some(channels) = &self.channels {
+            let multipliers = &mut multipliers[..values.len()];
+            channels.fill(from, multipliers);
+            values.iter_mut().zip(multipliers).for_each(|(x, m)| *x *= *m);
+        }
+    }
+}
