@@ -16,7 +16,7 @@ use alcm::kernels::rans8::{self, Decoder, EncodeTable, MAX_GROUPS, Plan, SLACK_B
 use alcm::kernels::survey::or_and;
 use alcm::kernels::transpose::transpose;
 use alcm::kernels::{Isa, pack_bits};
-use alcm::quantize::predictor::{EntropyModel, Networks, Unit, models};
+use alcm::quantize::predictor::{Networks, Unit, models};
 use common::{DTYPES, ROW_LEN, isas, random_bytes, weights};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
