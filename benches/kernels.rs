@@ -16,6 +16,7 @@ use alcm::kernels::rans8::{self, Decoder, EncodeTable, MAX_GROUPS, Plan, SLACK_B
 use alcm::kernels::survey::or_and;
 use alcm::kernels::transpose::transpose;
 use alcm::kernels::{Isa, pack_bits};
+use alcm::quantize::predictor::{EntropyModel, Networks, Unit, models};
 use common::{DTYPES, ROW_LEN, isas, random_bytes, weights};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -183,6 +184,30 @@ fn bench_moments(c: &mut Criterion) {
     }
 }
 
+/// Everything that the predictor wants to know of a unit, and its answers.
+fn bench_predictor(c: &mut Criterion) {
+    let src = weights(Dtype::F32, 1, N);
+    let mut group = c.benchmark_group("unit");
+    group.throughput(Throughput::Bytes(src.len() as u64));
+    for isa in isas() {
+        let id = format!("dtype=f32/elements=256Ki/isa={}", isa.name());
+        group.bench_function(BenchmarkId::from_parameter(id), |b| {
+            b.iter(|| Unit::measure(isa, Dtype::F32, black_box(&src)).unwrap());
+        });
+    }
+    group.finish();
+    let unit = Unit::measure(Isa::detect(), Dtype::F32, &src).unwrap();
+    let mut group = c.benchmark_group("predictor");
+    group.throughput(Throughput::Elements(20));
+    for (name, model) in models(3.0, Networks::shipped()) {
+        group.bench_function(BenchmarkId::from_parameter(format!("model={name}/steps=20")), |b| {
+            let bits = |k: u32| model.bits(black_box(&unit), 0.1 * 0.8f64.powi(k.cast_signed()));
+            b.iter(|| (0..20).map(bits).sum::<f64>());
+        });
+    }
+    group.finish();
+}
+
 /// Kernels that have one variant for all instruction sets.
 fn bench_portable(c: &mut Criterion) {
     let symbols = symbols(Dtype::Bf16);
@@ -219,6 +244,6 @@ fn bench_portable(c: &mut Criterion) {
 criterion_group! {
     name = kernels;
     config = common::criterion();
-    targets = bench_fields, bench_rans8, bench_pack_bits, bench_moments, bench_portable
+    targets = bench_fields, bench_rans8, bench_pack_bits, bench_moments, bench_predictor, bench_portable
 }
 criterion_main!(kernels);

@@ -391,3 +391,45 @@ pub fn write_file(path: &Path, bytes: &[u8], overwrites: bool) -> Result<()> {
     file.write_all(bytes).map_err(|e| file.cannot_write(e))?;
     file.commit(Durability::ProcessEnd)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::kernels::Isa;
+
+    /// Trains for an epoch on one file of the test data and holds out the other.
+    fn run(threads: usize, isa: Isa, timeout_seconds: u64) -> Result<TrainReport> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let ctx = Context { isa, ..Context::new(&pool) };
+        let file =
+            |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/digits_resnet").join(name);
+        let sources = TrainSources {
+            training: vec![file("train_state.safetensors")],
+            held_out: vec![file("params_bf16.safetensors")],
+        };
+        let settings = TrainSettings { epochs: 1, hidden_size: 16, ..TrainSettings::default() };
+        let options = TrainOptions { settings, timeout: Duration::from_secs(timeout_seconds) };
+        train_networks(&ctx, &sources, &options, &mut |_| {})
+    }
+
+    #[test]
+    fn networks_do_not_depend_on_threads_or_instruction_set() {
+        let report = run(1, Isa::Scalar, 1000).unwrap();
+        assert_eq!(run(2, Isa::detect(), 1000).unwrap().bytes, report.bytes);
+        assert_eq!(Networks::from_bytes(&report.bytes).unwrap(), report.networks);
+        assert_eq!((report.epochs.len(), report.held_out.len(), report.files.len()), (2, 7, 1));
+        assert!(report.samples.0 > 100 && report.samples.1 > 100, "{:?}", report.samples);
+        let mse = |name: &str| report.held_out.iter().find(|model| model.0 == name).unwrap().1.mse;
+        assert!(mse("mlp-profile") < 0.1 * mse("constant"), "{:?}", report.held_out);
+        assert_eq!(report.to_json()["sha256"].as_str().unwrap().len(), 64);
+    }
+
+    #[test]
+    fn training_ends_with_its_timeout_and_never_holds_out_what_it_trains_on() {
+        assert_eq!(run(1, Isa::detect(), 0).unwrap_err().kind(), ErrorKind::LimitExceeded);
+        let path = PathBuf::from("tests/data/digits_resnet");
+        let sources = TrainSources { training: vec![path.clone()], held_out: vec![path] };
+        assert_eq!(split(&sources).unwrap_err().kind(), ErrorKind::InvalidConfig);
+    }
+}
