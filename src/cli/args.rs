@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::kernels::Isa;
-use crate::pipeline::lossy::settings::Goal;
+use crate::pipeline::lossy::settings::{Goal, RateModel};
 use crate::pipeline::settings::AsBytes;
 use crate::stage::{IndexBackend, Level, Quantizer};
 
@@ -144,6 +144,12 @@ pub struct LossyArgs {
     /// How indices are stored.
     #[arg(long, value_enum, requires = "lossy")]
     pub backend: Option<BackendArg>,
+    /// Encode twice to come closer to --bits or --ratio.
+    #[arg(long, requires = "lossy")]
+    pub correct_rate: bool,
+    /// The model of entropy that --bits and --ratio go by.
+    #[arg(long, value_enum, requires = "lossy")]
+    pub rate_model: Option<RateModelArg>,
     /// Set small elements to zero as far as the goal allows.
     #[arg(long, requires = "lossy")]
     pub prune: bool,
@@ -184,6 +190,33 @@ impl From<QuantizerArg> for Quantizer {
         match quantizer {
             QuantizerArg::Uniform => Self::Uniform,
             QuantizerArg::Trellis => Self::Trellis,
+        }
+    }
+}
+
+/// `--rate-model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RateModelArg {
+    /// Closed form of the normal distribution.
+    Gaussian,
+    /// Closed form of generalised normal distributions.
+    GeneralizedGaussian,
+    /// The learned network on six moments.
+    Moments,
+    /// The learned network on moments and octaves.
+    Profile,
+    /// None: indices are counted at every step that is tried.
+    Counted,
+}
+
+impl From<RateModelArg> for RateModel {
+    fn from(model: RateModelArg) -> Self {
+        match model {
+            RateModelArg::Gaussian => Self::Gaussian,
+            RateModelArg::GeneralizedGaussian => Self::GeneralizedGaussian,
+            RateModelArg::Moments => Self::Moments,
+            RateModelArg::Profile => Self::Profile,
+            RateModelArg::Counted => Self::Counted,
         }
     }
 }

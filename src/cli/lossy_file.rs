@@ -247,6 +247,8 @@ impl LossyFile {
             min_elements: self.min_elements,
             min_precision: self.minimum_precision,
             timeout_seconds: self.timeout_seconds,
+            correct_rate: flags.correct_rate,
+            rate_model: flags.rate_model.map(Into::into).unwrap_or_default(),
             min_bits: entropy.min_bits,
             max_bits: entropy.max_bits,
             ..LossySettings::new(goal)

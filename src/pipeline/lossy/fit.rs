@@ -13,12 +13,14 @@ use crate::error::Result;
 use crate::kernels::moments::Moments;
 use crate::kernels::quantize::Rounding;
 use crate::kernels::{Isa, convert, log_domain};
-use crate::pipeline::context::Context;
+use crate::pipeline::context::{Checkout, Context};
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
-use crate::quantize::predictor::Unit;
+use crate::quantize::predictor::{Unit, target};
 use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
-use crate::stage::{BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
+use crate::stage::{
+    BlockEncoder, BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, Level, QuantSpec, Quantizer,
+};
 
 /// Elements of a sample, and of each of its runs.
 const SAMPLE_LEN: u64 = 1 << 16;
@@ -97,6 +99,19 @@ impl TensorSource<'_> {
         Ok(total)
     }
 
+    /// Bytes that the tensor takes in an archive, coded by `spec`.
+    pub(super) fn encoded_bytes(&self, encoders: &Checkout<BlockEncoder>, spec: &QuantSpec) -> Result<u64> {
+        let sizes = self.map_blocks(|first_element, bytes| {
+            // The level has no say in how indices are coded.
+            let mut encoder = encoders.take(|| BlockEncoder::new(Level::Default, self.ctx.isa));
+            let mut payload = Vec::new();
+            encoder.encode_quantized(spec, self.candidate.dtype, first_element, bytes, &mut payload);
+            encoders.put(encoder);
+            payload.len() as u64 + rate::RECORD_BYTES
+        })?;
+        Ok(sizes.iter().sum())
+    }
+
     /// Moments of the whole tensor.
     fn moments(&self) -> Result<Moments> {
         let dtype = self.candidate.dtype;
@@ -106,12 +121,28 @@ impl TensorSource<'_> {
         Ok(total)
     }
 
+    /// Elements of a unit: whole channels, or a part of a long one, within which scales differ too.
+    fn unit_len(&self) -> usize {
+        let (inner_len, _) = self.channel_shape();
+        if inner_len > UNIT_LEN { UNIT_LEN } else { UNIT_LEN.div_ceil(inner_len) * inner_len }
+    }
+
+    /// Entropy of the indices at `step`, unit by unit, in bits.
+    pub(super) fn counted_bits(&self, step: f64) -> Result<f64> {
+        let (unit_len, dtype) = (self.unit_len(), self.candidate.dtype);
+        let parts = self.map_blocks(|_, bytes| {
+            let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
+            let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
+            let unit_bits =
+                |unit: &[f32]| target::counted_bits(unit, step).map_or(0.0, |counted| counted.bits);
+            values.chunks(unit_len).map(|unit| unit_bits(unit) * unit.len() as f64).sum::<f64>()
+        })?;
+        Ok(parts.iter().sum())
+    }
+
     /// The units of the tensor, or `None` where it is to stay exact whatever the goal.
     pub(super) fn survey(&self) -> Result<Option<Survey>> {
-        let (inner_len, _) = self.channel_shape();
-        let channels_per_unit = if inner_len > UNIT_LEN { 1 } else { UNIT_LEN.div_ceil(inner_len) };
-        // Long channels are cut: within one, scales differ too.
-        let unit_len = if inner_len > UNIT_LEN { UNIT_LEN } else { channels_per_unit * inner_len };
+        let unit_len = self.unit_len();
         let dtype = self.candidate.dtype;
         let isa = self.ctx.isa;
         let element_bits = dtype.element_bits() as f64;

@@ -8,8 +8,8 @@ use std::collections::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::fit::{Fitter, Survey, TensorSource};
-use super::rate::{self, Budget};
-use super::settings::{Goal, LossySettings, LossyTreatment};
+use super::rate::{self, Budget, RateUnit};
+use super::settings::{Goal, LossySettings, LossyTreatment, RateModel};
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::TensorLoss;
 use crate::dtype::Dtype;
@@ -251,25 +251,87 @@ impl LossyPlanner<'_> {
             _ => goal.value() * n_elements as f64,
         };
         let model = self.settings.rate_model.model();
-        let step = rate::solve(model.as_ref(), self.settings, &mut units, Budget { bits, n_blocks });
+        let budget = Budget { bits, n_blocks };
+        let step = if self.settings.rate_model == RateModel::Counted {
+            let mut failed = None;
+            let mut count = |step| {
+                self.counted_bits(goal, files, step).unwrap_or_else(|e| {
+                    failed = Some(e);
+                    0.0
+                })
+            };
+            let step = rate::solve_by_counting(&mut count, self.settings, &units, budget);
+            failed.map_or(Ok(step), Err)?
+        } else {
+            rate::solve(model.as_ref(), self.settings, &mut units, budget)
+        };
         let step = step.ok_or_else(|| {
             let message = format!("no step leads to {} {}", goal.kind().name(), goal.value());
             Error::new(ErrorKind::InvalidConfig, message)
         })?;
-        let mut units = units.as_slice();
+        let mut specs = self.rate_specs(goal, files, &units, step)?;
+        if self.settings.correct_rate {
+            let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
+            let slope = rate::slope(model.as_ref(), self.settings.quantizer, &units, step);
+            let step = step * ((coded_bits - bits) / (n_elements as f64 * slope)).clamp(-2.0, 2.0).exp2();
+            specs = self.rate_specs(goal, files, &units, step)?;
+        }
+        let mut specs = specs.into_iter();
         for (found, opened) in files.iter_mut() {
             for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
-                let Found::Surveyed(survey) = found else { continue };
-                if candidate.goal != goal {
-                    continue;
+                if matches!(found, Found::Surveyed(_)) && candidate.goal == goal {
+                    *found = Found::Planned(specs.next().map(Box::new));
                 }
-                let (own, others) = units.split_at(survey.n_units.min(units.len()));
-                units = others;
-                let spec = self.tensor(&opened.source, candidate).rate_spec(self.settings, own, step)?;
-                *found = Found::Planned(Some(Box::new(spec)));
             }
         }
         Ok(())
+    }
+
+    /// The tensors of `files` that wait for a step for `goal`, in order.
+    fn waiting<'f>(
+        &'f self,
+        goal: Goal,
+        files: &'f [(Vec<Found>, Opened)],
+    ) -> impl Iterator<Item = (&'f Survey, TensorSource<'f>)> {
+        files.iter().flat_map(move |(found, opened)| {
+            found.iter().zip(&opened.candidates).filter_map(move |(found, candidate)| match found {
+                Found::Surveyed(survey) if candidate.goal == goal => {
+                    Some((survey, self.tensor(&opened.source, candidate)))
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// How each tensor that waits for `goal` is quantized at the common `step`.
+    fn rate_specs(
+        &self,
+        goal: Goal,
+        files: &[(Vec<Found>, Opened)],
+        mut units: &[RateUnit],
+        step: f64,
+    ) -> Result<Vec<QuantSpec>> {
+        let mut tensors = Vec::new();
+        for (survey, tensor) in self.waiting(goal, files) {
+            let (own, others) = units.split_at(survey.n_units.min(units.len()));
+            units = others;
+            tensors.push((tensor, own));
+        }
+        let specs: Vec<Result<QuantSpec>> =
+            tensors.into_par_iter().map(|(tensor, own)| tensor.rate_spec(self.settings, own, step)).collect();
+        specs.into_iter().collect()
+    }
+
+    /// Entropy of the indices of the tensors that wait for `goal` at the common `step`, in bits, unit by unit.
+    fn counted_bits(&self, goal: Goal, files: &[(Vec<Found>, Opened)], step: f64) -> Result<f64> {
+        self.waiting(goal, files).map(|(_, tensor)| tensor.counted_bits(step)).sum()
+    }
+
+    /// Bytes that the tensors that wait for `goal` take, coded by `specs`.
+    fn encoded_bytes(&self, goal: Goal, files: &[(Vec<Found>, Opened)], specs: &[QuantSpec]) -> Result<u64> {
+        let encoders = Checkout::default();
+        let tensors = self.waiting(goal, files).zip(specs);
+        tensors.map(|((_, tensor), spec)| tensor.encoded_bytes(&encoders, spec)).sum()
     }
 
     /// Bits for `n_elements` that leave the whole run at `ratio`.

@@ -14,8 +14,10 @@ use crate::stage::{ChannelSteps, Quantizer};
 
 /// Elements of a unit at least, where a channel has fewer: below, an entropy means little.
 pub(super) const UNIT_LEN: usize = 8192;
-/// Record, index entry, header and states of a block of indices, in bits; its tables come on top.
-const BLOCK_BITS: f64 = 8.0 * (32.0 + 12.0 + 12.0 + 128.0 + 80.0);
+/// Header and index entry of a record, in bytes.
+pub(super) const RECORD_BYTES: u64 = 32 + 12;
+/// What a block takes besides its indices, in bits: record, header, states, and tables of about 80 bytes.
+const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 80.0);
 /// Rounds of looking for the step.
 const MAX_ROUNDS: usize = 40;
 /// The predicted rate is then this close to the goal, in bits an element.
@@ -38,8 +40,8 @@ pub(super) struct RateUnit {
 /// Stored bits of an index, where plain rounding at the same step is predicted to have an entropy of `plain` bits.
 ///
 /// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the distribution.
-/// The tables are the means of what 2 Mi normal and 2 Mi Laplacian values took; `scripts/rate_calibration.py` prints
-/// them.
+/// The tables are the means of what 2 Mi normal and 2 Mi Laplacian values took (`scripts/rate_calibration.py`), over
+/// what the shipped network predicts for them, so that its bias at fine steps is in them too.
 fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
     let table: &[(f64, f64)] = match quantizer {
         Quantizer::Uniform => &UNIFORM_BITS,
@@ -106,6 +108,20 @@ pub(super) struct Budget {
     pub(super) n_blocks: u64,
 }
 
+/// Bits an element that are left for indices, and a step that is not far from what they need.
+fn goal_and_start(units: &[RateUnit], budget: Budget) -> Option<(f64, f64)> {
+    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
+    let energy = |unit: &RateUnit| {
+        let moments = &unit.unit.moments;
+        moments.m2 + moments.n as f64 * moments.mean * moments.mean
+    };
+    let energy: f64 = units.iter().map(energy).sum();
+    let goal = (budget.bits - budget.n_blocks as f64 * BLOCK_BITS) / n_elements;
+    // Of Gaussian elements: entropy is 2.05 bits at a step of one standard deviation.
+    let start = (energy / n_elements).sqrt() * (2.05 - goal).exp2();
+    (goal > 0.0 && energy > 0.0).then_some((goal, start))
+}
+
 /// The common step at which `units` are predicted to take the bits of `budget`; `None` where no step does.
 pub(super) fn solve(
     model: &dyn EntropyModel,
@@ -113,41 +129,43 @@ pub(super) fn solve(
     units: &mut [RateUnit],
     budget: Budget,
 ) -> Option<f64> {
+    let (goal, start) = goal_and_start(units, budget)?;
     let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
-    let energy: f64 = units
-        .iter()
-        .map(|unit| {
-            let moments = &unit.unit.moments;
-            moments.m2 + moments.n as f64 * moments.mean * moments.mean
-        })
-        .sum();
-    let goal = (budget.bits - budget.n_blocks as f64 * BLOCK_BITS) / n_elements;
-    if !(goal > 0.0 && energy > 0.0) {
-        return None;
-    }
-    // Of Gaussian elements, as a start: entropy is 2.05 bits at a step of one standard deviation.
-    let start = (energy / n_elements).sqrt() * (2.05 - goal).exp2();
-    let mut step = find(model, settings.quantizer, units, start, goal * n_elements)?;
+    let rate = |units: &[RateUnit], step| predicted_bits(model, settings.quantizer, units, step) / n_elements;
+    let mut step = find(&mut |step| rate(units, step), start, goal)?;
     if bound_units(model, settings, units, step, goal) {
-        step = find(model, settings.quantizer, units, step, goal * n_elements)?;
+        step = find(&mut |step| rate(units, step), step, goal)?;
     }
     Some(step)
 }
 
-/// The step at which `units` take `goal_bits`, from `start` on.
-fn find(
-    model: &dyn EntropyModel,
-    quantizer: Quantizer,
+/// As [`solve`] without floors and caps, but `counted` says how many bits all indices of plain rounding at a step
+/// have: what the models are to be measured against.
+pub(super) fn solve_by_counting(
+    counted: &mut dyn FnMut(f64) -> f64,
+    settings: &LossySettings,
     units: &[RateUnit],
-    start: f64,
-    goal_bits: f64,
+    budget: Budget,
 ) -> Option<f64> {
+    let (goal, start) = goal_and_start(units, budget)?;
     let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
+    find(&mut |step| coded_bits(settings.quantizer, counted(step) / n_elements), start, goal)
+}
+
+/// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
+pub(super) fn slope(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {
+    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
+    let at = |octaves: f64| predicted_bits(model, quantizer, units, step * octaves.exp2());
+    ((at(-0.125) - at(0.125)) / (0.25 * n_elements)).max(0.125)
+}
+
+/// The step at which `rate` is `goal` bits an element, from `start` on.
+fn find(rate: &mut dyn FnMut(f64) -> f64, start: f64, goal: f64) -> Option<f64> {
     // log2 of steps with too many and too few bits.
     let (mut finer, mut coarser): (Option<f64>, Option<f64>) = (None, None);
     let mut at = start.log2();
     for _ in 0..MAX_ROUNDS {
-        let excess = (predicted_bits(model, quantizer, units, at.exp2()) - goal_bits) / n_elements;
+        let excess = rate(at.exp2()) - goal;
         if excess.abs() < TOLERANCE {
             return Some(at.exp2());
         }

@@ -159,17 +159,19 @@ pub enum RateModel {
     /// The learned network on moments and octaves.
     #[default]
     Profile,
+    /// None: the indices are counted at every step that is tried. For comparison; it is slow and has no floors and caps.
+    Counted,
 }
 
 impl RateModel {
-    /// The model.
+    /// The model; for [`Self::Counted`] the one that floors, caps and corrections still go by.
     #[must_use]
     pub fn model(self) -> Box<dyn EntropyModel> {
         match self {
             Self::Gaussian => Box::new(predictor::Gaussian),
             Self::GeneralizedGaussian => Box::new(predictor::GeneralizedGaussian(ShapeFrom::Kurtosis)),
             Self::Moments => Box::new(Networks::shipped().moments.clone()),
-            Self::Profile => Box::new(Networks::shipped().profile.clone()),
+            Self::Profile | Self::Counted => Box::new(Networks::shipped().profile.clone()),
         }
     }
 }
@@ -195,6 +197,8 @@ pub struct LossySettings {
     pub max_bits: f64,
     /// Model of entropy.
     pub rate_model: RateModel,
+    /// Whether a rate goal is corrected once by what a whole encoding takes, which doubles the time.
+    pub correct_rate: bool,
     /// Lowest mean bits an element that a ratio may lead to.
     pub min_precision: f64,
     /// Longest time that one tensor's step is looked for, in seconds; after it the tensor stays exact.
@@ -215,6 +219,7 @@ impl LossySettings {
             min_bits: 0.2,
             max_bits: 0.9,
             rate_model: RateModel::default(),
+            correct_rate: false,
             min_precision: 4.0,
             timeout_seconds: 300.0,
         }
