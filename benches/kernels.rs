@@ -9,10 +9,13 @@ use std::hint::black_box;
 
 use alcm::Dtype;
 use alcm::entropy::freq::normalise;
+use alcm::entropy::indices::{IndexDecoder, IndexEncoder};
+use alcm::entropy::log_freq::Fitted;
 use alcm::kernels::fields::{self, GROUP_LEN, Layout};
 use alcm::kernels::histogram::Counters;
 use alcm::kernels::moments::Moments;
 use alcm::kernels::rans8::{self, Decoder, EncodeTable, MAX_GROUPS, Plan, SLACK_BYTES, Table};
+use alcm::kernels::rans12;
 use alcm::kernels::survey::or_and;
 use alcm::kernels::transpose::transpose;
 use alcm::kernels::{Isa, pack_bits};
@@ -149,6 +152,94 @@ fn bench_rans8(c: &mut Criterion) {
     }
 }
 
+/// A hump of symbols around 128, of about 4 bits each.
+fn hump() -> Vec<u8> {
+    let sum = |bytes: &[u8]| bytes.iter().map(|&byte| i32::from(byte)).sum::<i32>();
+    random_bytes(8, 12 * N).chunks(12).map(|bytes| (128 + (sum(bytes) - 1530) / 66) as u8).collect()
+}
+
+fn bench_rans12(c: &mut Criterion) {
+    let symbols = hump();
+    let mut counters = Counters::default();
+    counters.count(&symbols);
+    let freqs = Fitted::new(&[counters.total()]).freqs[0];
+    for paired in [false, true] {
+        let n_tables = if paired { 2 } else { 1 };
+        let encode_tables = vec![rans12::encode_table(&freqs); n_tables];
+        let mut tables = vec![[0; rans12::SLOTS]; n_tables];
+        tables.iter_mut().for_each(|slots| rans12::fill_slots(&freqs, slots).unwrap());
+        let plan = rans12::Plan { n_lanes: rans12::LANES, paired, table_ids: &[0], segment_len: 1 << 31 };
+        let mut buffer = vec![0; rans12::encode_buffer_len(N)];
+        let mut quantizers = Vec::new();
+        for isa in isas() {
+            let id = format!("isa={}/symbols=256Ki/paired={paired}", isa.name());
+            let mut states = [0; rans12::LANES];
+            let mut encode = || {
+                states = [rans12::STATE_MIN; rans12::LANES];
+                if paired {
+                    rans12::trace_quantizers(isa, black_box(&symbols), &mut quantizers);
+                }
+                let symbols = black_box(&symbols);
+                rans12::encode(isa, &plan, &encode_tables, symbols, &quantizers, &mut states, &mut buffer)
+                    .unwrap()
+            };
+            let mut group = c.benchmark_group("rans12_encode");
+            group.throughput(Throughput::Elements(N as u64));
+            group.bench_function(BenchmarkId::from_parameter(&id), |b| b.iter(&mut encode));
+            group.finish();
+            let first_word = encode();
+            let words = buffer[first_word..].as_chunks().0;
+            let mut dst = vec![0; N];
+            let mut decode = || {
+                let mut lanes = rans12::Lanes::new(states);
+                rans12::decode(isa, &plan, &tables, black_box(words), &mut lanes, &mut dst).unwrap()
+            };
+            let mut group = c.benchmark_group("rans12_decode");
+            group.throughput(Throughput::Elements(N as u64));
+            group.bench_function(BenchmarkId::from_parameter(&id), |b| b.iter(&mut decode));
+            group.finish();
+            assert_eq!(decode(), words.len());
+            assert!(dst == symbols, "{id}");
+        }
+    }
+}
+
+fn bench_indices(c: &mut Criterion) {
+    let symbols = hump();
+    for (bits, scale) in [(4, 1), (8, 16)] {
+        let low = random_bytes(9, N);
+        let indices: Vec<i32> = symbols
+            .iter()
+            .zip(&low)
+            .map(|(&symbol, &low)| (i32::from(symbol) - 128) * scale + i32::from(low) % scale)
+            .collect();
+        for dependent in [false, true] {
+            for isa in isas() {
+                let id = format!("isa={}/indices=256Ki/bits={bits}/dependent={dependent}", isa.name());
+                let (mut encoder, mut decoder) = (IndexEncoder::default(), IndexDecoder::default());
+                let (mut section, mut back) = (Vec::new(), vec![0; N]);
+                let mut encode = || {
+                    section.clear();
+                    encoder.encode(isa, black_box(&indices), dependent, &mut section);
+                };
+                let mut group = c.benchmark_group("indices_encode");
+                group.throughput(Throughput::Elements(N as u64));
+                group.bench_function(BenchmarkId::from_parameter(&id), |b| b.iter(&mut encode));
+                group.finish();
+                encode();
+                let mut group = c.benchmark_group("indices_decode");
+                group.throughput(Throughput::Elements(N as u64));
+                group.bench_function(BenchmarkId::from_parameter(&id), |b| {
+                    b.iter(|| decoder.decode(isa, black_box(&section), dependent, &mut back).unwrap());
+                });
+                group.finish();
+                decoder.decode(isa, &section, dependent, &mut back).unwrap();
+                assert!(back == indices, "{id}");
+            }
+        }
+    }
+}
+
 fn bench_pack_bits(c: &mut Criterion) {
     let src = random_bytes(6, N);
     for n_bits in [1, 4, 7] {
@@ -244,6 +335,7 @@ fn bench_portable(c: &mut Criterion) {
 criterion_group! {
     name = kernels;
     config = common::criterion();
-    targets = bench_fields, bench_rans8, bench_pack_bits, bench_moments, bench_predictor, bench_portable
+    targets = bench_fields, bench_rans8, bench_rans12, bench_indices, bench_pack_bits, bench_moments, bench_predictor,
+        bench_portable
 }
 criterion_main!(kernels);

@@ -7,7 +7,7 @@
 //! and a residual smaller than the noise of a count is rounded away where that saves more bits than it costs.
 //! FORMAT.md section 3.3.5 is the layout.
 
-use super::freq::log2_q16;
+use super::freq::log2_fast_q16;
 use crate::bits::{BitReader, BitWriter, Rice, get_rice, put_rice, rice_bits};
 use crate::kernels::rans12::{Freqs, SLOTS};
 
@@ -231,7 +231,8 @@ impl Fitted {
         let mut cost = 0;
         for ((idx, counts), freqs) in counts.iter().enumerate().zip(&self.freqs) {
             for symbol in self.range.symbols() {
-                cost += u64::from(counts[symbol]) * u64::from((12 << 16) - log2_q16(freqs[symbol].into()));
+                cost +=
+                    u64::from(counts[symbol]) * u64::from((12 << 16) - log2_fast_q16(freqs[symbol].into()));
             }
             cost += self
                 .residuals(idx)
@@ -322,12 +323,12 @@ fn choose_range(counts: &[[u32; 256]]) -> Range {
     // Of equal ones the nearest to the middle, where zero is.
     let center =
         symbols.clone().max_by_key(|&s| (count(s), std::cmp::Reverse(s.abs_diff(128)))).unwrap_or(128);
-    let log2_total = u64::from(log2_q16(u32::try_from(total).unwrap_or(u32::MAX)));
+    let log2_total = u64::from(log2_fast_q16(u32::try_from(total).unwrap_or(u32::MAX)));
     // Gain in bits/65536, negative where the symbol's slot and its place in the table cost more than escapes do.
     let gain = |symbol: u8| {
         let count = count(symbol);
         let own = (log2_total
-            - u64::from(log2_q16(u32::try_from(count).unwrap_or(u32::MAX))).min(log2_total))
+            - u64::from(log2_fast_q16(u32::try_from(count).unwrap_or(u32::MAX))).min(log2_total))
         .min(12 << 16);
         let benefit = count * (((12 + ESCAPE_BITS) << 16) - own);
         // A slot is forced on what has less than one: 1.44 bits for each symbol of 4096 that are then short of it.
@@ -376,7 +377,7 @@ fn fit_levels(
     // An absent symbol counts as half a one.
     let log2 = |symbol: usize| match counts[symbol] {
         0 => -(1i64 << 16),
-        count => i64::from(log2_q16(count)),
+        count => i64::from(log2_fast_q16(count)),
     };
     let log2_center = log2(usize::from(range.center));
     for symbol in range.outwards() {

@@ -1,7 +1,7 @@
 //! How many low bits stay raw, which tables there are, and which segment uses which.
 
 use super::super::cluster::Clusters;
-use super::super::freq::log2_q16;
+use super::super::freq::log2_fast_q16;
 use super::super::log_freq::Fitted;
 use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len};
 use crate::kernels::Isa;
@@ -10,6 +10,9 @@ use crate::kernels::rans12::{LANES, SLOTS};
 
 /// Counts of a table's symbols; in a pair of each quantizer's.
 type Counts = [[u32; 256]; 2];
+
+/// Counts in the making, by quantizer · 256 + symbol; four, so that runs of one symbol do not wait for each other.
+type Tally = [[u32; 512]; 4];
 
 /// Bits that an escape costs.
 const ESCAPE_BITS: u64 = 17;
@@ -83,7 +86,7 @@ fn slots_cost_q16(counts: &[u32; 256]) -> u64 {
 /// Bits that symbols of these counts take ideally, all together, in 1/65536.
 fn entropy_q16(counts: &[u32; 256]) -> u64 {
     let total: u32 = counts.iter().sum();
-    let logs = |&count: &u32| u64::from(count) * u64::from(log2_q16(count));
+    let logs = |&count: &u32| u64::from(count) * u64::from(log2_fast_q16(count));
     logs(&total).saturating_sub(counts.iter().filter(|&&count| count > 1).map(logs).sum())
 }
 
@@ -92,6 +95,7 @@ fn entropy_q16(counts: &[u32; 256]) -> u64 {
 pub(super) struct Planner {
     clusters: Clusters,
     sums: Vec<u64>,
+    tallies: Vec<Tally>,
     /// Table, or pair of tables, of each segment.
     pub(super) table_ids: Vec<u8>,
     /// The tables.
@@ -112,11 +116,13 @@ impl Planner {
         self.table_ids.clear();
         self.table_ids.resize(self.sums.len(), 0);
         self.clusters.assign(&self.sums, 1, n_tables, &mut self.table_ids);
-        let mut counts = vec![[[0; 256]; 2]; n_tables];
+        self.tallies.clear();
+        self.tallies.resize(n_tables, [[0; 512]; 4]);
         for (idx, (segment, &id)) in symbols.chunks(segment_len).zip(&self.table_ids).enumerate() {
             let quantizers = quantizers.get(idx * segment_len / LANES..).unwrap_or_default();
-            count(segment, quantizers, &mut counts[usize::from(id)]);
+            count(segment, quantizers, &mut self.tallies[usize::from(id)]);
         }
+        let counts = self.tallies.iter().map(total).collect();
         let merged = self.merge(counts, !quantizers.is_empty());
         let n_used = if quantizers.is_empty() { 1 } else { 2 };
         self.tables.clear();
@@ -195,14 +201,27 @@ fn cost_q16(counts: &Counts, paired: bool) -> u64 {
 }
 
 /// Counts the symbols of a segment, by quantizer where there are bits of them.
-fn count(segment: &[u8], quantizers: &[u32], counts: &mut Counts) {
+fn count(segment: &[u8], quantizers: &[u32], tally: &mut Tally) {
     if quantizers.is_empty() {
-        segment.iter().for_each(|&symbol| counts[0][usize::from(symbol)] += 1);
+        let (fours, rest) = segment.as_chunks::<4>();
+        for four in fours {
+            four.iter().zip(tally.iter_mut()).for_each(|(&symbol, counts)| counts[usize::from(symbol)] += 1);
+        }
+        rest.iter().for_each(|&symbol| tally[0][usize::from(symbol)] += 1);
         return;
     }
     for (row, &quantizers) in segment.chunks(LANES).zip(quantizers) {
-        for (lane, &symbol) in row.iter().enumerate() {
-            counts[(quantizers >> lane & 1) as usize][usize::from(symbol)] += 1;
+        let mut bits = u64::from(quantizers) << 8;
+        for (idx, &symbol) in row.iter().enumerate() {
+            tally[idx % 4][(bits & 256) as usize + usize::from(symbol)] += 1;
+            bits >>= 1;
         }
     }
+}
+
+/// The counts of a tally by quantizer.
+fn total(tally: &Tally) -> Counts {
+    let count =
+        |quantizer: usize, symbol: usize| tally.iter().map(|counts| counts[256 * quantizer + symbol]).sum();
+    [0, 1].map(|quantizer| std::array::from_fn(|symbol| count(quantizer, symbol)))
 }

@@ -4,6 +4,10 @@
 //! 0, or 255 where the symbol has to show the parity and `k` is odd. The low `r` bits go into byte planes from the lowest
 //! on, and what is left of a byte into a plane of its own.
 
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 use super::Isa;
 
 /// Values of `h` that have a symbol of their own.
@@ -14,47 +18,123 @@ pub const SYMBOL_BIAS: i32 = 128;
 pub const MAX_LOW_BITS: u32 = 24;
 
 /// Sets the symbol of every index; `dst.len()` is `indices.len()`.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn symbols(isa: Isa, indices: &[i32], low_bits: u32, shows_parity: bool, dst: &mut [u8]) {
-    let _ = isa;
-    for (symbol, &index) in dst.iter_mut().zip(indices) {
-        let high = index >> low_bits;
-        *symbol = if HIGH_PARTS.contains(&high) {
-            (high + SYMBOL_BIAS).to_le_bytes()[0]
-        } else if shows_parity && index & 1 == 1 {
-            255
-        } else {
-            0
-        };
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::symbols_avx512(indices, low_bits, shows_parity, dst) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::symbols_avx2(indices, low_bits, shows_parity, dst) }
+        }
+        _ => scalar::symbols(indices, low_bits, shows_parity, dst),
     }
 }
 
 /// Bits `shift` to `shift` + 7 of every index, masked.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn low_plane(isa: Isa, indices: &[i32], shift: u32, mask: u8, dst: &mut [u8]) {
-    let _ = isa;
-    for (byte, &index) in dst.iter_mut().zip(indices) {
-        *byte = (index >> shift).to_le_bytes()[0] & mask;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::low_plane_avx512(indices, shift, mask, dst) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::low_plane_avx2(indices, shift, mask, dst) }
+        }
+        _ => scalar::low_plane(indices, shift, mask, dst),
     }
 }
 
 /// Indices of symbols, their low bits zero.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn join_symbols(isa: Isa, symbols: &[u8], low_bits: u32, dst: &mut [i32]) {
-    let _ = isa;
-    for (index, &symbol) in dst.iter_mut().zip(symbols) {
-        *index = (i32::from(symbol) - SYMBOL_BIAS) << low_bits;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::join_symbols_avx512(symbols, low_bits, dst) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::join_symbols_avx2(symbols, low_bits, dst) }
+        }
+        _ => scalar::join_symbols(symbols, low_bits, dst),
     }
 }
 
 /// Puts a plane of low bits into its place.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn join_low_plane(isa: Isa, plane: &[u8], shift: u32, dst: &mut [i32]) {
-    let _ = isa;
-    for (index, &byte) in dst.iter_mut().zip(plane) {
-        *index |= i32::from(byte) << shift;
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::join_low_plane_avx512(plane, shift, dst) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::join_low_plane_avx2(plane, shift, dst) }
+        }
+        _ => scalar::join_low_plane(plane, shift, dst),
     }
 }
 
 /// Sum of the distances of symbols from [`SYMBOL_BIAS`].
 #[must_use]
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn distance_sum(isa: Isa, symbols: &[u8]) -> u64 {
-    let _ = isa;
-    symbols.iter().map(|&symbol| u64::from(symbol.abs_diff(128))).sum()
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::distance_sum_avx2(symbols) }
+        }
+        _ => scalar::distance_sum(symbols),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_isa_splits_alike_and_joins_back() {
+        let indices: Vec<i32> =
+            (0..1003i32).map(|i| i.wrapping_mul(i).wrapping_mul(747_796_405) >> (i % 32)).collect();
+        let (mut expected, mut symbols_of) = (vec![0; indices.len()], vec![0; indices.len()]);
+        let (mut plane, mut joined) = (vec![0; indices.len()], vec![0; indices.len()]);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            for low_bits in [0, 1, 3, 8, 13, MAX_LOW_BITS] {
+                for shows_parity in [false, true] {
+                    symbols(isa, &indices, low_bits, shows_parity, &mut symbols_of);
+                    scalar::symbols(&indices, low_bits, shows_parity, &mut expected);
+                    assert_eq!(symbols_of, expected, "{isa:?} {low_bits}");
+                }
+                let sum = expected.iter().map(|&symbol| u64::from(symbol.abs_diff(128))).sum::<u64>();
+                assert_eq!(distance_sum(isa, &expected), sum, "{isa:?}");
+                join_symbols(isa, &symbols_of, low_bits, &mut joined);
+                for shift in (0..low_bits).step_by(8) {
+                    let mask = u8::try_from((1u32 << (low_bits - shift).min(8)) - 1).unwrap();
+                    low_plane(isa, &indices, shift, mask, &mut plane);
+                    join_low_plane(isa, &plane, shift, &mut joined);
+                }
+                for ((&index, &joined), &symbol) in indices.iter().zip(&joined).zip(&symbols_of) {
+                    let fits = HIGH_PARTS.contains(&(index >> low_bits));
+                    assert_eq!(fits, symbol != 0 && symbol != 255, "{isa:?} {low_bits} {index}");
+                    assert!(!fits || joined == index, "{isa:?} {low_bits} {index}");
+                }
+            }
+        }
+        assert_eq!(distance_sum(Isa::detect(), &vec![0; 1 << 20]), 128 << 20);
+    }
 }

@@ -1,0 +1,43 @@
+//! The definition: plain loops, which the compiler makes vectors of for whatever is enabled where they are inlined.
+
+use super::{HIGH_PARTS, SYMBOL_BIAS};
+
+#[inline(always)]
+pub(super) fn symbols(indices: &[i32], low_bits: u32, shows_parity: bool, dst: &mut [u8]) {
+    let odd_escape = if shows_parity { 255 } else { 0 };
+    for (symbol, &index) in dst.iter_mut().zip(indices) {
+        let high = index >> (low_bits & 31);
+        let escape = -(index & 1) & odd_escape;
+        // Bitwise: a branch would cost more than the work.
+        let is_inside = (high >= *HIGH_PARTS.start()) & (high <= *HIGH_PARTS.end());
+        *symbol = (if is_inside { high + SYMBOL_BIAS } else { escape }).to_le_bytes()[0];
+    }
+}
+
+#[inline(always)]
+pub(super) fn low_plane(indices: &[i32], shift: u32, mask: u8, dst: &mut [u8]) {
+    for (byte, &index) in dst.iter_mut().zip(indices) {
+        *byte = (index >> (shift & 31)).to_le_bytes()[0] & mask;
+    }
+}
+
+#[inline(always)]
+pub(super) fn join_symbols(symbols: &[u8], low_bits: u32, dst: &mut [i32]) {
+    for (index, &symbol) in dst.iter_mut().zip(symbols) {
+        *index = (i32::from(symbol) - SYMBOL_BIAS) << (low_bits & 31);
+    }
+}
+
+#[inline(always)]
+pub(super) fn join_low_plane(plane: &[u8], shift: u32, dst: &mut [i32]) {
+    for (index, &byte) in dst.iter_mut().zip(plane) {
+        *index |= i32::from(byte) << (shift & 31);
+    }
+}
+
+#[inline(always)]
+pub(super) fn distance_sum(symbols: &[u8]) -> u64 {
+    // 2^16: 128 times as many fit 32 bits.
+    let sum_of = |run: &[u8]| run.iter().map(|&symbol| u32::from(symbol.abs_diff(128))).sum::<u32>();
+    symbols.chunks(1 << 16).map(|run| u64::from(sum_of(run))).sum()
+}
