@@ -155,7 +155,10 @@ fn bench_rans8(c: &mut Criterion) {
 /// A hump of symbols around 128, of about 4 bits each.
 fn hump() -> Vec<u8> {
     let sum = |bytes: &[u8]| bytes.iter().map(|&byte| i32::from(byte)).sum::<i32>();
-    random_bytes(8, 12 * N).chunks(12).map(|bytes| (128 + (sum(bytes) - 1530) / 66) as u8).collect()
+    random_bytes(8, 12 * N)
+        .chunks(12)
+        .map(|bytes| (128 + (sum(bytes) - 1530) / 66).to_le_bytes()[0])
+        .collect()
 }
 
 fn bench_rans12(c: &mut Criterion) {
