@@ -1,4 +1,4 @@
-//! Bulk compression of machine-learning checkpoints, bit for bit.
+//! Bulk compression of machine-learning checkpoints: bit for bit, or on request within an error that is named.
 //!
 //! A checkpoint file is cut into *blocks* of elements, each block is split into float fields, the
 //! exponents are entropy-coded by an interleaved rANS, and the result goes into a checked container with
@@ -28,8 +28,7 @@
 //! | [`pipeline`] | directory trees to archives and back, over worker threads |
 //! | [`container`], [`checkpoint`], [`storage`] | the archive format, the safetensors header, files |
 //! | [`stage`] | one block of elements to one payload and back |
-//! | [`entropy`] | rANS models, tables, planning |
-//! | [`quantize`] | models of the rate of quantized elements |
+//! | [`entropy`], [`quantize`] | rANS models, tables, planning; costs of indices, models of the rate |
 //! | [`kernels`] | the loops: scalar, portable SIMD, AVX2, AVX-512 |
 //! | [`bits`], [`dtype`] | bit streams and cursors, element types |
 //! | [`limits`], [`error`] | bounds for hostile input, errors |
@@ -147,6 +146,33 @@
 //! BlockDecoder::new(Isa::detect()).decode(coding, Dtype::Bf16, &payload, &mut decoded)?;
 //! assert_eq!(decoded, bytes);
 //! # Ok::<(), alcm::Error>(())
+//! ```
+//!
+//! # Lossy
+//!
+//! With [`LossySettings`](pipeline::lossy::settings::LossySettings) in the options, tensors may change within a
+//! [`Goal`](pipeline::lossy::settings::Goal). The archive then holds a reconstruction, with the error of each tensor as
+//! measured on decoded values.
+//!
+//! ```
+//! use alcm::pipeline::compress::compress_file;
+//! use alcm::pipeline::context::Context;
+//! use alcm::pipeline::inspect::inspect;
+//! use alcm::pipeline::lossy::settings::{Goal, LossySettings};
+//! use alcm::pipeline::settings::CompressOptions;
+//!
+//! # let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+//! # let ctx = Context::new(&pool);
+//! # let dir = tempfile::tempdir()?;
+//! let path = dir.path().join("params.alcm");
+//! let source = "tests/data/digits_resnet/params_bf16.safetensors".as_ref();
+//! let lossy = Some(LossySettings::new(Goal::RelL2(0.05)));
+//! compress_file(&ctx, source, &path, &CompressOptions { lossy, ..CompressOptions::default() })?;
+//!
+//! let described = inspect(&ctx, &path)?;
+//! let losses: Vec<_> = described.tensors.iter().filter_map(|tensor| tensor.loss).collect();
+//! assert!(losses.len() > 10 && losses.iter().all(|loss| loss.rel_l2() <= 0.05));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Streams
