@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     ZeroRows,
     HugeRange,
     Subnormal,
+    Tiny,
+    Huge,
     Outlier,
     NonFinite,
     NonFiniteRow,
@@ -33,7 +35,7 @@ pub(crate) enum Kind {
     Ramp,
 }
 
-pub(crate) const KINDS: [Kind; 16] = [
+pub(crate) const KINDS: [Kind; 18] = [
     Kind::Bell,
     Kind::HeavyTail,
     Kind::RowScales,
@@ -44,6 +46,8 @@ pub(crate) const KINDS: [Kind; 16] = [
     Kind::ZeroRows,
     Kind::HugeRange,
     Kind::Subnormal,
+    Kind::Tiny,
+    Kind::Huge,
     Kind::Outlier,
     Kind::NonFinite,
     Kind::NonFiniteRow,
@@ -71,6 +75,9 @@ impl Kind {
             Self::ZeroRows => bell,
             Self::HugeRange => bell * power(random, 120),
             Self::Subnormal => bell * 2f64.powi(-130),
+            // Beyond F32, where F64 reaches.
+            Self::Tiny => bell * 2f64.powi(-500),
+            Self::Huge => bell * 2f64.powi(500),
             Self::Outlier if random.below(3000) == 0 => 1e4 * bell,
             Self::Outlier => 1e-3 * bell,
             Self::NonFinite if random.below(100) == 0 => {
@@ -139,12 +146,13 @@ pub(crate) fn value(dtype: Dtype, bytes: &[u8]) -> f64 {
     }
 }
 
-/// A bound on errors, and how the command line takes it.
+/// A goal, and how the command line takes it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
     MaxAbs(f64),
     MaxRel(f64),
     RelL2(f64),
+    Bits(f64),
     /// Any other goal: no bound, but what is not finite or no float is exact all the same.
     Unbounded(&'static str),
 }
@@ -155,6 +163,7 @@ impl Goal {
             Self::MaxAbs(bound) => format!("--lossy --max-abs-error {bound:e}"),
             Self::MaxRel(bound) => format!("--lossy --max-rel-error {bound:e}"),
             Self::RelL2(bound) => format!("--lossy --rel-l2 {bound:e}"),
+            Self::Bits(bits) => format!("--lossy --bits {bits}"),
             Self::Unbounded(arguments) => format!("--lossy {arguments}"),
         }
     }
@@ -197,7 +206,7 @@ impl Goal {
                 let (error, norm) = (norm(&mut x.iter().zip(&y).map(error)), norm(&mut x.iter().copied()));
                 assert!(error <= bound * norm, "{what}: an error of {error:e} in a tensor of {norm:e}");
             }
-            Self::Unbounded(_) => {}
+            Self::Bits(_) | Self::Unbounded(_) => {}
         }
     }
 }
