@@ -48,7 +48,7 @@ impl Random {
     }
 
     /// The sum of four uniform numbers in −½ to ½: near to a Gaussian of variance ⅓.
-    fn bell(&mut self) -> f64 {
+    pub(crate) fn bell(&mut self) -> f64 {
         (0..4).fold(0.0, |sum, _| sum + (self.word() >> 11) as f64 / (1_u64 << 53) as f64 - 0.5)
     }
 
@@ -73,7 +73,7 @@ fn narrow(value: f32, exponent_bits: u32, mantissa_bits: u32) -> u32 {
 }
 
 /// Appends `value` as an element of `dtype`.
-fn push(dtype: Dtype, value: f64, random: &mut Random, dst: &mut Vec<u8>) {
+pub(crate) fn push(dtype: Dtype, value: f64, random: &mut Random, dst: &mut Vec<u8>) {
     let single = value as f32;
     match dtype {
         Dtype::F64 => dst.extend(value.to_le_bytes()),

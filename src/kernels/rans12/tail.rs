@@ -30,6 +30,10 @@ pub fn encode_tail(
         let own = (first..n_steps).map(|step| step * n_lanes + lane);
         for idx in own.rev().filter(|&idx| idx < symbols.len()) {
             state = put(state, entry_at(idx)?)?;
+            // It grows on from here, and in many steps would leave 64 bits: 0 would seem too small for 2^16.
+            if state > u64::from(u32::MAX) {
+                break;
+            }
         }
         Some(state)
     };

@@ -113,6 +113,22 @@ fn every_pairing_of_encoder_and_decoder_round_trips_and_words_are_equal() {
 }
 
 #[test]
+fn states_that_double_for_a_whole_tail_do_not_leave_64_bits() {
+    let mut freqs = [0; 256];
+    (freqs[128], freqs[129]) = (2048, 2048);
+    for n_lanes in [FEW_LANES, LANES] {
+        for n in [64, 1000, 20_000] {
+            let (freqs, table_ids, symbols) = (vec![freqs], vec![0], vec![128; n]);
+            let case = Case { n_lanes, freqs, paired: false, table_ids, segment_len: 1 << 31, symbols };
+            for isa in isas() {
+                let decoded = decode_case(isa, &case, &encode_case(isa, &case));
+                assert!(decoded.is_some_and(|decoded| decoded == case.symbols), "{n} in {n_lanes} lanes");
+            }
+        }
+    }
+}
+
+#[test]
 fn damaged_data_gives_the_same_verdict_on_every_isa() {
     let mut rng = ChaCha8Rng::seed_from_u64(13);
     let mut refused = 0;

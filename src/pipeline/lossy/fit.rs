@@ -234,6 +234,9 @@ impl TensorSource<'_> {
             let mut peaks = vec![0.0f32; n_channels];
             let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
             let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
+            if dtype == Dtype::F64 {
+                keep_from_vanishing(bytes, &mut values);
+            }
             let inner = inner_len as u64;
             let mut channel = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
             let skipped = usize::try_from(first_element % inner).unwrap_or(0);
@@ -250,6 +253,15 @@ impl TensorSource<'_> {
             peaks.iter_mut().zip(part).for_each(|(peak, part)| *peak = peak.max(part));
         }
         Ok(peaks)
+    }
+}
+
+/// Gives F64 elements that are zero as f32, but are not zero, the smallest magnitude there is.
+fn keep_from_vanishing(bytes: &[u8], values: &mut [f32]) {
+    for (element, value) in bytes.as_chunks().0.iter().zip(values) {
+        if *value == 0.0 && f64::from_le_bytes(*element) != 0.0 {
+            *value = f32::from_bits(1);
+        }
     }
 }
 
@@ -311,6 +323,10 @@ impl Fitter<'_> {
 
     fn fit_relative_bound(&self, bound: f64) -> Result<Option<QuantSpec>> {
         let peaks = self.tensor.channel_peaks()?;
+        if peaks.iter().any(|peak| *peak > 0.0 && *peak < f32::MIN_POSITIVE) {
+            // The format's multipliers do not reach so low; errors would be held against too large a peak.
+            return Ok(None);
+        }
         // A channel of zeros has no scale; any will do.
         let bits = |peak: &f32| ChannelSteps::multiplier_bits(if *peak > 0.0 { *peak } else { 1.0 });
         let multipliers = peaks.iter().map(bits).collect();
