@@ -174,14 +174,17 @@ impl BlockQuantizer {
             let rebuilt = &mut rebuilt[..bytes.len()];
             // As above; what is not written is an escape, and written below.
             let _ = convert::from_f32(isa, dtype, values, rebuilt);
-            let escapes = indices.iter().enumerate().filter(|(_, index)| **index == ESCAPE);
-            for (place, _) in escapes {
-                let element = place * unit_bytes..(place + 1) * unit_bytes;
-                self.escapes.extend_from_slice(&bytes[element.clone()]);
-                rebuilt[element.clone()].copy_from_slice(&bytes[element]);
+            let mut n_zeros = values.iter().map(|x| u32::from(*x == 0.0)).sum::<u32>();
+            // Rare, and looked for in vectors.
+            if indices.contains(&ESCAPE) {
+                for (place, _) in indices.iter().enumerate().filter(|(_, index)| **index == ESCAPE) {
+                    let element = place * unit_bytes..(place + 1) * unit_bytes;
+                    self.escapes.extend_from_slice(&bytes[element.clone()]);
+                    rebuilt[element.clone()].copy_from_slice(&bytes[element]);
+                    n_zeros -= u32::from(values[place] == 0.0);
+                }
             }
-            loss.zeros +=
-                values.iter().zip(indices).filter(|(x, k)| **x == 0.0 && **k != ESCAPE).count() as u64;
+            loss.zeros += u64::from(n_zeros);
             let errors = quantize::measure(isa, dtype, bytes, rebuilt).unwrap_or_default();
             loss.errors.add(&errors);
             let scaled = match &header.channels {
