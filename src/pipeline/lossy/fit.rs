@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::plan::Candidate;
-use super::rate::{self, RateUnit, UNIT_LEN};
+use super::rate::{self, RateUnit};
 use super::settings::{Goal, LossySettings};
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
@@ -121,15 +121,9 @@ impl TensorSource<'_> {
         Ok(total)
     }
 
-    /// Elements of a unit: whole channels, or a part of a long one, within which scales differ too.
-    fn unit_len(&self) -> usize {
-        let (inner_len, _) = self.channel_shape();
-        if inner_len > UNIT_LEN { UNIT_LEN } else { UNIT_LEN.div_ceil(inner_len) * inner_len }
-    }
-
     /// Entropy of the indices at `step`, unit by unit, in bits.
     pub(super) fn counted_bits(&self, step: f64) -> Result<f64> {
-        let (unit_len, dtype) = (self.unit_len(), self.candidate.dtype);
+        let (unit_len, dtype) = (rate::unit_len(self.channel_shape().0), self.candidate.dtype);
         let parts = self.map_blocks(|_, bytes| {
             let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
             let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
@@ -140,34 +134,52 @@ impl TensorSource<'_> {
         Ok(parts.iter().sum())
     }
 
-    /// The units of the tensor, or `None` where it is to stay exact whatever the goal.
-    pub(super) fn survey(&self) -> Result<Option<Survey>> {
-        let unit_len = self.unit_len();
+    /// The units of the tensor, one in `keep_one_in` of them, or `None` where it is to stay exact whatever the goal.
+    pub(super) fn survey(&self, keep_one_in: u64) -> Result<Option<Survey>> {
+        let unit_len = rate::unit_len(self.channel_shape().0);
         let dtype = self.candidate.dtype;
         let isa = self.ctx.isa;
         let element_bits = dtype.element_bits() as f64;
         let is_log = self.candidate.treatment.domain == Domain::Log2;
         let parts = self.map_blocks(|first_element, bytes| {
             let mut first_element = first_element;
-            let mut units = Vec::new();
+            let (mut units, mut others) = (Vec::new(), Moments::default());
             for run in bytes.chunks(unit_len * dtype.unit_bytes()) {
                 let n_elements = (run.len() / dtype.unit_bytes()) as u64;
-                let unit = if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
-                let unit = unit.unwrap_or_default();
-                units.push(RateUnit { unit, first_element, n_elements, element_bits, multiplier: 1.0 });
+                if (first_element / unit_len as u64).is_multiple_of(keep_one_in) {
+                    let unit =
+                        if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
+                    let unit = unit.unwrap_or_default();
+                    let weight = n_elements as f64;
+                    units.push(RateUnit {
+                        unit,
+                        first_element,
+                        n_elements,
+                        weight,
+                        element_bits,
+                        multiplier: 1.0,
+                    });
+                } else {
+                    others.merge(&Moments::measure(isa, dtype, run).unwrap_or_default());
+                }
                 first_element += n_elements;
             }
-            units
+            (units, others)
         })?;
         let n_blocks = parts.len() as u64;
-        let units: Vec<RateUnit> = parts.into_iter().flatten().collect();
-        let mut total = Moments::default();
-        units.iter().for_each(|unit| total.merge(&unit.unit.moments));
+        let (mut units, mut total): (Vec<RateUnit>, _) = (Vec::new(), Moments::default());
+        for (part, others) in parts {
+            part.iter().for_each(|unit| total.merge(&unit.unit.moments));
+            total.merge(&others);
+            units.extend(part);
+        }
         let is_special = total.n_not_finite > 0 && !is_log && !self.candidate.treatment.despite_defaults;
         if total.n == 0 || is_special || total.min == total.max {
             return Ok(None);
         }
         let n_elements = self.n_elements();
+        let kept: f64 = units.iter().map(|unit| unit.weight).sum();
+        units.iter_mut().for_each(|unit| unit.weight *= n_elements as f64 / kept);
         Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
     }
 

@@ -152,16 +152,24 @@ impl LossyPlanner<'_> {
     /// [`ErrorKind::InvalidConfig`] for a rate goal that cannot be reached.
     pub(crate) fn plan(&self) -> Result<Plans> {
         let mut plans = Plans::new();
-        let mut found = Vec::new();
+        let mut opened = Vec::new();
         for file_idx in 0..self.files.len() {
-            let file = self
-                .open(file_idx)
-                .and_then(|opened| opened.map(|opened| Ok((self.survey(&opened)?, opened))).transpose());
-            match file {
-                Ok(None) => {}
-                Ok(Some(file)) => found.push(file),
+            match self.open(file_idx) {
+                Ok(file) => opened.extend(file),
                 Err(error) => {
                     plans.insert(file_idx, Err(error));
+                }
+            }
+        }
+        let candidates = opened.iter().flat_map(|file| &file.candidates);
+        let n_elements = candidates.map(|candidate| candidate.info.n_elements()).sum();
+        let keep_one_in = rate::keep_one_in(n_elements);
+        let mut found = Vec::new();
+        for file in opened {
+            match self.survey(&file, keep_one_in) {
+                Ok(tensors) => found.push((tensors, file)),
+                Err(error) => {
+                    plans.insert(file.file_idx, Err(error));
                 }
             }
         }
@@ -201,11 +209,11 @@ impl LossyPlanner<'_> {
     }
 
     /// Plans the tensors that have a goal of their own, and measures the others.
-    fn survey(&self, file: &Opened) -> Result<Vec<Found>> {
+    fn survey(&self, file: &Opened, keep_one_in: u64) -> Result<Vec<Found>> {
         let survey = |candidate: &Candidate| -> Result<Found> {
             let tensor = self.tensor(&file.source, candidate);
             if candidate.goal.is_rate() {
-                return Ok(tensor.survey()?.map_or(Found::Planned(None), Found::Surveyed));
+                return Ok(tensor.survey(keep_one_in)?.map_or(Found::Planned(None), Found::Surveyed));
             }
             Ok(Found::Planned(Fitter { settings: self.settings, tensor }.fit()?.map(Box::new)))
         };

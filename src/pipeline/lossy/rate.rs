@@ -13,7 +13,13 @@ use crate::quantize::predictor::{EntropyModel, Unit};
 use crate::stage::{ChannelSteps, Quantizer};
 
 /// Elements of a unit at least, where a channel has fewer: below, an entropy means little.
-pub(super) const UNIT_LEN: usize = 8192;
+const MIN_UNIT_LEN: usize = 512;
+/// Elements of a unit at most, where a channel has more: within one, scales differ too.
+const MAX_UNIT_LEN: usize = 2048;
+/// Most units that are kept in memory, 0.6 KB each, but for one of each tensor.
+const MAX_KEPT_UNITS: u64 = 1 << 16;
+/// Most units that the rate is predicted for at every step that is tried; of more, evenly spread ones.
+const MAX_UNITS: usize = 8192;
 /// Header and index entry of a record, in bytes.
 pub(super) const RECORD_BYTES: u64 = 32 + 12;
 /// What a block takes besides its indices, in bits: record, header, states, and tables of about 80 bytes.
@@ -31,10 +37,22 @@ pub(super) struct RateUnit {
     pub(super) first_element: u64,
     /// Elements, the ones that are not finite included.
     pub(super) n_elements: u64,
+    /// Elements that it stands for, where not all units are kept.
+    pub(super) weight: f64,
     /// Bits of an element as it is.
     pub(super) element_bits: f64,
     /// Times the common step.
     pub(super) multiplier: f64,
+}
+
+/// Elements of a unit of a tensor whose channels have `inner_len` elements in a run: whole runs, or a part of a long one.
+pub(super) fn unit_len(inner_len: usize) -> usize {
+    if inner_len > MAX_UNIT_LEN { MAX_UNIT_LEN } else { MIN_UNIT_LEN.div_ceil(inner_len) * inner_len }
+}
+
+/// One unit in this many is kept, of tensors of `n_elements` in all.
+pub(super) fn keep_one_in(n_elements: u64) -> u64 {
+    (n_elements / MIN_UNIT_LEN as u64).div_ceil(MAX_KEPT_UNITS).max(1)
 }
 
 /// Stored bits of an index, where plain rounding at the same step is predicted to have an entropy of `plain` bits.
@@ -85,18 +103,21 @@ const TRELLIS_BITS: [(f64, f64); 13] = [
     (16.0, 15.1),
 ];
 
-/// Predicted bits of all of `units` at `step`.
-fn predicted_bits(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {
-    let bits: Vec<f64> = units
+/// Predicted bits an element of `units` at `step`.
+fn predicted_rate(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {
+    let stride = units.len().div_ceil(MAX_UNITS).max(1);
+    let bits: Vec<(f64, f64)> = units
         .par_iter()
+        .step_by(stride)
         .with_min_len(16)
         .map(|unit| {
             let plain = model.bits(&unit.unit, step * unit.multiplier);
-            coded_bits(quantizer, plain) * unit.n_elements as f64
+            (coded_bits(quantizer, plain) * unit.weight, unit.weight)
         })
         .collect();
     // In order, so that the sum does not depend on the threads.
-    bits.iter().sum()
+    let (bits, n_elements) = bits.iter().fold((0.0, 0.0), |(bits, n), unit| (bits + unit.0, n + unit.1));
+    bits / n_elements
 }
 
 /// What to share among units.
@@ -110,10 +131,10 @@ pub(super) struct Budget {
 
 /// Bits an element that are left for indices, and a step that is not far from what they need.
 fn goal_and_start(units: &[RateUnit], budget: Budget) -> Option<(f64, f64)> {
-    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
+    let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
     let energy = |unit: &RateUnit| {
         let moments = &unit.unit.moments;
-        moments.m2 + moments.n as f64 * moments.mean * moments.mean
+        unit.weight * (moments.variance() + moments.mean * moments.mean)
     };
     let energy: f64 = units.iter().map(energy).sum();
     let goal = (budget.bits - budget.n_blocks as f64 * BLOCK_BITS) / n_elements;
@@ -130,10 +151,10 @@ pub(super) fn solve(
     budget: Budget,
 ) -> Option<f64> {
     let (goal, start) = goal_and_start(units, budget)?;
-    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
-    let rate = |units: &[RateUnit], step| predicted_bits(model, settings.quantizer, units, step) / n_elements;
+    let rate = |units: &[RateUnit], step| predicted_rate(model, settings.quantizer, units, step);
     let mut step = find(&mut |step| rate(units, step), start, goal)?;
-    if bound_units(model, settings, units, step, goal) {
+    let all_are_kept = units.iter().all(|unit| unit.weight == unit.n_elements as f64);
+    if all_are_kept && bound_units(model, settings, units, step, goal) {
         step = find(&mut |step| rate(units, step), step, goal)?;
     }
     Some(step)
@@ -148,15 +169,14 @@ pub(super) fn solve_by_counting(
     budget: Budget,
 ) -> Option<f64> {
     let (goal, start) = goal_and_start(units, budget)?;
-    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
+    let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
     find(&mut |step| coded_bits(settings.quantizer, counted(step) / n_elements), start, goal)
 }
 
 /// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
 pub(super) fn slope(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {
-    let n_elements: f64 = units.iter().map(|unit| unit.n_elements as f64).sum();
-    let at = |octaves: f64| predicted_bits(model, quantizer, units, step * octaves.exp2());
-    ((at(-0.125) - at(0.125)) / (0.25 * n_elements)).max(0.125)
+    let at = |octaves: f64| predicted_rate(model, quantizer, units, step * octaves.exp2());
+    ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
 }
 
 /// The step at which `rate` is `goal` bits an element, from `start` on.
