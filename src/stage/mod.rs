@@ -3,6 +3,7 @@
 //! This is the boundary between the container, which sees only payload bytes and ids, and the coding of
 //! values. [`BlockEncoder`] chooses a [`Coding`] and never fails; [`BlockDecoder`] takes untrusted payloads.
 
+mod adaptive;
 mod constant;
 mod fields;
 mod payload;
@@ -51,11 +52,13 @@ pub enum Coding {
     Scaled,
     /// Indices of a quantizer; only in lossy archives.
     Quantized,
+    /// Floats of a short block by adaptive decisions, without tables.
+    Adaptive,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 8] = [
+    const TABLE: [(Self, u8, &'static str); 9] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -64,6 +67,7 @@ impl Coding {
         (Self::Reference, 5, "reference"),
         (Self::Scaled, 6, "scaled"),
         (Self::Quantized, 7, "quantized"),
+        (Self::Adaptive, 8, "adaptive"),
     ];
 
     /// Every coding.
@@ -243,6 +247,20 @@ impl BlockEncoder {
     /// the block's bytes.
     pub fn encode(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
         self.encode_over(source, dst.len(), dst, &mut |_| {})
+    }
+
+    /// Like [`Self::encode`], but tries [`Coding::Adaptive`] too, at which encoder and decoder are slow: for a block that
+    /// has to be small above all.
+    pub fn encode_small(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
+        let start = dst.len();
+        let coding = self.encode(source, dst);
+        let end = dst.len();
+        if adaptive::encode(source.dtype, source.bytes, dst) && dst.len() - end < end - start {
+            dst.drain(start..end);
+            return Coding::Adaptive;
+        }
+        dst.truncate(end);
+        coding
     }
 
     /// Like [`Self::encode`], for long runs of blocks in memory that is not in the caches. The payload replaces what is
@@ -472,6 +490,7 @@ impl BlockDecoder {
             Coding::Zstd => self.zstd.decode(payload, dst),
             Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
             Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
+            Coding::Adaptive => adaptive::decode(payload, dst),
             Coding::Sparse | Coding::Scaled | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }
