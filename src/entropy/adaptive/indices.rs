@@ -33,7 +33,7 @@ impl Model {
             states: [0; N_CHAINS],
             is_zero: [Bit::NEW; 2],
             is_longer: [[Bit::NEW; MAX_LENGTH as usize]; 2],
-            upper: vec![Bit::EVEN; 2 * (MAX_LENGTH as usize + 1) << modelled_bits],
+            upper: vec![Bit::EVEN; (2 * (MAX_LENGTH as usize + 1)) << modelled_bits],
             is_negative: Bit::EVEN,
         }
     }
