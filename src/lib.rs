@@ -25,6 +25,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `cli` | arguments, settings file, progress bars, exit codes (feature `cli`) |
+//! | [`lab`] | what reproduces stated numbers: tensors of the original report |
 //! | [`pipeline`] | directory trees to archives and back, over worker threads |
 //! | [`container`], [`checkpoint`], [`storage`] | the archive format, the safetensors header, files |
 //! | [`stage`] | one block of elements to one payload and back |
@@ -128,7 +129,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! and [`BlockEncoder`](stage::BlockEncoder) with [`BlockDecoder`](stage::BlockDecoder) codes a single block, for a
+//! [`compress_tensor`](pipeline::tensor::compress_tensor) makes a frame of a tensor of a few kilobytes, exactly or within
+//! a goal, with 20 bytes around it. [`BlockEncoder`](stage::BlockEncoder) with [`BlockDecoder`](stage::BlockDecoder) codes a single block, for a
 //! program that has a container and checksums of its own:
 //!
 //! ```
@@ -213,6 +215,7 @@ pub mod dtype;
 pub mod entropy;
 pub mod error;
 pub mod kernels;
+pub mod lab;
 pub mod limits;
 pub mod pipeline;
 pub mod quantize;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// Modules of the crate by layer, top first. Each may use those of the layers after its own.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
+    &["lab"],
     &["pipeline"],
     &["checkpoint", "container", "storage"],
     &["stage"],

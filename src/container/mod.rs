@@ -17,6 +17,7 @@ mod loss;
 mod reader;
 mod reference;
 mod stream;
+mod tensor_frame;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -32,4 +33,5 @@ pub use reader::{Archive, decode_block, read_range};
 pub use reference::{OtherFile, Reference, Resolver, no_other_files};
 pub(crate) use stream::read_up_to;
 pub use stream::{StreamEnd, StreamReader};
+pub use tensor_frame::{TENSOR_MAGIC, TensorFrame, tensor_bytes};
 pub use writer::{ArchiveWriter, EncodedBlock, WriteSummary};

@@ -276,7 +276,7 @@ fn example() -> Vec<u8> {
 #[test]
 fn the_worked_example_of_the_document_is_what_is_written() {
     let document = include_str!("FORMAT.md");
-    let (_, example_section) = document.split_once("## 6. Worked example").unwrap();
+    let (_, example_section) = document.split_once("## 7. Worked example").unwrap();
     let mut bytes = Vec::new();
     for line in example_section.lines().filter(|line| line.starts_with("0x")) {
         let (offset, rest) = line.split_once("  ").unwrap();

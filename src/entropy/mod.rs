@@ -1,5 +1,6 @@
 //! Lossless models of symbols: which tables, how they are written, and the sections they make.
 
+pub mod adaptive;
 pub mod cluster;
 pub mod escapes;
 pub mod freq;

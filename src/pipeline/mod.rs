@@ -4,7 +4,7 @@
 //! [`compress::compress_file`], [`decompress::decompress_tree`] and [`decompress::decompress_file`],
 //! [`verify::verify`], [`inspect::inspect`], [`inspect::extract`], [`compare::compare`], [`stream::compress_stream`] and
 //! [`stream::decompress_stream`], [`predict::predict`]. For programs that hold their tensors in memory there are
-//! [`archive_file::ArchiveFile`] and [`elements::compress_elements`]. All take a [`context::Context`] with the thread
+//! [`archive_file::ArchiveFile`], [`elements::compress_elements`] and, for a small one, [`tensor::compress_tensor`]. All take a [`context::Context`] with the thread
 //! pool to use; the crate's documentation has an example of each.
 
 pub mod archive_file;
@@ -35,6 +35,7 @@ mod resume;
 pub mod settings;
 mod source;
 pub mod stream;
+pub mod tensor;
 pub mod timings;
 pub mod train;
 pub mod tree;

@@ -3,6 +3,8 @@
 //! This is the boundary between the container, which sees only payload bytes and ids, and the coding of
 //! values. [`BlockEncoder`] chooses a [`Coding`] and never fails; [`BlockDecoder`] takes untrusted payloads.
 
+mod adaptive;
+mod coding;
 mod constant;
 mod fields;
 mod payload;
@@ -17,6 +19,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
 use crate::limits::MAX_BLOCK_BYTES;
+pub use coding::Coding;
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
 pub use fields::bench_internals;
@@ -30,65 +33,6 @@ pub use quantized::{
 use scaled::{Scaled, ScaledEncoder};
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};
-
-/// How a block's payload is coded; the id is on the wire and never reused (FORMAT.md, "codings").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Coding {
-    /// The bytes themselves.
-    Stored,
-    /// One element, repeated.
-    Constant,
-    /// A zstd frame of the bytes, plain or as byte planes.
-    Zstd,
-    /// Symbols entropy-coded, the residual in planes.
-    Fields,
-    /// Zeros marked apart, the other elements coded densely.
-    Sparse,
-    /// The bytes of an earlier block; resolved by [`crate::container`], never by a [`BlockDecoder`].
-    Reference,
-    /// Halves times a scale for each run of elements.
-    Scaled,
-    /// Indices of a quantizer; only in lossy archives.
-    Quantized,
-}
-
-impl Coding {
-    /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 8] = [
-        (Self::Stored, 0, "stored"),
-        (Self::Constant, 1, "constant"),
-        (Self::Zstd, 2, "zstd"),
-        (Self::Fields, 3, "fields"),
-        (Self::Sparse, 4, "sparse"),
-        (Self::Reference, 5, "reference"),
-        (Self::Scaled, 6, "scaled"),
-        (Self::Quantized, 7, "quantized"),
-    ];
-
-    /// Every coding.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Self::TABLE.iter().map(|row| row.0)
-    }
-
-    /// The id on the wire.
-    #[must_use]
-    pub fn wire_id(self) -> u8 {
-        Self::TABLE[self as usize].1
-    }
-
-    /// The coding of a wire id, or `None` for one this version does not know.
-    #[must_use]
-    pub fn from_wire_id(id: u8) -> Option<Self> {
-        Self::TABLE.iter().find(|row| row.1 == id).map(|row| row.0)
-    }
-
-    /// Name for people, as `inspect` prints it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::TABLE[self as usize].2
-    }
-}
 
 /// Effort of the encoder; every level writes the same format, read by the same decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -243,6 +187,20 @@ impl BlockEncoder {
     /// the block's bytes.
     pub fn encode(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
         self.encode_over(source, dst.len(), dst, &mut |_| {})
+    }
+
+    /// Like [`Self::encode`], but tries [`Coding::Adaptive`] too, at which encoder and decoder are slow: for a block that
+    /// has to be small above all.
+    pub fn encode_small(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
+        let start = dst.len();
+        let coding = self.encode(source, dst);
+        let end = dst.len();
+        if adaptive::encode(source.dtype, source.bytes, dst) && dst.len() - end < end - start {
+            dst.drain(start..end);
+            return Coding::Adaptive;
+        }
+        dst.truncate(end);
+        coding
     }
 
     /// Like [`Self::encode`], for long runs of blocks in memory that is not in the caches. The payload replaces what is
@@ -472,6 +430,7 @@ impl BlockDecoder {
             Coding::Zstd => self.zstd.decode(payload, dst),
             Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
             Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
+            Coding::Adaptive => adaptive::decode(payload, dst),
             Coding::Sparse | Coding::Scaled | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }

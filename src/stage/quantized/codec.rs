@@ -6,6 +6,7 @@ use flate2::Compression;
 use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 
+use crate::entropy::adaptive::{decode_indices, encode_indices};
 use crate::entropy::indices::{IndexDecoder, IndexEncoder};
 use crate::kernels::Isa;
 
@@ -37,6 +38,8 @@ pub enum IndexBackend {
     Deflate,
     /// Zstd (RFC 8878) over the bytes of the indices.
     Zstd,
+    /// Adaptive decisions without tables (FORMAT.md, 3.3.6): smallest for some ten thousand indices, and slow.
+    Adaptive,
 }
 
 impl IndexBackend {
@@ -47,12 +50,15 @@ impl IndexBackend {
             Self::Rans => Box::<Rans>::default(),
             Self::Deflate => Box::<Deflate>::default(),
             Self::Zstd => Box::<Zstd>::default(),
+            Self::Adaptive => Box::new(Adaptive),
         }
     }
 
     /// The codec of a wire id, if it is one of this crate's.
     pub(super) fn from_wire_id(id: u8) -> Option<Self> {
-        [Self::Rans, Self::Deflate, Self::Zstd].into_iter().find(|backend| *backend as u8 == id)
+        [Self::Rans, Self::Deflate, Self::Zstd, Self::Adaptive]
+            .into_iter()
+            .find(|backend| *backend as u8 == id)
     }
 }
 
@@ -175,6 +181,23 @@ impl IndexCodec for Zstd {
     }
 }
 
+struct Adaptive;
+
+impl IndexCodec for Adaptive {
+    fn wire_id(&self) -> u8 {
+        IndexBackend::Adaptive as u8
+    }
+
+    fn encode(&mut self, _: Isa, indices: &[i32], dependent: bool, dst: &mut Vec<u8>) -> Option<()> {
+        encode_indices(indices, dependent, dst);
+        Some(())
+    }
+
+    fn decode(&mut self, _: Isa, section: &[u8], dependent: bool, indices: &mut [i32]) -> Option<()> {
+        decode_indices(section, dependent, indices)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,7 +211,8 @@ mod tests {
             (-3000..3000).collect(),
             vec![i32::MIN, i32::MAX, 0, -7, 1 << 22],
         ];
-        for backend in [IndexBackend::Rans, IndexBackend::Deflate, IndexBackend::Zstd] {
+        for backend in [IndexBackend::Rans, IndexBackend::Deflate, IndexBackend::Zstd, IndexBackend::Adaptive]
+        {
             let mut codec = backend.codec();
             assert_eq!(IndexBackend::from_wire_id(codec.wire_id()), Some(backend));
             for indices in lists.iter().filter(|list| !list.is_empty() || backend != IndexBackend::Rans) {

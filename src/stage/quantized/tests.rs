@@ -82,7 +82,9 @@ fn every_dtype_quantizer_and_backend_comes_back_on_every_isa() {
     for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64] {
         let bytes = bytes_of(dtype, &sample);
         for trellis in [false, true] {
-            for backend in [IndexBackend::Rans, IndexBackend::Deflate, IndexBackend::Zstd] {
+            for backend in
+                [IndexBackend::Rans, IndexBackend::Deflate, IndexBackend::Zstd, IndexBackend::Adaptive]
+            {
                 let spec = QuantSpec { backend, ..spec(0.002, trellis, &sample) };
                 let (coding, loss, payload) = round_trip(&spec, dtype, 0, &bytes);
                 assert_eq!(coding, Coding::Quantized);
