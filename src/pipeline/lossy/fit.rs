@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::plan::Candidate;
-use super::rate::{self, RateUnit};
+use super::rate::{self, RateUnit, UNIT_LEN};
 use super::settings::{Goal, LossySettings};
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
@@ -123,20 +123,19 @@ impl TensorSource<'_> {
 
     /// Entropy of the indices at `step`, unit by unit, in bits.
     pub(super) fn counted_bits(&self, step: f64) -> Result<f64> {
-        let (unit_len, dtype) = (rate::unit_len(self.channel_shape().0), self.candidate.dtype);
+        let dtype = self.candidate.dtype;
         let parts = self.map_blocks(|_, bytes| {
             let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
             let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
             let unit_bits =
                 |unit: &[f32]| target::counted_bits(unit, step).map_or(0.0, |counted| counted.bits);
-            values.chunks(unit_len).map(|unit| unit_bits(unit) * unit.len() as f64).sum::<f64>()
+            values.chunks(UNIT_LEN).map(|unit| unit_bits(unit) * unit.len() as f64).sum::<f64>()
         })?;
         Ok(parts.iter().sum())
     }
 
     /// The units of the tensor, one in `keep_one_in` of them, or `None` where it is to stay exact whatever the goal.
     pub(super) fn survey(&self, keep_one_in: u64) -> Result<Option<Survey>> {
-        let unit_len = rate::unit_len(self.channel_shape().0);
         let dtype = self.candidate.dtype;
         let isa = self.ctx.isa;
         let element_bits = dtype.element_bits() as f64;
@@ -144,9 +143,9 @@ impl TensorSource<'_> {
         let parts = self.map_blocks(|first_element, bytes| {
             let mut first_element = first_element;
             let (mut units, mut others) = (Vec::new(), Moments::default());
-            for run in bytes.chunks(unit_len * dtype.unit_bytes()) {
+            for run in bytes.chunks(UNIT_LEN * dtype.unit_bytes()) {
                 let n_elements = (run.len() / dtype.unit_bytes()) as u64;
-                if (first_element / unit_len as u64).is_multiple_of(keep_one_in) {
+                if (first_element / UNIT_LEN as u64).is_multiple_of(keep_one_in) {
                     let unit =
                         if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
                     let unit = unit.unwrap_or_default();

@@ -12,10 +12,8 @@ use super::settings::LossySettings;
 use crate::quantize::predictor::{EntropyModel, Unit};
 use crate::stage::{ChannelSteps, Quantizer};
 
-/// Elements of a unit at least, where a channel has fewer: below, an entropy means little.
-const MIN_UNIT_LEN: usize = 512;
-/// Elements of a unit at most, where a channel has more: within one, scales differ too.
-const MAX_UNIT_LEN: usize = 2048;
+/// Elements of a unit: as many as share a table of the index coder, which is what its rate depends on.
+pub(super) const UNIT_LEN: usize = 1024;
 /// Most units that are kept in memory, 0.6 KB each, but for one of each tensor.
 const MAX_KEPT_UNITS: u64 = 1 << 16;
 /// Most units that the rate is predicted for at every step that is tried; of more, evenly spread ones.
@@ -45,14 +43,9 @@ pub(super) struct RateUnit {
     pub(super) multiplier: f64,
 }
 
-/// Elements of a unit of a tensor whose channels have `inner_len` elements in a run: whole runs, or a part of a long one.
-pub(super) fn unit_len(inner_len: usize) -> usize {
-    if inner_len > MAX_UNIT_LEN { MAX_UNIT_LEN } else { MIN_UNIT_LEN.div_ceil(inner_len) * inner_len }
-}
-
 /// One unit in this many is kept, of tensors of `n_elements` in all.
 pub(super) fn keep_one_in(n_elements: u64) -> u64 {
-    (n_elements / MIN_UNIT_LEN as u64).div_ceil(MAX_KEPT_UNITS).max(1)
+    (n_elements / UNIT_LEN as u64).div_ceil(MAX_KEPT_UNITS).max(1)
 }
 
 /// Stored bits of an index, where plain rounding at the same step is predicted to have an entropy of `plain` bits.
