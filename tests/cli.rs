@@ -352,3 +352,33 @@ fn compare_fails_where_there_is_nothing_to_compare_with() {
     assert!(String::from_utf8_lossy(&assert.get_output().stderr).contains("a.safetensors"));
     assert!(String::from_utf8_lossy(&assert.get_output().stdout).contains("text: identical bytes"));
 }
+
+/// The state of pruning in the manifest of `dir`.
+fn pruning_of(dir: &std::path::Path) -> Value {
+    json(&fs::read(dir.join("alcm-manifest.json")).unwrap())["entries"]["pruning"].clone()
+}
+
+#[test]
+fn a_series_of_checkpoints_hands_its_pruning_threshold_on() {
+    let dir = tempdir().unwrap();
+    let w = weights(5, 20_000);
+    fs::write(dir.path().join("w.safetensors"), typed_checkpoint(&[("w", "BF16", vec![100, 200], &w)]))
+        .unwrap();
+    let run = |args: &str, code: i32| {
+        alcm(dir.path(), &format!("compress w.safetensors -q --lossy --rel-l2 0.1 {args}"))
+            .assert()
+            .code(code);
+    };
+    run("-o plain/", 0);
+    run("-o first/ --prune", 0);
+    run("-o second/ --prune-after first", 0);
+    run("-o none/ --prune-after plain", 2);
+    run("-o none/ --prune-after absent", 1);
+    assert!(!dir.path().join("none").exists());
+    assert!(pruning_of(&dir.path().join("plain")).is_null());
+    let [first, second] = ["first", "second"].map(|name| pruning_of(&dir.path().join(name)));
+    assert_eq!((&first["threshold_ppb"], &first["is_rising"]), (&10_000_000.into(), &false.into()));
+    assert_eq!(second["threshold_ppb"], 9_500_000);
+    assert_eq!(second["scores_ppb"].as_array().unwrap().len(), 2);
+    alcm(dir.path(), "verify first second -q").assert().code(0);
+}

@@ -150,9 +150,12 @@ pub struct LossyArgs {
     /// The model of entropy that --bits and --ratio go by.
     #[arg(long, value_enum, requires = "lossy")]
     pub rate_model: Option<RateModelArg>,
-    /// Set small elements to zero as far as the goal allows.
+    /// Set small elements to zero where that saves bits at the same goal.
     #[arg(long, requires = "lossy")]
     pub prune: bool,
+    /// Prune as the next checkpoint of a series: go on from the threshold and score in DIR, an earlier run's output.
+    #[arg(long, value_name = "DIR", requires = "lossy")]
+    pub prune_after: Option<PathBuf>,
     /// Settings, presets and rules (YAML) in place of the built-in ones.
     #[arg(long, value_name = "FILE", requires = "lossy")]
     pub lossy_config: Option<PathBuf>,

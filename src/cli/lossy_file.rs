@@ -11,9 +11,12 @@ use super::config_file::{by_name, check_version, parse_yaml, read_settings};
 use super::entropy_config::EntropyConfig;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::Limits;
+use crate::pipeline::lossy::series::PruneSeries;
 use crate::pipeline::lossy::settings::{
     Goal, LossySettings, LossyTreatment, PruningSettings, Rule, Treatment,
 };
+use crate::pipeline::manifest::Manifest;
 use crate::stage::Domain;
 
 /// The defaults, which are also the presets' home.
@@ -176,6 +179,16 @@ impl RuleFile {
     }
 }
 
+/// The series that the run whose output is `dir` was of, with the threshold of the checkpoint after it.
+fn series_in(dir: &Path, pruning: &PruningSettings) -> Result<PruneSeries> {
+    let manifest = Manifest::read(dir, &Limits::default())?;
+    let series = manifest.pruning.ok_or_else(|| {
+        invalid("no series of pruned checkpoints to go on with; compress the first with --prune".into())
+            .in_file(dir)
+    })?;
+    Ok(series.next(pruning))
+}
+
 impl LossyFile {
     /// The settings of `path`, or the defaults without one.
     ///
@@ -235,6 +248,7 @@ impl LossyFile {
         let preset_rules = preset.map(|preset| preset.rules.as_slice()).unwrap_or_default();
         let rules = self.rules.iter().chain(preset_rules).map(RuleFile::rule).collect::<Result<_>>()?;
         let pruning = PruningSettings {
+            enabled: flags.prune || flags.prune_after.is_some() || self.pruning.enabled,
             threshold: self.pruning.threshold,
             max_drop_ratio: self.pruning.max_drop_ratio,
             decay: self.pruning.decay,
@@ -243,7 +257,8 @@ impl LossyFile {
             quantizer: flags.quant.unwrap_or(self.quantizer).into(),
             backend: flags.backend.unwrap_or(self.backend).into(),
             rules,
-            pruning: (flags.prune || self.pruning.enabled).then_some(pruning),
+            prune_series: flags.prune_after.as_deref().map(|dir| series_in(dir, &pruning)).transpose()?,
+            pruning,
             min_elements: self.min_elements,
             min_precision: self.minimum_precision,
             timeout_seconds: self.timeout_seconds,
@@ -284,7 +299,22 @@ mod tests {
         assert_eq!(change("base_precision: 8", "base_precision: 6").goal, Goal::Bits(6.0));
         assert_eq!(change("minimum_precision: 4", "minimum_precision: 3").min_precision, 3.0);
         assert_eq!(change("timeout_seconds: 300", "timeout_seconds: 2").timeout_seconds, 2.0);
-        assert_eq!(change("enabled: false", "enabled: true").pruning, Some(PruningSettings::default()));
+        let pruning = PruningSettings::default();
+        assert_eq!(
+            change("enabled: false", "enabled: true").pruning,
+            PruningSettings { enabled: true, ..pruning }
+        );
+        for (from, to, expected) in [
+            ("threshold: 0.01", "threshold: 0.02", PruningSettings { threshold: 0.02, ..pruning }),
+            (
+                "max_drop_ratio: 0.25",
+                "max_drop_ratio: 0.5",
+                PruningSettings { max_drop_ratio: 0.5, ..pruning },
+            ),
+            ("decay: 0.95", "decay: 0.9", PruningSettings { decay: 0.9, ..pruning }),
+        ] {
+            assert_eq!(change(from, to).pruning, expected);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::dedup::{DedupPlan, Duplicate, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
-use super::lossy::{FilePlan, LossyPlanner, Plans};
+use super::lossy::{FilePlan, LossyPlanner, Plans, series_after};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
 use super::outputs::{archive_names, refuse_overlap};
@@ -407,6 +407,7 @@ impl<'a> Run<'a> {
             dirs: dirs.collect(),
             links: links.collect(),
             failed: failed.collect(),
+            pruning: self.options.lossy.as_ref().and_then(|settings| series_after(settings, &self.lossy)),
         }
     }
 

@@ -122,6 +122,8 @@ pub(crate) struct EncodeMemory {
     records: Buffers,
     /// For steps that are only tried.
     pub(crate) quantizers: Checkout<BlockQuantizer>,
+    /// For sizes that are only tried.
+    pub(crate) trial_encoders: Checkout<BlockEncoder>,
 }
 
 impl EncodeMemory {

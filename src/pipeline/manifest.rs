@@ -10,6 +10,7 @@
 //! | `dirs` | array, sorted: `path`, `mode`, `mtime` |
 //! | `links` | array, sorted: `path`, `target` |
 //! | `failed` | array, sorted: `path`, `kind`, `message` of entries that are not in the archives |
+//! | `pruning` | optional, of a lossy run with tensors that could be pruned: `threshold_ppb` (share of a tensor's nonzero elements that pruning began with, in billionths, at most 10⁹), `is_rising` (whether the threshold is on its way up), `scores_ppb` (array of 1 to 5: bits without pruning ÷ bits with it, in billionths, of the checkpoints since the direction last turned, this run's last); for a run that continues the series, decoders need none of it |
 //!
 //! Unknown keys are rejected. Paths are relative, `/`-separated, without `.`, `..`, empty components, control
 //! characters and backslashes, of at most 4095 bytes and 128 components; no path stands twice; nothing lies below a file or a link; links stay inside the
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::digest::Digest;
+use super::lossy::series::PruneSeries;
 use super::paths::{check_link_target, check_relative};
 use super::tree::Mtime;
 use crate::error::{Error, ErrorKind, Result};
@@ -112,6 +114,9 @@ pub struct Manifest {
     pub links: Vec<LinkEntry>,
     /// Entries that are not in the archives, sorted by path.
     pub failed: Vec<FailedEntry>,
+    /// Where the series of pruned checkpoints stands.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pruning: Option<PruneSeries>,
 }
 
 #[derive(Deserialize)]
@@ -223,6 +228,7 @@ impl Manifest {
                 return Err(corrupt(format!("manifest has a mode or time out of range for \"{path}\"")));
             }
         }
+        self.pruning.as_ref().map_or(Ok(()), PruneSeries::check)?;
         self.check_archives()
     }
 
@@ -298,6 +304,10 @@ mod tests {
         m.links.push(LinkEntry { path: "r/l".into(), target: "a".into() });
         m.failed.push(FailedEntry { path: "x\ny".into(), kind: "io".into(), message: "m".into() });
         assert_eq!(reread(&m).unwrap(), m);
+        assert!(!m.to_text().unwrap().contains("pruning"));
+        let series = PruneSeries { threshold_ppb: 9_500_000, is_rising: true, scores_ppb: vec![1, 2] };
+        m.pruning = Some(series);
+        assert_eq!(reread(&m).unwrap(), m);
     }
 
     #[test]
@@ -347,5 +357,9 @@ mod tests {
         let mut setuid = manifest(vec![file("a")]);
         setuid.files[0].mode = 0o4755;
         refused(&setuid);
+        let mut no_share = manifest(vec![]);
+        no_share.pruning =
+            Some(PruneSeries { threshold_ppb: u64::MAX, is_rising: false, scores_ppb: vec![1] });
+        refused(&no_share);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use super::plan::Candidate;
+use super::prune::{Fitted, Pruner, Saving};
 use super::rate::{self, RateUnit, UNIT_LEN};
 use super::settings::{Goal, LossySettings};
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
@@ -13,7 +14,7 @@ use crate::error::Result;
 use crate::kernels::moments::Moments;
 use crate::kernels::quantize::Rounding;
 use crate::kernels::{Isa, convert, log_domain};
-use crate::pipeline::context::{Checkout, Context};
+use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
 use crate::quantize::predictor::{Unit, target};
@@ -56,7 +57,7 @@ impl TensorSource<'_> {
         self.candidate.dtype.unit_bytes() as u64
     }
 
-    fn n_elements(&self) -> u64 {
+    pub(super) fn n_elements(&self) -> u64 {
         self.candidate.info.byte_len() / self.unit_bytes()
     }
 
@@ -74,7 +75,7 @@ impl TensorSource<'_> {
     }
 
     /// Does something with each block, in parallel, and gives the results in order.
-    fn map_blocks<T: Send>(&self, work: impl Fn(u64, &mut [u8]) -> T + Sync) -> Result<Vec<T>> {
+    pub(super) fn map_blocks<T: Send>(&self, work: impl Fn(u64, &mut [u8]) -> T + Sync) -> Result<Vec<T>> {
         let visit = |span: BlockSpan| {
             let mut bytes = self.memory.buffer(span.len);
             let read = self.source.read(span.offset, &mut bytes);
@@ -99,17 +100,21 @@ impl TensorSource<'_> {
         Ok(total)
     }
 
-    /// Bytes that the tensor takes in an archive, coded by `spec`.
-    pub(super) fn encoded_bytes(&self, encoders: &Checkout<BlockEncoder>, spec: &QuantSpec) -> Result<u64> {
-        let sizes = self.map_blocks(|first_element, bytes| {
+    /// Bytes that the tensor takes in an archive, coded by `spec`, and what is lost.
+    pub(super) fn encode(&self, spec: &QuantSpec) -> Result<(u64, BlockLoss)> {
+        let parts = self.map_blocks(|first_element, bytes| {
             // The level has no say in how indices are coded.
-            let mut encoder = encoders.take(|| BlockEncoder::new(Level::Default, self.ctx.isa));
+            let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
+            let mut encoder = self.memory.trial_encoders.take(make);
             let mut payload = Vec::new();
-            encoder.encode_quantized(spec, self.candidate.dtype, first_element, bytes, &mut payload);
-            encoders.put(encoder);
-            payload.len() as u64 + rate::RECORD_BYTES
+            let dtype = self.candidate.dtype;
+            let (_, loss) = encoder.encode_quantized(spec, dtype, first_element, bytes, &mut payload);
+            self.memory.trial_encoders.put(encoder);
+            (payload.len() as u64 + rate::RECORD_BYTES, loss)
         })?;
-        Ok(sizes.iter().sum())
+        let mut total = BlockLoss::default();
+        parts.iter().for_each(|(_, loss)| total.add(loss));
+        Ok((parts.iter().map(|(bytes, _)| bytes).sum(), total))
     }
 
     /// Moments of the whole tensor.
@@ -296,13 +301,38 @@ pub(super) fn choice(isa: Isa, quantizer: Quantizer, tuner: &mut Tuner, sample: 
 
 /// Finds the step of one tensor.
 pub(super) struct Fitter<'a> {
-    pub(super) settings: &'a LossySettings,
+    settings: &'a LossySettings,
     pub(super) tensor: TensorSource<'a>,
+    /// When to stop looking.
+    deadline: Instant,
 }
 
-impl Fitter<'_> {
+impl<'a> Fitter<'a> {
+    pub(super) fn new(settings: &'a LossySettings, tensor: TensorSource<'a>) -> Self {
+        let timeout = settings.timeout_seconds.clamp(0.0, 1e9);
+        Self { settings, tensor, deadline: Instant::now() + Duration::from_secs_f64(timeout) }
+    }
+
+    /// How the tensor is quantized so that its goal holds, pruned where it may be and gains by it.
+    pub(super) fn fit(&self) -> Result<Fitted> {
+        match self.fit_goal()? {
+            Some(plain) => self.prune(plain),
+            None => Ok(Fitted::default()),
+        }
+    }
+
+    /// What becomes of `plain`, which suits the tensor, if the tensor may be pruned.
+    pub(super) fn prune(&self, plain: QuantSpec) -> Result<Fitted> {
+        if !self.settings.prunes(&self.tensor.candidate.treatment) {
+            return Ok(Fitted { spec: Some(plain), saving: Saving::default() });
+        }
+        let first_share = self.settings.series().threshold();
+        let max_drop_ratio = self.settings.pruning.max_drop_ratio;
+        Pruner { fitter: self, first_share, max_drop_ratio }.prune(plain)
+    }
+
     /// How the tensor is quantized so that its goal holds; `None` where it stays exact.
-    pub(super) fn fit(&self) -> Result<Option<QuantSpec>> {
+    fn fit_goal(&self) -> Result<Option<QuantSpec>> {
         let moments = self.tensor.moments()?;
         let treatment = &self.tensor.candidate.treatment;
         if moments.n == 0 || (moments.n_not_finite > 0 && !treatment.despite_defaults) {
@@ -315,7 +345,7 @@ impl Fitter<'_> {
         match self.tensor.candidate.goal {
             Goal::MaxAbsError(bound) => self.fit_bound(bound, None),
             Goal::MaxRelError(bound) => self.fit_relative_bound(bound),
-            Goal::RelL2(goal) => self.fit_rel_l2(goal, &moments),
+            Goal::RelL2(goal) => self.fit_rel_l2(goal, self.first_step(goal, &moments), 0.0),
             // Steps of rate goals are not found tensor by tensor.
             Goal::Bits(_) | Goal::Ratio(_) => Ok(None),
         }
@@ -348,12 +378,11 @@ impl Fitter<'_> {
     /// Steps of twice the bound, each element to the nearest point. Where rounding to the dtype breaks the bound, half
     /// the step leaves room for it.
     fn fit_bound(&self, bound: f64, channels: Option<ChannelSteps>) -> Result<Option<QuantSpec>> {
-        let deadline = self.deadline();
         let choice = Choice::Uniform(Rounding::Nearest);
         for share in [2.0, 1.0, 0.5] {
             #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
             let step = (share * bound) as f32 * SLACK;
-            if !step.is_normal() || Instant::now() > deadline {
+            if !step.is_normal() || Instant::now() > self.deadline {
                 break;
             }
             let spec = QuantSpec { channels: channels.clone(), ..self.spec(step, choice.clone()) };
@@ -369,27 +398,30 @@ impl Fitter<'_> {
         Ok(None)
     }
 
-    fn fit_rel_l2(&self, goal: f64, moments: &Moments) -> Result<Option<QuantSpec>> {
-        let deadline = self.deadline();
-        let sample = self.tensor.sample()?;
-        let mut tuner = Tuner::default();
+    /// The step of a uniform quantizer whose error would be `goal` if all errors were equally likely.
+    fn first_step(&self, goal: f64, moments: &Moments) -> f64 {
         let mean_square = moments.variance() + moments.mean * moments.mean;
-        // The error of a uniform quantizer is step ÷ √12.
-        let mut step = match self.tensor.candidate.treatment.domain {
+        // The error is then step ÷ √12.
+        match self.tensor.candidate.treatment.domain {
             Domain::Linear => goal * mean_square.sqrt() * 12f64.sqrt(),
             Domain::Log2 => goal * 12f64.sqrt() / std::f64::consts::LN_2,
-        };
+        }
+    }
+
+    /// The step for `goal`, from `step` on, where elements below `prune_below` are pruned.
+    pub(super) fn fit_rel_l2(&self, goal: f64, mut step: f64, prune_below: f32) -> Result<Option<QuantSpec>> {
+        let mut sample = self.tensor.sample()?;
+        sample.iter_mut().filter(|x| x.abs() < prune_below).for_each(|x| *x = 0.0);
+        let mut tuner = Tuner::default();
         let mut best = None;
         for _ in 0..MAX_TRIALS {
             #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
             let rounded = step as f32;
-            if !rounded.is_normal() || Instant::now() > deadline {
+            if !rounded.is_normal() || Instant::now() > self.deadline {
                 break;
             }
-            let spec = self.spec(
-                rounded,
-                choice(self.tensor.ctx.isa, self.settings.quantizer, &mut tuner, &sample, rounded),
-            );
+            let choice = choice(self.tensor.ctx.isa, self.settings.quantizer, &mut tuner, &sample, rounded);
+            let spec = QuantSpec { prune_below, ..self.spec(rounded, choice) };
             let loss = self.tensor.try_spec(&spec)?;
             let found = loss.errors.relative_l2();
             if found <= goal {
@@ -403,10 +435,5 @@ impl Fitter<'_> {
             step *= if found > 0.0 { (aim / found).clamp(0.25, 4.0) } else { 4.0 };
         }
         Ok(best)
-    }
-
-    fn deadline(&self) -> Instant {
-        let timeout = self.settings.timeout_seconds.clamp(0.0, 1e9);
-        Instant::now() + Duration::from_secs_f64(timeout)
     }
 }

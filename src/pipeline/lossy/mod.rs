@@ -1,7 +1,7 @@
 //! The lossy half of a run: which tensors may change, by how much, and with what steps.
 //!
 //! ```text
-//! rules ─▶ candidates ─▶ moments ─▶ rate control ─▶ steps ─▶ fit ─▶ plan ─▶ blocks
+//! rules ─▶ candidates ─▶ moments ─▶ rate control ─▶ steps ─▶ fit ─▶ prune ─▶ plan ─▶ blocks
 //!                        (one pass)  (entropy model)          (measured error)
 //! ```
 //!
@@ -10,7 +10,9 @@
 
 mod fit;
 mod plan;
+mod prune;
 mod rate;
+pub mod series;
 pub mod settings;
 
-pub(crate) use plan::{FilePlan, LossyPlanner, Plans};
+pub(crate) use plan::{FilePlan, LossyPlanner, Plans, series_after};

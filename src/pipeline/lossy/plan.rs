@@ -8,7 +8,9 @@ use std::collections::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::fit::{Fitter, Survey, TensorSource};
+use super::prune::{Fitted, Saving};
 use super::rate::{self, Budget, RateUnit};
+use super::series::PruneSeries;
 use super::settings::{Goal, LossySettings, LossyTreatment, RateModel};
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::TensorLoss;
@@ -44,6 +46,8 @@ pub(crate) struct TensorPlan {
     pub(crate) candidate: Candidate,
     /// How it is quantized; `None` where it stays exact.
     pub(crate) spec: Option<QuantSpec>,
+    /// What pruning saves; nothing where it was not to be.
+    pub(crate) saving: Saving,
 }
 
 impl TensorPlan {
@@ -120,6 +124,18 @@ impl FilePlan {
 /// The plans of a run by file number; an error where a file cannot be planned.
 pub(crate) type Plans = HashMap<usize, Result<FilePlan>>;
 
+/// The series of pruned checkpoints with the run of `plans` in it; `None` of a run that had nothing to prune.
+pub(crate) fn series_after(settings: &LossySettings, plans: &Plans) -> Option<PruneSeries> {
+    let mut file_idxs: Vec<usize> = plans.keys().copied().collect();
+    // In order, so that the sum does not depend on the map's.
+    file_idxs.sort_unstable();
+    let mut total = Saving::default();
+    for plan in file_idxs.iter().filter_map(|file_idx| plans.get(file_idx)?.as_ref().ok()) {
+        plan.tensors.iter().for_each(|tensor| total.add(&tensor.saving));
+    }
+    Some(settings.series().scored(total.score()?))
+}
+
 /// Plans the files of a lossy run.
 pub(crate) struct LossyPlanner<'a> {
     pub(crate) ctx: &'a Context<'a>,
@@ -139,7 +155,7 @@ struct Opened {
 /// What is known of a candidate before steps are shared out.
 enum Found {
     /// The plan, from the tensor's own goal.
-    Planned(Option<Box<QuantSpec>>),
+    Planned(Box<Fitted>),
     /// What a rate goal needs.
     Surveyed(Survey),
 }
@@ -176,11 +192,11 @@ impl LossyPlanner<'_> {
         self.share_out(&mut found)?;
         for (tensors, opened) in found {
             let planned = opened.candidates.into_iter().zip(tensors).map(|(candidate, found)| {
-                let spec = match found {
-                    Found::Planned(spec) => spec.map(|spec| *spec),
-                    Found::Surveyed(_) => None,
+                let Fitted { spec, saving } = match found {
+                    Found::Planned(fitted) => *fitted,
+                    Found::Surveyed(_) => Fitted::default(),
                 };
-                TensorPlan { candidate, spec }
+                TensorPlan { candidate, spec, saving }
             });
             plans.insert(opened.file_idx, Ok(FilePlan { tensors: planned.collect() }));
         }
@@ -213,9 +229,10 @@ impl LossyPlanner<'_> {
         let survey = |candidate: &Candidate| -> Result<Found> {
             let tensor = self.tensor(&file.source, candidate);
             if candidate.goal.is_rate() {
-                return Ok(tensor.survey(keep_one_in)?.map_or(Found::Planned(None), Found::Surveyed));
+                let exact = || Found::Planned(Box::default());
+                return Ok(tensor.survey(keep_one_in)?.map_or_else(exact, Found::Surveyed));
             }
-            Ok(Found::Planned(Fitter { settings: self.settings, tensor }.fit()?.map(Box::new)))
+            Ok(Found::Planned(Box::new(Fitter::new(self.settings, tensor).fit()?)))
         };
         let found: Vec<Result<Found>> = file.candidates.par_iter().map(survey).collect();
         found.into_iter().collect()
@@ -288,7 +305,10 @@ impl LossyPlanner<'_> {
         for (found, opened) in files.iter_mut() {
             for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
                 if matches!(found, Found::Surveyed(_)) && candidate.goal == goal {
-                    *found = Found::Planned(specs.next().map(Box::new));
+                    let tensor = self.tensor(&opened.source, candidate);
+                    let fitter = Fitter::new(self.settings, tensor);
+                    let fitted = specs.next().map(|spec| fitter.prune(spec)).transpose()?;
+                    *found = Found::Planned(Box::new(fitted.unwrap_or_default()));
                 }
             }
         }
@@ -337,9 +357,8 @@ impl LossyPlanner<'_> {
 
     /// Bytes that the tensors that wait for `goal` take, coded by `specs`.
     fn encoded_bytes(&self, goal: Goal, files: &[(Vec<Found>, Opened)], specs: &[QuantSpec]) -> Result<u64> {
-        let encoders = Checkout::default();
         let tensors = self.waiting(goal, files).zip(specs);
-        tensors.map(|((_, tensor), spec)| tensor.encoded_bytes(&encoders, spec)).sum()
+        tensors.map(|((_, tensor), spec)| Ok(tensor.encode(spec)?.0)).sum()
     }
 
     /// Bits for `n_elements` that leave the whole run at `ratio`.

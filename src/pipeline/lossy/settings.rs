@@ -2,6 +2,7 @@
 
 use glob::Pattern;
 
+use super::series::PruneSeries;
 use crate::checkpoint::TensorInfo;
 use crate::container::GoalKind;
 use crate::dtype::Dtype;
@@ -133,9 +134,12 @@ impl Rule {
 /// Dynamic pruning: small elements set to zero, within the goal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PruningSettings {
+    /// Whether tensors are pruned that no rule says it of.
+    pub enabled: bool,
     /// Share of a tensor's nonzero elements that pruning begins with: the threshold is this percentile of |x|.
     pub threshold: f64,
-    /// Largest share of a tensor's elements that may newly become zero by pruning.
+    /// Largest share of a tensor's elements that may newly become zero, if it is pruned, whether by pruning or by
+    /// quantizing.
     pub max_drop_ratio: f64,
     /// Factor by which the scheduler changes the threshold from one checkpoint of a series to the next.
     pub decay: f64,
@@ -143,7 +147,7 @@ pub struct PruningSettings {
 
 impl Default for PruningSettings {
     fn default() -> Self {
-        Self { threshold: 0.01, max_drop_ratio: 0.25, decay: 0.95 }
+        Self { enabled: false, threshold: 0.01, max_drop_ratio: 0.25, decay: 0.95 }
     }
 }
 
@@ -188,7 +192,9 @@ pub struct LossySettings {
     /// Rules, the first that matches counts; then the careful defaults.
     pub rules: Vec<Rule>,
     /// Pruning where a rule or the run allows it.
-    pub pruning: Option<PruningSettings>,
+    pub pruning: PruningSettings,
+    /// The checkpoints of the series before this one, if there are any: the threshold is then the series'.
+    pub prune_series: Option<PruneSeries>,
     /// Tensors of fewer elements stay exact.
     pub min_elements: u64,
     /// Fewest bits an element of a channel under a rate goal, as a share of the mean.
@@ -214,7 +220,8 @@ impl LossySettings {
             quantizer: Quantizer::Uniform,
             backend: IndexBackend::Rans,
             rules: Vec::new(),
-            pruning: None,
+            pruning: PruningSettings::default(),
+            prune_series: None,
             min_elements: 4096,
             min_bits: 0.2,
             max_bits: 0.9,
@@ -244,6 +251,18 @@ impl LossySettings {
         let is_careful = tensor.shape.iter().filter(|dimension| **dimension > 1).count() >= 2
             && n_elements >= self.min_elements;
         (is_careful || treatment.despite_defaults).then(|| (treatment.goal.unwrap_or(self.goal), treatment))
+    }
+
+    /// Whether tensors of `treatment` may be pruned. Logarithms never are: an element without one is no small element.
+    #[must_use]
+    pub fn prunes(&self, treatment: &LossyTreatment) -> bool {
+        treatment.prune.unwrap_or(self.pruning.enabled) && treatment.domain == Domain::Linear
+    }
+
+    /// The series that this checkpoint is of, if only as its first.
+    #[must_use]
+    pub fn series(&self) -> PruneSeries {
+        self.prune_series.clone().unwrap_or_else(|| PruneSeries::new(&self.pruning))
     }
 }
 

@@ -47,7 +47,9 @@ pub enum Choice {
 }
 
 impl QuantSpec {
-    fn quantizer(&self) -> Quantizer {
+    /// Which values the indices stand for.
+    #[must_use]
+    pub fn quantizer(&self) -> Quantizer {
         match self.choice {
             Choice::Uniform(_) => Quantizer::Uniform,
             Choice::Trellis(_) => Quantizer::Trellis,
