@@ -247,6 +247,8 @@ fn coding_fixtures() -> Vec<Fixture> {
                 (half * scale).to_bits() | (random.below(2) as u32) << 31
             }),
         ),
+        // Too few for a table.
+        fixture("adaptive-f32", Dtype::F32, Coding::Adaptive, f32_block(150, 24, zeros(3))),
         fixture("sparse-few-f32", Dtype::F32, Coding::Sparse, f32_block(500, 16, zeros(60))),
     ]
 }
@@ -299,7 +301,12 @@ impl Fixture {
     pub(crate) fn encode(&self, isa: Isa) -> (Coding, Vec<u8>) {
         let source = BlockSource { dtype: self.dtype, bytes: &self.bytes, row_len: self.row_len };
         let mut payload = Vec::new();
-        let coding = BlockEncoder::new(self.level, isa).encode(source, &mut payload);
+        let mut encoder = BlockEncoder::new(self.level, isa);
+        let coding = match self.coding {
+            // Only on request.
+            Some(Coding::Adaptive) => encoder.encode_small(source, &mut payload),
+            _ => encoder.encode(source, &mut payload),
+        };
         (coding, payload)
     }
 
