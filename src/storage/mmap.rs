@@ -28,7 +28,7 @@ impl MappedFile {
     /// Maps the regular file at `path`, following symbolic links.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`]; [`ErrorKind::InvalidInput`] for what is not a regular file.
+    /// [`crate::ErrorKind::Io`]; [`crate::ErrorKind::InvalidInput`] for what is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
         let opened = Self::open_unnamed(path);
         opened.map_err(|e| e.in_file(path))
@@ -67,7 +67,7 @@ impl MappedFile {
     /// byte has been read and before anything is made of what was read.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], or [`ErrorKind::Io`] where the file is gone.
+    /// [`crate::ErrorKind::InvalidInput`], or [`crate::ErrorKind::Io`] where the file is gone.
     pub fn check_unchanged(&self) -> Result<()> {
         if self.watch.as_ref().is_some_and(Watch::is_shrunk) {
             return Err(changed(&self.path, CUT_SHORT));

@@ -3,7 +3,7 @@
 //!
 //! A step to the next checkpoint multiplies the threshold by `decay` or divides it. As long as the score is better than
 //! at the start of the window the direction stays; otherwise it turns, and the window begins anew where it turned. The
-//! score is that of [`Saving`](super::prune::Saving): bits without pruning over bits with it, at the same error. Both
+//! score is that of a tensor's saving: bits without pruning over bits with it, at the same error. Both
 //! are of the same checkpoint, so that what training does to the weights is no part of it, and neither is the clock.
 
 use serde::{Deserialize, Serialize};
