@@ -1,5 +1,6 @@
 //! Finding the step of one tensor whose goal is an error.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
@@ -30,6 +31,8 @@ const RUN_LEN: u64 = 1 << 12;
 const SLACK: f32 = 1.0 - 1.0 / 1024.0;
 /// A step whose error is this close to the goal is not refined further.
 const CLOSE: f64 = 0.995;
+/// Most channels with steps of their own; their list would otherwise outgrow what the memory of a run is meant to be.
+const MAX_CHANNELS: usize = 1 << 22;
 /// Most steps tried on the whole tensor.
 const MAX_TRIALS: usize = 6;
 
@@ -198,11 +201,11 @@ impl TensorSource<'_> {
         #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
         let (inner_len, n_channels) = self.channel_shape();
-        let is_linear = self.candidate.treatment.domain == Domain::Linear;
+        let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
         Ok(QuantSpec {
             step,
             domain: self.candidate.treatment.domain,
-            channels: if is_linear { rate::channel_steps(units, inner_len, n_channels) } else { None },
+            channels: if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None },
             prune_below: 0.0,
             choice: choice(self.ctx.isa, settings.quantizer, &mut Tuner::default(), &sample, step),
             backend: settings.backend,
@@ -242,33 +245,33 @@ impl TensorSource<'_> {
         (inner_len, shape.get(axis).map_or(1, size).max(1))
     }
 
-    /// The largest finite |x| of each channel.
+    /// The largest finite |x| of each channel. Memory is for each channel once, and for those of a block.
     fn channel_peaks(&self) -> Result<Vec<f32>> {
         let (inner_len, n_channels) = self.channel_shape();
         let dtype = self.candidate.dtype;
-        let parts = self.map_blocks(|first_element, bytes| {
-            let mut peaks = vec![0.0f32; n_channels];
+        // A maximum is the same in whichever order blocks come.
+        let peaks = Mutex::new(vec![0.0f32; n_channels]);
+        self.map_blocks(|first_element, bytes| {
             let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
             let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
             if dtype == Dtype::F64 {
                 keep_from_vanishing(bytes, &mut values);
             }
             let inner = inner_len as u64;
-            let mut channel = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
+            let first = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
             let skipped = usize::try_from(first_element % inner).unwrap_or(0);
             let (head, rest) = values.split_at((inner_len - skipped).min(values.len()));
-            for run in [head].into_iter().chain(rest.chunks(inner_len)) {
-                let finite = run.iter().map(|x| x.abs()).filter(|x| x.is_finite());
-                peaks[channel] = finite.fold(peaks[channel], f32::max);
-                channel = (channel + 1) % n_channels;
+            let runs = [head].into_iter().chain(rest.chunks(inner_len));
+            let found: Vec<f32> = runs
+                .map(|run| run.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max))
+                .collect();
+            let mut peaks = peaks.lock().unwrap_or_else(PoisonError::into_inner);
+            for (run_idx, found) in found.into_iter().enumerate() {
+                let peak = &mut peaks[(first + run_idx) % n_channels];
+                *peak = peak.max(found);
             }
-            peaks
         })?;
-        let mut peaks = vec![0.0f32; n_channels];
-        for part in parts {
-            peaks.iter_mut().zip(part).for_each(|(peak, part)| *peak = peak.max(part));
-        }
-        Ok(peaks)
+        Ok(peaks.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -363,6 +366,10 @@ impl<'a> Fitter<'a> {
     }
 
     fn fit_relative_bound(&self, bound: f64) -> Result<Option<QuantSpec>> {
+        let (inner_len, n_channels) = self.tensor.channel_shape();
+        if n_channels > MAX_CHANNELS {
+            return Ok(None);
+        }
         let peaks = self.tensor.channel_peaks()?;
         if peaks.iter().any(|peak| *peak > 0.0 && *peak < f32::MIN_POSITIVE) {
             // The format's multipliers do not reach so low; errors would be held against too large a peak.
@@ -371,7 +378,6 @@ impl<'a> Fitter<'a> {
         // A channel of zeros has no scale; any will do.
         let bits = |peak: &f32| ChannelSteps::multiplier_bits(if *peak > 0.0 { *peak } else { 1.0 });
         let multipliers = peaks.iter().map(bits).collect();
-        let (inner_len, _) = self.tensor.channel_shape();
         self.fit_bound(bound, Some(ChannelSteps { inner_len, multipliers }))
     }
 
