@@ -1,5 +1,6 @@
 //! The loops: each kernel has a scalar definition and faster variants that give the same bytes.
 pub mod convert;
+pub mod dyadic;
 pub mod fields;
 pub mod histogram;
 pub mod index_split;

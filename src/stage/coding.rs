@@ -22,11 +22,15 @@ pub enum Coding {
     Quantized,
     /// Floats of a short block by adaptive decisions, without tables.
     Adaptive,
+    /// Indices of dyadic cells: the first layer of a layered archive.
+    Coarse,
+    /// What a later layer adds to the block of the layer before; decoded by [`super::BlockDecoder::refine`].
+    Refined,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 9] = [
+    const TABLE: [(Self, u8, &'static str); 11] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -36,6 +40,8 @@ impl Coding {
         (Self::Scaled, 6, "scaled"),
         (Self::Quantized, 7, "quantized"),
         (Self::Adaptive, 8, "adaptive"),
+        (Self::Coarse, 9, "coarse"),
+        (Self::Refined, 10, "refined"),
     ];
 
     /// Every coding.

@@ -38,6 +38,11 @@ pub(super) struct FieldEncoder {
 }
 
 impl FieldEncoder {
+    /// The coder of planes.
+    pub(super) fn plane_coder(&mut self) -> &mut PlaneCoder {
+        &mut self.plane_coder
+    }
+
     /// Replaces what is in `dst` from `start` on by the payload of a block of floats or integers; by nothing, and
     /// `false`, where fields are no way to code it.
     #[expect(clippy::too_many_arguments, reason = "a block, its place and the coder's context")]
@@ -252,6 +257,11 @@ pub(super) struct FieldDecoder {
 }
 
 impl FieldDecoder {
+    /// The decoder of planes that are entropy-coded.
+    pub(super) fn rans12(&mut self) -> &mut rans12::Decoder {
+        &mut self.rans12
+    }
+
     /// Decodes `payload` into all of `dst`.
     pub(super) fn decode(
         &mut self,

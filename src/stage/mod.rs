@@ -7,6 +7,7 @@ mod adaptive;
 mod coding;
 mod constant;
 mod fields;
+mod layered;
 mod payload;
 mod planes;
 mod quantized;
@@ -24,6 +25,8 @@ pub use coding::Coding;
 #[doc(hidden)]
 pub use fields::bench_internals;
 use fields::{FieldDecoder, FieldEncoder};
+pub use layered::LayerStep;
+use layered::{LayerDecoder, LayerEncoder};
 use payload::{corrupt, scratch};
 use quantized::QuantizedDecoder;
 pub use quantized::{
@@ -67,6 +70,9 @@ pub struct BlockEncoder {
     scaled: ScaledEncoder,
     zstd: ZstdEncoder,
     quantizer: BlockQuantizer,
+    layers: LayerEncoder,
+    /// A block as it was before its elements were replaced by a layer's.
+    original: Vec<u8>,
     /// The codec of indices in use, if any has been asked for.
     index_codec: Option<Box<dyn IndexCodec>>,
     /// Whether it is the caller's, to be used whatever a [`QuantSpec`] says.
@@ -94,6 +100,8 @@ impl BlockEncoder {
             scaled: ScaledEncoder::default(),
             zstd: ZstdEncoder::new(level),
             quantizer: BlockQuantizer::default(),
+            layers: LayerEncoder::default(),
+            original: Vec::new(),
             index_codec: None,
             is_own_codec: false,
         }
@@ -132,6 +140,80 @@ impl BlockEncoder {
         }
         dst.truncate(start);
         (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+    }
+
+    /// Replaces `bytes`, elements of `dtype`, by those of the layer of `step`, appends the payload of that to `dst`, and
+    /// says how it is coded and what was lost. The payload is never longer than the bytes; where the dtype has no such
+    /// layer, the elements stay as they are.
+    pub fn encode_coarse(
+        &mut self,
+        step: LayerStep,
+        dtype: Dtype,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+    ) -> (Coding, BlockLoss) {
+        self.original.clear();
+        self.original.extend_from_slice(bytes);
+        let start = dst.len();
+        let coarse = self.layers.encode_coarse(self.isa, step, dtype, bytes, dst);
+        let loss = layered::loss(self.isa, dtype, &self.original, bytes);
+        if coarse.is_some() && dst.len() - start < bytes.len() {
+            return (Coding::Coarse, loss);
+        }
+        dst.truncate(start);
+        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+    }
+
+    /// As [`Self::encode_coarse`] for a later layer: of the step `after`, or of the elements themselves without it. The
+    /// payload is read together with the block of the layer of the step `before`, which is not finer.
+    pub fn encode_refined(
+        &mut self,
+        before: LayerStep,
+        after: Option<LayerStep>,
+        dtype: Dtype,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+    ) -> (Coding, BlockLoss) {
+        self.original.clear();
+        self.original.extend_from_slice(bytes);
+        let start = dst.len();
+        let refined = self.write_refined(before, after, dtype, bytes, dst);
+        let loss = match after {
+            Some(_) => layered::loss(self.isa, dtype, &self.original, bytes),
+            None => BlockLoss::default(),
+        };
+        if refined.is_some() && dst.len() - start < bytes.len() {
+            return (Coding::Refined, loss);
+        }
+        dst.truncate(start);
+        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+    }
+
+    fn write_refined(
+        &mut self,
+        before: LayerStep,
+        after: Option<LayerStep>,
+        dtype: Dtype,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
+        let start = dst.len();
+        let mut layers = std::mem::take(&mut self.layers);
+        let written = layers.split(before, after, dtype, bytes).and_then(|split| {
+            let coder = self.fields.plane_coder();
+            layers.write_rests(self.isa, &split, coder, &mut self.zstd.planes, dst)?;
+            match (after, layers.dense.as_slice()) {
+                (_, []) => Some(()),
+                (Some(_), _) => layers.write_dense(self.isa, &split, dst),
+                (None, dense) => {
+                    let coding = self.encode(BlockSource { dtype, bytes: dense, row_len: 0 }, dst);
+                    LayerEncoder::set_dense_coding(dst, start, coding.wire_id());
+                    Some(())
+                }
+            }
+        });
+        self.layers = layers;
+        written
     }
 
     fn write_indices(
@@ -337,6 +419,7 @@ pub struct BlockDecoder {
     sparse: SparseDecoder,
     zstd: ZstdDecoder,
     quantized: QuantizedDecoder,
+    layers: LayerDecoder,
     dense: Vec<u8>,
     singles: Vec<f32>,
 }
@@ -365,6 +448,7 @@ impl BlockDecoder {
             sparse: SparseDecoder::default(),
             zstd: ZstdDecoder::new(),
             quantized: QuantizedDecoder::default(),
+            layers: LayerDecoder::default(),
             dense: Vec::new(),
             singles: Vec::new(),
         }
@@ -388,6 +472,60 @@ impl BlockDecoder {
             Coding::Sparse => self.decode_sparse(dtype, payload, dst),
             Coding::Scaled => self.decode_scaled(payload, dst),
             _ => self.decode_dense(coding, dtype, payload, dst),
+        }
+    }
+
+    /// Makes the block of a layer out of that of the layer before, which `bytes` hold, and of `payload`, which is coded as
+    /// [`Coding::Refined`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] where the payload breaks the format; `bytes` then hold unspecified bytes.
+    pub fn refine(&mut self, payload: &[u8], bytes: &mut [u8]) -> Result<()> {
+        if payload.is_empty() {
+            return Ok(());
+        }
+        let wrong = || corrupt("the refined block breaks the format");
+        let mut layers = std::mem::take(&mut self.layers);
+        let opened = layers.open(payload, bytes).ok_or_else(wrong);
+        let refined = opened.and_then(|opened| {
+            let mut dense = layers.take_dense(opened.dense_bytes());
+            let decoded = if dense.is_empty() {
+                opened.dense.is_empty().then_some(()).ok_or_else(wrong)
+            } else if opened.is_exact() {
+                self.decode_zero_cell(
+                    opened.header.dense_coding,
+                    opened.header.dtype,
+                    opened.dense,
+                    &mut dense,
+                )
+            } else {
+                layers.decode_dense(self.isa, &opened, bytes, &mut dense).ok_or_else(wrong)
+            };
+            let Self { zstd, fields, .. } = self;
+            let refined = decoded.and_then(|()| {
+                let rans12 = fields.rans12();
+                layers.refine(self.isa, &opened, &dense, &mut zstd.planes, rans12, bytes).ok_or_else(wrong)
+            });
+            layers.put_dense(dense);
+            refined
+        });
+        self.layers = layers;
+        refined
+    }
+
+    /// Decodes the elements in the cell of zero of an exact layer.
+    fn decode_zero_cell(
+        &mut self,
+        coding_id: u8,
+        dtype: Dtype,
+        payload: &[u8],
+        dst: &mut [u8],
+    ) -> Result<()> {
+        match Coding::from_wire_id(coding_id) {
+            None | Some(Coding::Reference | Coding::Coarse | Coding::Refined) => {
+                Err(corrupt("the coding of the elements around zero is not one that may stand there"))
+            }
+            Some(coding) => self.decode(coding, dtype, payload, dst),
         }
     }
 
@@ -431,6 +569,11 @@ impl BlockDecoder {
             Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
             Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
             Coding::Adaptive => adaptive::decode(payload, dst),
+            Coding::Coarse => {
+                let decoded = self.layers.decode_coarse(self.isa, payload, dst);
+                decoded.ok_or_else(|| corrupt("the coarse block breaks the format"))
+            }
+            Coding::Refined => Err(corrupt("a refined block without the layer before")),
             Coding::Sparse | Coding::Scaled | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }
