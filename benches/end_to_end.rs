@@ -49,7 +49,7 @@ fn bench_tree(c: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let tree = [make_tree(dir.path())];
     let (archives, back) = (dir.path().join("archives"), dir.path().join("back"));
-    let decompress_options = DecompressOptions { force: true, sync: false };
+    let decompress_options = DecompressOptions { force: true, ..DecompressOptions::default() };
     let n_cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let mut breakdown = String::new();
     let mut thread_counts = vec![1, n_cpus];

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::kernels::Isa;
-use crate::pipeline::lossy::settings::{Goal, RateModel};
+use crate::pipeline::layer_choice::LayerChoice;
+use crate::pipeline::lossy::settings::{Goal, LayerGoal, RateModel};
 use crate::pipeline::settings::AsBytes;
 use crate::stage::{IndexBackend, Level, Quantizer};
 
@@ -138,6 +139,16 @@ pub struct LossyArgs {
     /// A goal and rules by name: near-lossless, balanced, small, adam, or one of the settings file.
     #[arg(long, value_name = "NAME", requires = "lossy", group = "goal")]
     pub preset: Option<String>,
+    /// Layers that refine each other, such as 4,8,exact: bits per element so far, or exact at the end; where the last is
+    /// not exact, --lossy is needed too.
+    #[arg(
+        long,
+        value_name = "BITS,...",
+        value_delimiter = ',',
+        value_parser = layer,
+        conflicts_with_all = ["goal", "quant", "backend", "correct_rate", "rate_model", "prune", "prune_after", "dry_run"]
+    )]
+    pub layers: Vec<LayerGoal>,
     /// How elements become indices.
     #[arg(long, value_enum, requires = "lossy")]
     pub quant: Option<QuantizerArg>,
@@ -177,6 +188,15 @@ impl LossyArgs {
         ];
         goals.into_iter().flatten().next()
     }
+}
+
+/// A layer: a number of bits, or `exact`.
+fn layer(text: &str) -> Result<LayerGoal, String> {
+    if text == "exact" {
+        return Ok(LayerGoal::Exact);
+    }
+    let bits = text.parse().map_err(|_| "a number of bits or `exact` is needed".to_owned())?;
+    Goal::Bits(bits).check().map(|_| LayerGoal::Bits(bits)).map_err(|error| error.to_string())
 }
 
 /// `--quant`.
@@ -257,9 +277,35 @@ pub struct DecompressArgs {
     /// Replace files that exist.
     #[arg(long, short)]
     pub force: bool,
+    /// Which layer of layered archives.
+    #[command(flatten)]
+    pub layer: LayerArgs,
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Which layer of layered archives is read; the finest without them.
+#[derive(Debug, Clone, Copy, PartialEq, Args)]
+pub struct LayerArgs {
+    /// Of layered archives the layer of this number, the coarsest being 1.
+    #[arg(long, value_name = "N")]
+    pub layer: Option<usize>,
+    /// Of layered archives the finest layer of at most this many bits per element.
+    #[arg(long, value_name = "B", conflicts_with = "layer", value_parser = bound)]
+    pub bits: Option<f64>,
+}
+
+impl LayerArgs {
+    /// The choice.
+    #[must_use]
+    pub fn choice(self) -> LayerChoice {
+        match (self.layer, self.bits) {
+            (Some(number), _) => LayerChoice::Number(number),
+            (None, Some(bits)) => LayerChoice::Bits(bits),
+            (None, None) => LayerChoice::Finest,
+        }
+    }
 }
 
 /// Arguments of `verify`.
@@ -299,6 +345,9 @@ pub struct ExtractArgs {
     /// Replace the output if it exists.
     #[arg(long, short)]
     pub force: bool,
+    /// Which layer of a layered archive.
+    #[command(flatten)]
+    pub layer: LayerArgs,
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -22,13 +22,13 @@ use crate::pipeline::compare::compare;
 use crate::pipeline::compress::{compress_file, compress_tree};
 use crate::pipeline::context::Context;
 use crate::pipeline::decompress::{DecompressOptions, decompress_file, decompress_tree, restored_name};
-use crate::pipeline::inspect::{TensorOutput, extract, inspect};
+use crate::pipeline::inspect::{TensorOutput, extract_layer, inspect};
 use crate::pipeline::manifest::Manifest;
 use crate::pipeline::outputs::ARCHIVE_SUFFIX;
 use crate::pipeline::predict::predict;
 use crate::pipeline::report::{Failure, Report};
 use crate::pipeline::settings::CompressOptions;
-use crate::pipeline::stream::{compress_stream, decompress_stream};
+use crate::pipeline::stream::{compress_stream, decompress_stream_layer};
 use crate::pipeline::verify::verify;
 
 /// The seed that `--deterministic` names. No encoder draws random numbers today; the report says what one
@@ -165,9 +165,9 @@ fn run_compress(args: &CompressArgs) -> Result<ExitCode> {
     let session = Session::new(&args.common, streams)?;
     let ctx = session.context();
     let coding = coding(&session.config, args);
-    let lossy = if args.lossy.lossy {
+    let lossy = if args.lossy.lossy || !args.lossy.layers.is_empty() {
         if streams {
-            return Err(usage("a lossy run reads its tensors twice; give it files, not a stream"));
+            return Err(usage("a lossy or layered run reads its tensors twice; give it files, not a stream"));
         }
         Some(LossyFile::load(args.lossy.lossy_config.as_deref())?.settings(&args.lossy)?)
     } else {
@@ -211,12 +211,15 @@ fn run_decompress(args: &DecompressArgs) -> Result<ExitCode> {
     let streams = wants_stream(&args.paths, &args.output)?;
     let session = Session::new(&args.common, streams)?;
     let ctx = session.context();
-    let options =
-        DecompressOptions { force: args.force, sync: args.common.sync.unwrap_or(session.config.sync) };
+    let options = DecompressOptions {
+        force: args.force,
+        sync: args.common.sync.unwrap_or(session.config.sync),
+        layer: args.layer.choice(),
+    };
     let mut report = Report::default();
     if streams {
         let [path, ..] = args.paths.as_slice() else { return Err(usage("no path given")) };
-        report = decompress_stream(&ctx, data_input(path)?, &mut data_output()?)?;
+        report = decompress_stream_layer(&ctx, data_input(path)?, &mut data_output()?, options.layer)?;
         return session.finish("decompress", &report);
     }
     let ends_in_slash = args.output.to_string_lossy().ends_with('/');
@@ -282,7 +285,7 @@ fn run_extract(args: &ExtractArgs) -> Result<ExitCode> {
     } else {
         TensorOutput::File { path: &args.output, force: args.force }
     };
-    let tensor = match extract(&ctx, &args.path, &args.tensor, output) {
+    let tensor = match extract_layer(&ctx, &args.path, &args.tensor, args.layer.choice(), output) {
         Err(error) if is_broken_pipe(&error) => return Ok(ExitCode::SUCCESS),
         result => result?,
     };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::exit::printable;
 use crate::container::TensorLoss;
-use crate::pipeline::inspect::{ArchiveReport, TensorReport};
+use crate::pipeline::inspect::{ArchiveReport, LayerReport, TensorReport};
 use crate::pipeline::manifest::{FileEntry, Manifest};
 use crate::pipeline::report::Tally;
 
@@ -76,6 +76,37 @@ fn loss_table(report: &ArchiveReport, text: &mut String) {
     }
 }
 
+fn layer_json(layer: &LayerReport) -> Value {
+    json!({
+        "archive_bytes": layer.archive_bytes,
+        "goal_bits": layer.goal_bits,
+        "exact": layer.goal_bits.is_none(),
+        "bits_per_element": layer.bits_per_element,
+        "rel_l2": layer.rel_l2,
+        "max_abs_error": layer.max_abs_error,
+    })
+}
+
+/// A line for each layer.
+fn layer_table(report: &ArchiveReport, text: &mut String) {
+    if report.layers.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "{:<6} {:>8} {:>14} {:>8} {:>10} {:>10}",
+        "layer", "goal", "bytes to here", "bits/el", "rel L2", "max error"
+    );
+    for (number, layer) in (1..).zip(&report.layers) {
+        let goal = layer.goal_bits.map_or_else(|| "exact".to_owned(), |bits| format!("{bits}"));
+        let _ = writeln!(
+            text,
+            "{number:<6} {goal:>8} {:>14} {:>8.3} {:>10.3e} {:>10.3e}",
+            layer.archive_bytes, layer.bits_per_element, layer.rel_l2, layer.max_abs_error
+        );
+    }
+}
+
 pub(super) fn archive_json(report: &ArchiveReport) -> Value {
     let codings: serde_json::Map<String, Value> = report
         .codings
@@ -94,6 +125,7 @@ pub(super) fn archive_json(report: &ArchiveReport) -> Value {
         "blake3": report.blake3.to_string(),
         "sha256": report.sha256.map(|digest| digest.to_string()),
         "source_blake3": report.source_blake3.map(|digest| digest.to_string()),
+        "layers": report.layers.iter().map(layer_json).collect::<Vec<_>>(),
         "codings": codings,
         "tensors": report.tensors.iter().map(tensor_json).collect::<Vec<_>>(),
     })
@@ -126,6 +158,7 @@ pub(super) fn archive_table(report: &ArchiveReport) -> String {
             printable(&tensor.name)
         );
     }
+    layer_table(report, &mut text);
     loss_table(report, &mut text);
     for (name, (blocks, tally)) in &report.codings {
         let _ = writeln!(

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::pipeline::lossy::series::PruneSeries;
 use crate::pipeline::lossy::settings::{
-    Goal, LossySettings, LossyTreatment, PruningSettings, Rule, Treatment,
+    Goal, LayerGoal, LossySettings, LossyTreatment, PruningSettings, Rule, Treatment,
 };
 use crate::pipeline::manifest::Manifest;
 use crate::stage::Domain;
@@ -253,6 +253,15 @@ impl LossyFile {
             max_drop_ratio: self.pruning.max_drop_ratio,
             decay: self.pruning.decay,
         };
+        if !flags.layers.is_empty() && !flags.lossy && flags.layers.last() != Some(&LayerGoal::Exact) {
+            let message = "the last layer is not exact, so that the archive would not hold the original; add `exact`, or \
+                           --lossy if that is meant";
+            return Err(invalid(message.into()));
+        }
+        let base = match flags.layers.as_slice() {
+            [] => LossySettings::new(goal),
+            layers => LossySettings::layered(layers)?,
+        };
         Ok(LossySettings {
             quantizer: flags.quant.unwrap_or(self.quantizer).into(),
             backend: flags.backend.unwrap_or(self.backend).into(),
@@ -266,7 +275,7 @@ impl LossyFile {
             rate_model: flags.rate_model.map(Into::into).unwrap_or_default(),
             min_bits: entropy.min_bits,
             max_bits: entropy.max_bits,
-            ..LossySettings::new(goal)
+            ..base
         })
     }
 }

@@ -85,6 +85,7 @@ impl BlockInfo {
         let dtype =
             Dtype::from_wire_id(dtype_id).ok_or_else(|| unknown(minor, format!("dtype id {dtype_id}")))?;
         let coding = Coding::from_wire_id(coding_id)
+            .filter(|coding| minor > 0 || !coding.is_of_layers())
             .ok_or_else(|| unknown(minor, format!("coding id {coding_id}")))?;
         if reserved != 0 {
             return Err(unknown(minor, format!("reserved value {reserved:#x} of a block")));
@@ -268,6 +269,7 @@ mod tests {
         let mut bytes = BlockInfo::new(Dtype::F32, Coding::Stored, 8, 8).unwrap().to_entry_bytes();
         bytes[9] = 250;
         assert_eq!(BlockInfo::from_entry_bytes(&bytes, 0).unwrap_err().kind(), ErrorKind::Corrupt);
-        assert_eq!(BlockInfo::from_entry_bytes(&bytes, 1).unwrap_err().kind(), ErrorKind::UnsupportedVersion);
+        assert_eq!(BlockInfo::from_entry_bytes(&bytes, 1).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(BlockInfo::from_entry_bytes(&bytes, 2).unwrap_err().kind(), ErrorKind::UnsupportedVersion);
     }
 }

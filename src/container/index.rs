@@ -65,11 +65,18 @@ impl IndexHead {
 }
 
 /// Collects the entries of blocks in their order, and says where each record belongs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct IndexBuilder {
     entries: Vec<u8>,
-    records_bytes: u64,
+    /// Where the next record belongs.
+    records_end: u64,
     original_bytes: u64,
+}
+
+impl Default for IndexBuilder {
+    fn default() -> Self {
+        Self::behind(HEADER_BYTES as u64)
+    }
 }
 
 impl IndexBuilder {
@@ -79,11 +86,17 @@ impl IndexBuilder {
         Self::default()
     }
 
+    /// An index of no blocks, whose first record will begin at `records_offset`.
+    #[must_use]
+    pub fn behind(records_offset: u64) -> Self {
+        Self { entries: Vec::new(), records_end: records_offset, original_bytes: 0 }
+    }
+
     /// Adds the next block; its record belongs at the returned entry's `record_offset`.
     pub fn push(&mut self, info: BlockInfo) -> BlockEntry {
-        let entry = info.at(self.n_blocks(), self.original_bytes, HEADER_BYTES as u64 + self.records_bytes);
+        let entry = info.at(self.n_blocks(), self.original_bytes, self.records_end);
         self.entries.extend_from_slice(&info.to_entry_bytes());
-        self.records_bytes += info.record_bytes();
+        self.records_end += info.record_bytes();
         self.original_bytes += u64::from(info.decoded_bytes);
         entry
     }
@@ -103,7 +116,7 @@ impl IndexBuilder {
     /// Where the index belongs: after the last record.
     #[must_use]
     pub fn index_offset(&self) -> u64 {
-        HEADER_BYTES as u64 + self.records_bytes
+        self.records_end
     }
 
     /// The bytes of index and footer, and the footer itself. `loss` is the table of a lossy archive.
@@ -196,7 +209,7 @@ impl<'a> Index<'a> {
         let (entries, loss) = entries.split_at(entries_len);
         let (entries, _) = entries.as_chunks();
         let mut index = Self { entries, samples: Vec::new(), loss, minor: header.minor };
-        let end = index.sample()?;
+        let end = index.sample(header.records_offset())?;
         if end.record_offset != footer.index_offset {
             let message =
                 format!("records end at {}, the index begins at {}", end.record_offset, footer.index_offset);
@@ -213,8 +226,8 @@ impl<'a> Index<'a> {
     }
 
     /// Fills the samples, checks every entry, and gives the offsets after the last block.
-    fn sample(&mut self) -> Result<Sample> {
-        let mut at = Sample { original_offset: 0, record_offset: HEADER_BYTES as u64 };
+    fn sample(&mut self, records_offset: u64) -> Result<Sample> {
+        let mut at = Sample { original_offset: 0, record_offset: records_offset };
         for (block_idx, bytes) in (0_u64..).zip(self.entries) {
             if block_idx.is_multiple_of(BLOCKS_PER_SAMPLE) {
                 self.samples.push(at);

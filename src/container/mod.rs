@@ -26,7 +26,10 @@ pub use block::{BlockEntry, BlockInfo, BlockRecord, RECORD_HEADER_BYTES, block_h
 pub use checksum::{RunningCrc, crc64, crc64_joined};
 pub use content_hash::{ContentHasher, Piece};
 pub use footer::{ContentHash, FOOTER_BYTES, Footer};
-pub use header::{FLAG_LOSSY, FLAG_REFERENCES, FileHeader, HEADER_BYTES, MAGIC, MAJOR, MINOR};
+pub use header::{
+    FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, FileHeader, HEADER_BYTES, LAYER_LINK_BYTES, LayerLink, MAGIC,
+    MAJOR, MAX_LAYERS, MINOR,
+};
 pub use index::IndexBuilder;
 pub use loss::{GoalKind, LossTable, TensorLoss};
 pub use reader::{Archive, decode_block, read_range};

@@ -3,21 +3,24 @@
 use crate::container::block::{BlockEntry, BlockRecord, RECORD_HEADER_BYTES, RecordHeader};
 use crate::container::checksum::crc64;
 use crate::container::footer::{ContentHash, FOOTER_BYTES, Footer};
-use crate::container::header::{FileHeader, HEADER_BYTES};
+use crate::container::header::{FileHeader, HEADER_BYTES, LayerLink, MAX_LAYERS};
 use crate::container::index::{INDEX_CRC_BYTES, INDEX_HEAD_BYTES, Index};
 use crate::container::loss::LossTable;
-use crate::container::reference::{Reference, Resolver};
+use crate::container::reference::{Reference, Resolver, no_other_files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::stage::{BlockDecoder, Coding};
 
-/// An archive whose header, index and footer have been checked; blocks are checked when they are read.
+/// An archive whose header, index and footer have been checked; blocks are checked when they are read. Of a layered
+/// file it is the finest layer, and knows the others.
 #[derive(Debug, Clone)]
 pub struct Archive<'a> {
     bytes: &'a [u8],
     header: FileHeader,
     footer: Footer,
     index: Index<'a>,
+    /// The next coarser layer.
+    before: Option<Box<Self>>,
 }
 
 impl<'a> Archive<'a> {
@@ -27,20 +30,84 @@ impl<'a> Archive<'a> {
     /// [`ErrorKind::Truncated`] where its end is missing; [`ErrorKind::Corrupt`],
     /// [`ErrorKind::ChecksumMismatch`], [`ErrorKind::UnsupportedVersion`], [`ErrorKind::LimitExceeded`].
     pub fn open(bytes: &'a [u8], limits: &Limits) -> Result<Self> {
-        let header = FileHeader::parse(bytes)?;
+        Self::open_layers(bytes, limits, MAX_LAYERS)
+    }
+
+    fn open_layers(bytes: &'a [u8], limits: &Limits, most_layers: usize) -> Result<Self> {
+        let first_header = FileHeader::parse(bytes)?;
         const LEAST_BYTES: usize = HEADER_BYTES + INDEX_HEAD_BYTES + INDEX_CRC_BYTES + FOOTER_BYTES;
         let footer = bytes.last_chunk().filter(|_| bytes.len() >= LEAST_BYTES).ok_or_else(|| {
             let message = format!("archive has {} bytes, the smallest has {LEAST_BYTES}", bytes.len());
             Error::new(ErrorKind::Truncated, message)
         })?;
-        let footer = Footer::parse(footer, header.minor)?;
-        if footer.archive_bytes != bytes.len() as u64 {
+        let footer = Footer::parse(footer, first_header.minor)?;
+        let before_bytes =
+            usize::try_from(footer.archive_bytes).ok().and_then(|own| bytes.len().checked_sub(own));
+        let Some(before_bytes) = before_bytes.filter(|before| *before == 0 || first_header.is_layer()) else {
             let message =
                 format!("archive has {} bytes, its footer says {}", bytes.len(), footer.archive_bytes);
             return Err(Error::new(ErrorKind::Corrupt, message));
-        }
+        };
+        let (earlier, bytes) = bytes.split_at(before_bytes);
+        let header = FileHeader::parse(bytes)?;
         let index = Index::open(bytes, &footer, &header, limits)?;
-        Ok(Self { bytes, header, footer, index })
+        let mut archive = Self { bytes, header, footer, index, before: None };
+        if first_header.is_layer() {
+            archive.open_before(earlier, limits, most_layers)?;
+        }
+        Ok(archive)
+    }
+
+    /// Opens the layers before this one, which `earlier` must be.
+    fn open_before(&mut self, earlier: &'a [u8], limits: &Limits, most_layers: usize) -> Result<()> {
+        let corrupt = |message: &str| Err(Error::new(ErrorKind::Corrupt, message));
+        if !self.header.is_layer() {
+            return corrupt("an archive without layers stands behind a layer");
+        }
+        let link = LayerLink::parse(self.bytes)?;
+        if link.before_bytes != earlier.len() as u64 {
+            return corrupt("a layer does not stand behind the layers that it refines");
+        }
+        if earlier.is_empty() {
+            return match self.blocks().find(|entry| entry.coding == Coding::Refined) {
+                Some(_) => corrupt("a refined block without a layer before"),
+                None => Ok(()),
+            };
+        }
+        if most_layers < 2 {
+            let message = format!("archive has more than {MAX_LAYERS} layers, the limit");
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        let before = Self::open_layers(earlier, limits, most_layers - 1)?;
+        let alike =
+            |(a, b): (BlockEntry, BlockEntry)| (a.decoded_bytes, a.dtype) == (b.decoded_bytes, b.dtype);
+        if before.n_blocks() != self.n_blocks() || !before.blocks().zip(self.blocks()).all(alike) {
+            return corrupt("two layers are cut into different blocks");
+        }
+        if *before.content_hash() != link.before_hash {
+            return corrupt("a layer refines another one than the layer before it");
+        }
+        self.before = Some(Box::new(before));
+        Ok(())
+    }
+
+    /// Layers of the file up to this one; 1 where there are none.
+    #[must_use]
+    pub fn n_layers(&self) -> usize {
+        self.before.as_ref().map_or(1, |before| before.n_layers() + 1)
+    }
+
+    /// Layer `number` of the file, the coarsest being 1; `None` for one that is not there.
+    #[must_use]
+    pub fn layer(&self, number: usize) -> Option<&Self> {
+        let n_coarser = self.n_layers().checked_sub(number).filter(|_| number > 0)?;
+        (0..n_coarser).try_fold(self, |layer, _| layer.before.as_deref())
+    }
+
+    /// The next coarser layer.
+    #[must_use]
+    pub fn before(&self) -> Option<&Self> {
+        self.before.as_deref()
     }
 
     /// The file header.
@@ -61,10 +128,10 @@ impl<'a> Archive<'a> {
         self.header.flags
     }
 
-    /// Size of the archive.
+    /// Size of the archive, with the layers before it.
     #[must_use]
     pub fn archive_bytes(&self) -> u64 {
-        self.footer.archive_bytes
+        self.footer.archive_bytes + self.before.as_ref().map_or(0, |before| before.archive_bytes())
     }
 
     /// Size of the original file.
@@ -187,7 +254,7 @@ impl<'a> Archive<'a> {
         }
         let in_block = |e: Error| e.in_block(entry.block_idx);
         let (header, record) = self.parse_record(entry).map_err(in_block)?;
-        let decoded = decode_block(&record, decoder, dst);
+        let decoded = self.decode_own(&record, decoder, dst);
         header.check_payload(record.payload).map_err(in_block)?;
         decoded
     }
@@ -205,7 +272,7 @@ impl<'a> Archive<'a> {
         dst: &mut [u8],
     ) -> Result<()> {
         if record.entry.coding != Coding::Reference {
-            return decode_block(record, decoder, dst);
+            return self.decode_own(record, decoder, dst);
         }
         let found = Reference::parse(record.payload).and_then(|reference| match reference {
             // Checked here, because the resolver is the caller's.
@@ -254,7 +321,24 @@ impl<'a> Archive<'a> {
         if target.decoded_crc != referrer.decoded_crc {
             return Err(wrong("the block there has another CRC"));
         }
-        decode_block(&target, decoder, dst)
+        self.decode_own(&target, decoder, dst)
+    }
+
+    /// Fills `dst` with the bytes of a block that is not a reference, and checks their CRC. A block that refines that of
+    /// the layer before is made out of it.
+    fn decode_own(&self, record: &BlockRecord<'_>, decoder: &mut BlockDecoder, dst: &mut [u8]) -> Result<()> {
+        let entry = &record.entry;
+        if entry.coding != Coding::Refined {
+            return decode_block(record, decoder, dst);
+        }
+        let in_block = |e: Error| e.in_block(entry.block_idx);
+        let before = self.before().and_then(|before| Some((before, before.block(entry.block_idx)?)));
+        let (before, coarser) =
+            before.filter(|(_, coarser)| coarser.decoded_bytes as usize == dst.len()).ok_or_else(|| {
+                in_block(Error::new(ErrorKind::Corrupt, "a refined block without a layer before"))
+            })?;
+        before.decode_entry(&coarser, decoder, &no_other_files, dst)?;
+        decoder.refine(record.payload, dst).and_then(|()| check_decoded(record, dst)).map_err(in_block)
     }
 }
 

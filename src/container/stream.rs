@@ -5,7 +5,7 @@ use std::io::{ErrorKind as IoErrorKind, Read};
 use crate::container::block::{BlockRecord, ENTRY_BYTES, RECORD_HEADER_BYTES, RecordHeader};
 use crate::container::checksum::RunningCrc;
 use crate::container::footer::{ContentHash, FOOTER_BYTES, Footer};
-use crate::container::header::{FileHeader, HEADER_BYTES};
+use crate::container::header::{FileHeader, HEADER_BYTES, LAYER_LINK_BYTES, LayerLink};
 use crate::container::index::{INDEX_CRC_BYTES, INDEX_HEAD_BYTES, INDEX_TAG, IndexHead};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -29,7 +29,7 @@ pub struct StreamEnd {
     pub sha256: Option<[u8; 32]>,
 }
 
-/// Reads records one after the other. Blocks are good once [`Self::next_block`] gives them; the archive is
+/// Reads records one after the other; of a layered file its first layer, if that is all. Blocks are good once [`Self::next_block`] gives them; the archive is
 /// known to be whole only after [`Self::finish`].
 #[derive(Debug)]
 pub struct StreamReader<R> {
@@ -54,13 +54,20 @@ impl<R: Read> StreamReader<R> {
         let mut header = [0; HEADER_BYTES];
         let header_len = read_up_to(&mut source, &mut header).map_err(cannot_read)?;
         let header = FileHeader::parse(header.get(..header_len).unwrap_or_default())?;
+        if header.is_layer() {
+            let mut start = [0; HEADER_BYTES + LAYER_LINK_BYTES];
+            read_all(&mut source, &mut start[HEADER_BYTES..])?;
+            if LayerLink::parse(&start)?.before_bytes > 0 {
+                return Err(Error::new(ErrorKind::Corrupt, "a later layer without those before it"));
+            }
+        }
         Ok(Self {
             source,
             header,
             max_blocks: limits.blocks,
             n_blocks: 0,
             original_bytes: 0,
-            read_bytes: HEADER_BYTES as u64,
+            read_bytes: header.records_offset(),
             entries_hash: blake3::Hasher::new(),
             index_head: None,
         })
@@ -107,6 +114,9 @@ impl<R: Read> StreamReader<R> {
         if header.info.coding == Coding::Reference && !self.header.may_have_references() {
             return Err(Error::new(ErrorKind::Corrupt, "a reference in an archive whose flags deny them"));
         }
+        if header.info.coding == Coding::Refined {
+            return Err(Error::new(ErrorKind::Corrupt, "a refined block without a layer before"));
+        }
         let entry = header.info.at(self.n_blocks, self.original_bytes, self.read_bytes - start.len() as u64);
         self.entries_hash.update(&header.info.to_entry_bytes());
         // No sum can overflow: each counts bytes that have been read, or at most 2^22 for each of them.
@@ -137,7 +147,12 @@ impl<R: Read> StreamReader<R> {
         let head = self.read_index(&head)?;
         let footer = Footer::parse(&self.read_array::<FOOTER_BYTES>()?, self.header.minor)?;
         if read_up_to(&mut self.source, &mut [0]).map_err(cannot_read)? != 0 {
-            return Err(Error::new(ErrorKind::Corrupt, "bytes follow after the archive's end"));
+            let message = if self.header.is_layer() {
+                "finer layers follow, which cannot be read front to back"
+            } else {
+                "bytes follow after the archive's end"
+            };
+            return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let expected = Footer {
             archive_bytes: self.read_bytes,

@@ -133,7 +133,8 @@ impl<'a> TensorFrame<'a> {
         let frame =
             |dtype, coding| Self { dtype, coding, is_exact: coding_id & RECONSTRUCTION == 0, shape, payload };
         let dtype = Dtype::from_wire_id(dtype_id);
-        let coding = Coding::from_wire_id(coding_id & !RECONSTRUCTION).filter(|id| *id != Coding::Reference);
+        let coding = Coding::from_wire_id(coding_id & !RECONSTRUCTION)
+            .filter(|id| *id != Coding::Reference && !id.is_of_layers());
         let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, what);
         let frame = dtype.zip(coding).map(|(dtype, coding)| frame(dtype, coding));
         let frame = frame.ok_or_else(|| corrupt("the tensor has an unknown dtype or coding"))?;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use crate::container::block::{BlockEntry, BlockInfo, block_header_bytes};
 use crate::container::footer::ContentHash;
-use crate::container::header::FileHeader;
+use crate::container::header::{FileHeader, LayerLink};
 use crate::container::index::IndexBuilder;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,14 +46,17 @@ pub struct ArchiveWriter<W> {
 
 impl<W: Write> ArchiveWriter<W> {
     /// Writes the file header. `flags` must hold [`crate::container::FLAG_REFERENCES`] if references will be
-    /// written; `note` is the encoder note (FORMAT.md, 4).
+    /// written, and with [`crate::container::FLAG_LAYER`] the archive is a first layer; `note` is the encoder note (FORMAT.md, 4).
     ///
     /// # Errors
     /// [`ErrorKind::Io`].
     pub fn new(mut sink: W, flags: u32, note: u64) -> Result<Self> {
         let header = FileHeader::new(flags, note);
         sink.write_all(&header.to_bytes()).map_err(cannot_write)?;
-        Ok(Self { sink, header, index: IndexBuilder::new() })
+        if header.is_layer() {
+            sink.write_all(&LayerLink::default().to_bytes()).map_err(cannot_write)?;
+        }
+        Ok(Self { sink, header, index: IndexBuilder::behind(header.records_offset()) })
     }
 
     /// Writes the next block's record.

@@ -16,21 +16,21 @@ use super::decode::DecodeMemory;
 use super::dedup::{DedupPlan, Duplicate, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
-use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
-use super::lossy::{FilePlan, LossyPlanner, Plans, series_after};
+use super::encode::{Changes, EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, LayerPass, Target};
+use super::lossy::{FilePlan, LayeredPlan, LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
 use super::outputs::{archive_names, refuse_overlap};
 use super::paths::{OutputDir, check_free};
 use super::report::{Failure, Report};
 use super::resume::{self, Expected};
-use super::settings::CompressOptions;
+use super::settings::{AsBytes, CompressOptions};
 use super::source::{Layout, Source};
 use super::timings::Step;
 use super::tree::{SourceFile, SourceTree, mtime_of};
 use super::verify::verify_archive_file;
 use crate::checkpoint::{BlockSpan, TensorInfo, blocks};
-use crate::container::{Archive, FLAG_LOSSY, FLAG_REFERENCES, OtherFile, Reference};
+use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, LayerLink, OtherFile, Reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{AtomicFile, MappedFile};
 
@@ -44,6 +44,40 @@ struct Done {
     same_as: Option<usize>,
 }
 
+/// The plan of a file that may change.
+#[derive(Clone, Copy)]
+enum FileChanges<'a> {
+    Lossy(&'a FilePlan),
+    Layers(&'a LayeredPlan),
+}
+
+fn with_flags(settings: EncodeSettings, flags: u32) -> EncodeSettings {
+    EncodeSettings { flags: settings.flags | flags, ..settings }
+}
+
+/// Writes the layers of a file one behind the other, by `encode`.
+fn encode_layers(
+    plan: &LayeredPlan,
+    settings: EncodeSettings,
+    encode: &mut dyn FnMut(Option<Changes<'_>>, EncodeSettings) -> Result<Encoded>,
+) -> Result<Encoded> {
+    let mut written: Option<Encoded> = None;
+    for layer_idx in 0..plan.n_layers() {
+        let link = written
+            .as_ref()
+            .map(|before| LayerLink { before_bytes: before.archive_bytes, before_hash: before.content_hash });
+        let pass = LayerPass { plan, layer_idx, link: link.unwrap_or_default() };
+        let flags = FLAG_LAYER | if plan.is_lossy(layer_idx) { FLAG_LOSSY } else { 0 };
+        let mut encoded = encode(Some(Changes::Layer(pass)), with_flags(settings, flags))?;
+        if let Some(before) = written {
+            encoded.archive_bytes += before.archive_bytes;
+            encoded.report.add_layer_before(before.report);
+        }
+        written = Some(encoded);
+    }
+    written.ok_or_else(|| Error::new(ErrorKind::Internal, "a layered file without layers"))
+}
+
 /// One run of compress.
 struct Run<'a> {
     ctx: &'a Context<'a>,
@@ -55,6 +89,8 @@ struct Run<'a> {
     plan: DedupPlan,
     /// Of checkpoints that may change; their error, where planning failed.
     lossy: Plans,
+    /// Of checkpoints that become layers.
+    layered: LayeredPlans,
     encode_memory: EncodeMemory,
     decode_memory: DecodeMemory,
 }
@@ -146,6 +182,7 @@ impl<'a> Run<'a> {
             done: files.iter().map(|_| OnceLock::new()).collect(),
             plan: DedupPlan::default(),
             lossy: Plans::new(),
+            layered: LayeredPlans::new(),
             encode_memory: EncodeMemory::default(),
             decode_memory: DecodeMemory::default(),
         }
@@ -156,9 +193,13 @@ impl<'a> Run<'a> {
         Source::open(&file.source, file.size)
     }
 
-    fn layout(&self, source: &Source, file_idx: usize, plan: Option<&FilePlan>) -> Result<Layout> {
+    fn layout(&self, source: &Source, file_idx: usize, plan: Option<FileChanges<'_>>) -> Result<Layout> {
         let as_bytes = self.options.coding.as_bytes;
-        let stands_alone = |tensor: &TensorInfo| plan.is_some_and(|plan| plan.quantizes(tensor));
+        let stands_alone = |tensor: &TensorInfo| match plan {
+            None => false,
+            Some(FileChanges::Lossy(plan)) => plan.quantizes(tensor),
+            Some(FileChanges::Layers(plan)) => plan.splits(tensor),
+        };
         source.layout(&self.files[file_idx].path, as_bytes, &stands_alone, &self.ctx.limits)
     }
 
@@ -166,18 +207,25 @@ impl<'a> Run<'a> {
         if let Some(settings) = &self.options.lossy {
             let Self { ctx, files, encode_memory: memory, .. } = self;
             let coding = &self.options.coding;
+            if !settings.layers.is_empty() {
+                if coding.as_bytes != AsBytes::All {
+                    self.layered = LayersPlanner { ctx, memory, files, settings }.plan()?;
+                }
+                return Ok(());
+            }
             self.lossy = LossyPlanner { ctx, memory, files, coding, settings }.plan()?;
         }
         Ok(())
     }
 
     /// The plan of a file that may change.
-    fn lossy_plan(&self, file_idx: usize) -> Result<Option<&FilePlan>> {
-        match self.lossy.get(&file_idx) {
-            None => Ok(None),
-            Some(Ok(plan)) => Ok(Some(plan)),
-            Some(Err(error)) => Err(Error::new(error.kind(), format!("cannot plan the file: {error}"))),
-        }
+    fn changes(&self, file_idx: usize) -> Result<Option<FileChanges<'_>>> {
+        let lossy = self.lossy.get(&file_idx).map(|plan| plan.as_ref().map(FileChanges::Lossy));
+        let layered = self.layered.get(&file_idx).map(|plan| plan.as_ref().map(FileChanges::Layers));
+        lossy
+            .or(layered)
+            .transpose()
+            .map_err(|error| Error::new(error.kind(), format!("cannot plan the file: {error}")))
     }
 
     fn plan_dedup(&mut self) {
@@ -220,21 +268,32 @@ impl<'a> Run<'a> {
             return Ok(done);
         }
         let source = self.open(file_idx)?;
-        let plan = self.lossy_plan(file_idx)?;
-        let layout = self.layout(&source, file_idx, plan)?;
+        let changes = self.changes(file_idx)?;
+        let layout = self.layout(&source, file_idx, changes)?;
         let targets = self.targets(file_idx, &layout)?;
         let settings = EncodeSettings {
             level: self.options.coding.level,
             note: encoder_note(self.options.coding.level, layout.as_bytes),
-            flags: if targets.is_empty() { 0 } else { FLAG_REFERENCES }
-                | if plan.is_some() { FLAG_LOSSY } else { 0 },
+            flags: if targets.is_empty() { 0 } else { FLAG_REFERENCES },
             sha256: self.options.coding.sha256,
             file_idx,
             serial,
         };
         if self.options.resume {
-            let lossy_digest = plan.map(FilePlan::digest);
-            let expected = Expected { settings, targets: &targets, lossy_digest };
+            let (settings, lossy_digest) = match changes {
+                None => (settings, None),
+                Some(FileChanges::Lossy(plan)) => (with_flags(settings, FLAG_LOSSY), Some(plan.digest())),
+                Some(FileChanges::Layers(plan)) => {
+                    let is_lossy = plan.is_lossy(plan.n_layers() - 1);
+                    let flags = FLAG_LAYER | if is_lossy { FLAG_LOSSY } else { 0 };
+                    (with_flags(settings, flags), is_lossy.then(|| plan.digest()))
+                }
+            };
+            let layers = match changes {
+                Some(FileChanges::Layers(plan)) => Some(plan),
+                _ => None,
+            };
+            let expected = Expected { settings, targets: &targets, lossy_digest, layers };
             if let Some(encoded) = resume::reusable(self.ctx, &self.encode_memory, &path, &source, &expected)
             {
                 self.ctx.progress.advanced(file_idx, source.len());
@@ -242,7 +301,7 @@ impl<'a> Run<'a> {
                 return Ok(Done { encoded, same_as: None });
             }
         }
-        let mut encoded = self.write_archive(&path, &source, &layout, &targets, settings, plan)?;
+        let mut encoded = self.write_archive(&path, &source, &layout, &targets, settings, changes)?;
         encoded.report.files = 1;
         let _ = self.archives[file_idx].set(path);
         Ok(Done { encoded, same_as: None })
@@ -255,22 +314,31 @@ impl<'a> Run<'a> {
         layout: &Layout,
         targets: &HashMap<u64, Target>,
         settings: EncodeSettings,
-        plan: Option<&FilePlan>,
+        changes: Option<FileChanges<'_>>,
     ) -> Result<Encoded> {
         let mut output = DurableFile::create(path, self.options.replaces(), self.options.durability())?;
-        let mut spans = blocks(&layout.regions);
-        let mut next_job = || {
-            let job = |span: BlockSpan| {
-                let reference = targets.get(&span.offset).copied();
-                Job { span, reference, bytes: None }
+        let mut encode = |changes: Option<Changes<'_>>, settings: EncodeSettings| {
+            let mut spans = blocks(&layout.regions);
+            let mut next_job = || {
+                let job = |span: BlockSpan| {
+                    let reference = targets.get(&span.offset).copied();
+                    Job { span, reference, bytes: None }
+                };
+                Ok(spans.next().map(job))
             };
-            Ok(spans.next().map(job))
+            let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings).with_changes(changes);
+            let fetch = |span: &BlockSpan, dst: &mut [u8]| source.read(span.offset, dst);
+            // Errors of reading have named the source already.
+            let at_output = |e: Error| if e.kind() == ErrorKind::Io { e.in_file(path) } else { e };
+            encoder.run(&mut next_job, &fetch, &mut output).map_err(at_output)
         };
-        let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings).with_plan(plan);
-        let fetch = |span: &BlockSpan, dst: &mut [u8]| source.read(span.offset, dst);
-        // Errors of reading have named the source already.
-        let at_output = |e: Error| if e.kind() == ErrorKind::Io { e.in_file(path) } else { e };
-        let mut encoded = encoder.run(&mut next_job, &fetch, &mut output).map_err(at_output)?;
+        let mut encoded = match changes {
+            None => encode(None, settings)?,
+            Some(FileChanges::Lossy(plan)) => {
+                encode(Some(Changes::Lossy(plan)), with_flags(settings, FLAG_LOSSY))?
+            }
+            Some(FileChanges::Layers(plan)) => encode_layers(plan, settings, &mut encode)?,
+        };
         output.trim()?;
         source.check_unchanged()?;
         if self.options.verify {

@@ -8,6 +8,7 @@ use super::bases::{ArchivePaths, archive_paths, find_archive_paths};
 use super::context::Context;
 use super::decode::{DecodeMemory, Sink};
 use super::durable::DurableFile;
+use super::layer_choice::LayerChoice;
 use super::manifest::{DirEntry, LinkEntry, Manifest};
 use super::outputs::ARCHIVE_SUFFIX;
 use super::paths::{OutputDir, check_free};
@@ -21,12 +22,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Durability;
 
 /// What a run of decompress does with its outputs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct DecompressOptions {
     /// Replace files that exist.
     pub force: bool,
     /// Sync each file to the disk before it gets its name.
     pub sync: bool,
+    /// Which layer of layered archives is restored.
+    pub layer: LayerChoice,
 }
 
 /// Restores the tree of the manifest in `source` below the directory `output`.
@@ -130,6 +133,7 @@ impl Restorer<'_> {
             &item.path,
             &self.bases,
             entry,
+            self.options.layer,
             Sink::File(&mut file),
             settings,
         )?;

@@ -12,13 +12,13 @@ use super::buffers::{Buffer, Buffers};
 use super::context::{Checkout, Context};
 use super::gather::Gather;
 use super::in_order::run_in_order;
-use super::lossy::FilePlan;
+use super::lossy::{FilePlan, LayerBlock, LayeredPlan};
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
-    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LossTable, Piece,
-    RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes,
+    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LayerLink, LossTable,
+    Piece, RECORD_HEADER_BYTES, Reference, RunningCrc, TensorLoss, block_header_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level};
@@ -145,13 +145,85 @@ impl EncodeMemory {
     }
 }
 
+/// What an archive does to its tensors besides coding them.
+#[derive(Clone, Copy)]
+pub(crate) enum Changes<'a> {
+    /// Of a lossy file.
+    Lossy(&'a FilePlan),
+    /// Of a layer.
+    Layer(LayerPass<'a>),
+}
+
+/// A layer to be written.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerPass<'a> {
+    pub(crate) plan: &'a LayeredPlan,
+    pub(crate) layer_idx: usize,
+    /// What stands before it in the file.
+    pub(crate) link: LayerLink,
+}
+
+impl Changes<'_> {
+    /// Whether the archive will hold something else than its source.
+    pub(crate) fn is_lossy(&self) -> bool {
+        match self {
+            Self::Lossy(_) => true,
+            Self::Layer(pass) => pass.plan.is_lossy(pass.layer_idx),
+        }
+    }
+
+    fn n_tensors(&self) -> usize {
+        match self {
+            Self::Lossy(plan) => plan.tensors.len(),
+            Self::Layer(pass) => pass.plan.n_tensors(),
+        }
+    }
+
+    fn digest(&self) -> u64 {
+        match self {
+            Self::Lossy(plan) => plan.digest(),
+            Self::Layer(pass) => pass.plan.digest(),
+        }
+    }
+
+    /// Passes over the file of which this is one.
+    fn n_passes(&self) -> u64 {
+        match self {
+            Self::Lossy(_) => 1,
+            Self::Layer(pass) => pass.plan.n_layers() as u64,
+        }
+    }
+
+    /// The rows of the loss table, once every goal has been held against what was measured.
+    fn rows(&self, measured: &[BlockLoss]) -> Result<Vec<TensorLoss>> {
+        let plan = match self {
+            Self::Lossy(plan) => plan,
+            Self::Layer(pass) => return Ok(pass.plan.rows(pass.layer_idx, measured)),
+        };
+        let mut rows = Vec::with_capacity(measured.len());
+        for (tensor, measured) in plan.tensors.iter().zip(measured) {
+            if !tensor.holds(measured) {
+                let message = format!(
+                    "a tensor came out with another error than when its step was tried: {:.6e} at most, {:.6e} relative",
+                    measured.errors.max_abs,
+                    measured.errors.relative_l2()
+                );
+                let name: String = tensor.candidate.info.name.chars().take(160).collect();
+                return Err(Error::new(ErrorKind::Internal, message).in_tensor(name));
+            }
+            rows.push(tensor.loss(measured));
+        }
+        Ok(rows)
+    }
+}
+
 /// One archive being written.
 pub(crate) struct FileEncoder<'a> {
     ctx: &'a Context<'a>,
     memory: &'a EncodeMemory,
     settings: EncodeSettings,
-    /// Of a lossy file.
-    plan: Option<&'a FilePlan>,
+    /// Of a file whose tensors may change.
+    changes: Option<Changes<'a>>,
 }
 
 /// The ordered half of the work: what goes to the file and into the hashes.
@@ -166,20 +238,22 @@ struct Committer<'w> {
     crcs: Vec<(u64, u64)>,
     has_references: bool,
     losses: Option<Losses<'w>>,
+    /// Passes over the file, of which this is one.
+    n_passes: u64,
     report: Report,
 }
 
 /// What the blocks of a lossy file add up to.
 struct Losses<'w> {
-    plan: &'w FilePlan,
+    changes: Changes<'w>,
     source_hasher: ContentHasher,
     tensors: Vec<BlockLoss>,
 }
 
 impl<'w> Losses<'w> {
-    fn new(plan: &'w FilePlan) -> Self {
-        let tensors = vec![BlockLoss::default(); plan.tensors.len()];
-        Self { plan, source_hasher: ContentHasher::new(), tensors }
+    fn new(changes: Changes<'w>) -> Self {
+        let tensors = vec![BlockLoss::default(); changes.n_tensors()];
+        Self { changes, source_hasher: ContentHasher::new(), tensors }
     }
 
     fn add(&mut self, quantized: &Quantized) -> Result<()> {
@@ -192,37 +266,23 @@ impl<'w> Losses<'w> {
         Ok(())
     }
 
-    /// The table, once every goal has been held against what was measured.
     fn finish(self) -> Result<LossTable> {
-        let mut rows = Vec::with_capacity(self.tensors.len());
-        for (tensor, measured) in self.plan.tensors.iter().zip(&self.tensors) {
-            if !tensor.holds(measured) {
-                let message = format!(
-                    "a tensor came out with another error than when its step was tried: {:.6e} at most, {:.6e} relative",
-                    measured.errors.max_abs,
-                    measured.errors.relative_l2()
-                );
-                let name: String = tensor.candidate.info.name.chars().take(160).collect();
-                return Err(Error::new(ErrorKind::Internal, message).in_tensor(name));
-            }
-            rows.push(tensor.loss(measured));
-        }
         Ok(LossTable {
             source_hash: self.source_hasher.finalize(),
-            settings_digest: self.plan.digest(),
-            tensors: rows,
+            settings_digest: self.changes.digest(),
+            tensors: self.changes.rows(&self.tensors)?,
         })
     }
 }
 
 impl<'a> FileEncoder<'a> {
     pub(crate) fn new(ctx: &'a Context<'a>, memory: &'a EncodeMemory, settings: EncodeSettings) -> Self {
-        Self { ctx, memory, settings, plan: None }
+        Self { ctx, memory, settings, changes: None }
     }
 
-    /// The same, of a file whose tensors may change as `plan` says.
-    pub(crate) fn with_plan(self, plan: Option<&'a FilePlan>) -> Self {
-        Self { plan, ..self }
+    /// The same, of a file whose tensors may change.
+    pub(crate) fn with_changes(self, changes: Option<Changes<'a>>) -> Self {
+        Self { changes, ..self }
     }
 
     /// Writes the archive of the blocks that `next_job` gives, in the original's order, to `sink`. Must be
@@ -235,15 +295,19 @@ impl<'a> FileEncoder<'a> {
     ) -> Result<Encoded> {
         let header = FileHeader::new(self.settings.flags, self.settings.note);
         sink.write_all(&header.to_bytes()).map_err(cannot_write)?;
+        if let Some(Changes::Layer(pass)) = &self.changes {
+            sink.write_all(&pass.link.to_bytes()).map_err(cannot_write)?;
+        }
         let mut committer = Committer {
             sink,
             records: Gather::default(),
-            index: IndexBuilder::new(),
+            index: IndexBuilder::behind(header.records_offset()),
             hasher: ContentHasher::new(),
             sha256: self.settings.sha256.then(Sha256::new),
             crcs: Vec::new(),
             has_references: self.settings.flags & FLAG_REFERENCES != 0,
-            losses: self.plan.map(Losses::new),
+            losses: self.changes.filter(Changes::is_lossy).map(Losses::new),
+            n_passes: self.changes.map_or(1, |changes| changes.n_passes()),
             report: Report::default(),
         };
         let mut next_sized = || {
@@ -318,28 +382,50 @@ impl<'a> FileEncoder<'a> {
             None
         };
         let loss = quantized.map(|(_, loss)| loss);
-        let quantized = self.plan.map(|_| Quantized { source_piece, loss });
+        let loss = loss.flatten();
+        let quantized = self.changes.map(|_| Quantized { source_piece, loss });
         Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
     }
 
     /// Codes a block of a tensor that may change: `snapshot` is then what a decoder will give. With the coding, the
-    /// tensor's place in the plan and what its block lost.
+    /// tensor's place in the plan and what its block lost, if it can lose anything.
     fn quantize_block(
         &self,
         span: &BlockSpan,
         snapshot: &mut [u8],
         scratch: &mut Scratch,
         record: &mut Vec<u8>,
-    ) -> Option<(Coding, (usize, BlockLoss))> {
-        let (place, tensor) = self.plan?.at(span.offset)?;
-        let spec = tensor.spec.as_ref()?;
-        record.truncate(RECORD_HEADER_BYTES);
-        let first_element = (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
+    ) -> Option<(Coding, Option<(usize, BlockLoss)>)> {
         let Scratch { encoder, timings } = scratch;
-        let (coding, loss) = timings.time(Step::Encode, || {
-            encoder.encode_quantized(spec, span.dtype, first_element, snapshot, record)
-        });
-        Some((coding, (place, loss)))
+        match self.changes? {
+            Changes::Lossy(plan) => {
+                let (place, tensor) = plan.at(span.offset)?;
+                let spec = tensor.spec.as_ref()?;
+                record.truncate(RECORD_HEADER_BYTES);
+                let first_element =
+                    (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
+                let (coding, loss) = timings.time(Step::Encode, || {
+                    encoder.encode_quantized(spec, span.dtype, first_element, snapshot, record)
+                });
+                Some((coding, Some((place, loss))))
+            }
+            Changes::Layer(pass) => {
+                let (block, place) = pass.plan.block(pass.layer_idx, span.offset);
+                if block == LayerBlock::Exact && pass.layer_idx == 0 {
+                    return None;
+                }
+                record.truncate(RECORD_HEADER_BYTES);
+                let (coding, loss) = timings.time(Step::Encode, || match block {
+                    // Nothing is added to what is exact already.
+                    LayerBlock::Exact => (Coding::Refined, BlockLoss::default()),
+                    LayerBlock::Coarse(step) => encoder.encode_coarse(step, span.dtype, snapshot, record),
+                    LayerBlock::Refined(before, after) => {
+                        encoder.encode_refined(before, after, span.dtype, snapshot, record)
+                    }
+                });
+                Some((coding, place.map(|place| (place, loss))))
+            }
+        }
     }
 }
 
@@ -375,7 +461,7 @@ impl Committer<'_> {
             self.write(memory)?;
         }
         coded.snapshot.into_iter().for_each(|snapshot| memory.give_back(snapshot));
-        ctx.progress.advanced(file_idx, decoded_bytes);
+        ctx.progress.advanced(file_idx, decoded_bytes / self.n_passes);
         Ok(())
     }
 

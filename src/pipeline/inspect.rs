@@ -1,12 +1,14 @@
 //! What is in an archive: tensors with their sizes and codings, found by index and header alone.
 
 use std::collections::BTreeMap;
+use std::iter::successors;
 use std::path::{Path, PathBuf};
 
 use super::bases::{MappedBases, find_archive_paths};
 use super::context::Context;
 use super::decode::{DecodeMemory, DecodeSettings, FileDecoder, Job, Records, Sink};
 use super::digest::Digest;
+use super::layer_choice::{LayerChoice, layer_bits};
 use super::note::level_of;
 use super::report::Tally;
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
@@ -35,6 +37,21 @@ pub struct TensorReport {
     pub loss: Option<TensorLoss>,
 }
 
+/// A layer of a layered archive.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerReport {
+    /// Bytes of the file up to the layer's end: cut off there, it is the archive of this layer.
+    pub archive_bytes: u64,
+    /// What was asked for, in bits an element; `None` of a layer that is exact.
+    pub goal_bits: Option<f64>,
+    /// Stored bits, with the layers before, an element of the tensors that the coarsest layer changes; 0 without any.
+    pub bits_per_element: f64,
+    /// ‖x − x̂‖₂ ÷ ‖x‖₂ over these tensors.
+    pub rel_l2: f64,
+    /// Largest |x − x̂|.
+    pub max_abs_error: f64,
+}
+
 /// An archive as [`inspect`] finds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ArchiveReport {
@@ -54,6 +71,8 @@ pub struct ArchiveReport {
     pub source_blake3: Option<Digest>,
     /// The level that made it, if this version knows it.
     pub level: Option<Level>,
+    /// The layers of a layered archive, the coarsest first; none of any other.
+    pub layers: Vec<LayerReport>,
     /// Blocks by coding: how many, and their sizes.
     pub codings: BTreeMap<&'static str, (u64, Tally)>,
     /// Tensors in the order of their bytes; none for a file that is no checkpoint.
@@ -72,10 +91,12 @@ fn inspect_unnamed(ctx: &Context<'_>, path: &Path) -> Result<ArchiveReport> {
     let mapped = MappedFile::open(path)?;
     let archive = Archive::open(mapped.bytes(), &ctx.limits)?;
     let mut codings: BTreeMap<&'static str, (u64, Tally)> = BTreeMap::new();
-    for entry in archive.blocks() {
-        let (count, tally) = codings.entry(entry.coding.name()).or_default();
-        *count += 1;
-        tally.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
+    for layer in successors(Some(&archive), |layer| layer.before()) {
+        for entry in layer.blocks() {
+            let (count, tally) = codings.entry(entry.coding.name()).or_default();
+            *count += 1;
+            tally.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
+        }
     }
     let header = read_header(ctx, &archive, path)?;
     let loss = archive.loss()?;
@@ -89,6 +110,7 @@ fn inspect_unnamed(ctx: &Context<'_>, path: &Path) -> Result<ArchiveReport> {
         sha256: archive.sha256().copied().map(Digest),
         source_blake3: loss.as_ref().map(|loss| Digest(loss.source_hash)),
         level: level_of(archive.note()),
+        layers: describe_layers(&archive, header.as_ref())?,
         codings,
         tensors: tensors
             .map(|(tensor_idx, tensor)| TensorReport {
@@ -99,10 +121,50 @@ fn inspect_unnamed(ctx: &Context<'_>, path: &Path) -> Result<ArchiveReport> {
     })
 }
 
+/// The layers of `archive`, whose checkpoint has `header`.
+fn describe_layers(archive: &Archive<'_>, header: Option<&SafetensorsHeader>) -> Result<Vec<LayerReport>> {
+    if !archive.header().is_layer() {
+        return Ok(Vec::new());
+    }
+    let coarsest = archive.layer(1).map(Archive::loss).transpose()?.flatten();
+    let changed: Vec<u32> =
+        coarsest.iter().flat_map(|loss| &loss.tensors).map(|row| row.tensor_idx).collect();
+    let tensors = (0..).zip(header.iter().flat_map(|header| header.tensors()));
+    let tensors: Vec<(u32, &TensorInfo)> =
+        tensors.filter(|(idx, _)| changed.binary_search(idx).is_ok()).collect();
+    let mut layers = Vec::new();
+    for layer in (1..=archive.n_layers()).filter_map(|number| archive.layer(number)) {
+        let loss = layer.loss()?;
+        let (mut stored_bits, mut n_elements) = (0.0, 0.0);
+        let (mut error_sq, mut value_sq, mut max_abs_error) = (0.0, 0.0, 0.0f64);
+        for (tensor_idx, tensor) in &tensors {
+            let n = tensor.n_elements() as f64;
+            n_elements += n;
+            stored_bits += 8.0 * describe(layer, tensor).tally.stored_bytes as f64;
+            if let Some(row) = loss.as_ref().and_then(|loss| loss.tensor(*tensor_idx)) {
+                error_sq += n * f64::from(row.error_rms).powi(2);
+                value_sq += n * f64::from(row.signal_rms).powi(2);
+                max_abs_error = max_abs_error.max(row.max_abs_error.into());
+            }
+        }
+        layers.push(LayerReport {
+            archive_bytes: layer.archive_bytes(),
+            goal_bits: layer_bits(layer)?,
+            bits_per_element: if n_elements > 0.0 { stored_bits / n_elements } else { 0.0 },
+            rel_l2: if value_sq > 0.0 { (error_sq / value_sq).sqrt() } else { 0.0 },
+            max_abs_error,
+        });
+    }
+    Ok(layers)
+}
+
+/// What `tensor` takes in an archive and the layers before it.
 fn describe(archive: &Archive<'_>, tensor: &TensorInfo) -> TensorReport {
     let mut stored_bytes = 0.0;
     let mut codings = Vec::new();
-    let blocks = archive.blocks_from(tensor.start).take_while(|entry| entry.original_offset < tensor.end);
+    let blocks = successors(Some(archive), |layer| layer.before()).flat_map(|layer| {
+        layer.blocks_from(tensor.start).take_while(|entry| entry.original_offset < tensor.end)
+    });
     for entry in blocks.filter(|_| tensor.byte_len() > 0) {
         let shared = tensor.end.min(entry.original_end()) - tensor.start.max(entry.original_offset);
         stored_bytes += entry.info().record_bytes() as f64 * shared as f64 / f64::from(entry.decoded_bytes);
@@ -194,9 +256,24 @@ impl std::fmt::Debug for TensorOutput<'_> {
 /// [`ErrorKind::InvalidInput`] where the archive holds no tensor of that name, [`ErrorKind::Io`], and what is
 /// wrong with the archive.
 pub fn extract(ctx: &Context<'_>, path: &Path, name: &str, output: TensorOutput<'_>) -> Result<TensorReport> {
+    extract_layer(ctx, path, name, LayerChoice::Finest, output)
+}
+
+/// As [`extract`], of the layer `layer`.
+///
+/// # Errors
+/// As [`extract`]; [`ErrorKind::InvalidConfig`] for a layer that is not there.
+pub fn extract_layer(
+    ctx: &Context<'_>,
+    path: &Path,
+    name: &str,
+    layer: LayerChoice,
+    output: TensorOutput<'_>,
+) -> Result<TensorReport> {
     let mapped = MappedFile::open(path)?;
     let archive = Archive::open(mapped.bytes(), &ctx.limits).map_err(|e| e.in_file(path))?;
-    let header = read_header(ctx, &archive, path).map_err(|e| e.in_file(path))?;
+    let archive = layer.of(&archive).map_err(|e| e.in_file(path))?;
+    let header = read_header(ctx, archive, path).map_err(|e| e.in_file(path))?;
     let tensor = header.iter().flat_map(|header| header.tensors()).find(|tensor| tensor.name == name);
     let tensor = tensor.ok_or_else(|| {
         let message =
@@ -204,14 +281,14 @@ pub fn extract(ctx: &Context<'_>, path: &Path, name: &str, output: TensorOutput<
         Error::new(ErrorKind::InvalidInput, message).in_file(path)
     })?;
     match output {
-        TensorOutput::Stream(stream) => decode_tensor(ctx, &archive, path, tensor, stream)?,
+        TensorOutput::Stream(stream) => decode_tensor(ctx, archive, path, tensor, stream)?,
         TensorOutput::File { path: output, force } => {
             let mut file = AtomicFile::create(output, force)?;
-            decode_tensor(ctx, &archive, path, tensor, &mut file)?;
+            decode_tensor(ctx, archive, path, tensor, &mut file)?;
             file.commit(Durability::PowerLoss)?;
         }
     }
-    Ok(describe(&archive, tensor))
+    Ok(describe(archive, tensor))
 }
 
 fn decode_tensor(

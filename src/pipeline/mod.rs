@@ -23,6 +23,7 @@ mod encode;
 mod gather;
 mod in_order;
 pub mod inspect;
+pub mod layer_choice;
 pub mod lossy;
 pub mod manifest;
 pub mod note;

@@ -101,6 +101,15 @@ impl Report {
         self.dtypes.entry(dtype).or_default().add_block(dtype, original_bytes, stored_bytes);
     }
 
+    /// Adds what an earlier layer of the same file takes.
+    pub(crate) fn add_layer_before(&mut self, before: Self) {
+        for (dtype, tally) in &before.dtypes {
+            self.dtypes.entry(*dtype).or_default().stored_bytes += tally.stored_bytes;
+        }
+        self.stored_bytes += before.stored_bytes;
+        self.timings.add(&before.timings);
+    }
+
     /// Adds what another part of the run did; wall times are not added.
     pub fn absorb(&mut self, other: Self) {
         for (dtype, tally) in &other.dtypes {

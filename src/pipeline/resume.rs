@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::context::Context;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, Target};
+use super::lossy::LayeredPlan;
 use super::paths::OutputDir;
 use super::report::Report;
 use super::source::Source;
@@ -23,6 +24,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) targets: &'a HashMap<u64, Target>,
     /// Digest of the lossy plan that this run would follow.
     pub(crate) lossy_digest: Option<u64>,
+    /// The layers that this run would write; otherwise one archive that is no layer.
+    pub(crate) layers: Option<&'a LayeredPlan>,
 }
 
 /// The archive at `path`, if it is whole, of the bytes that `source` has now, and as this run would make it.
@@ -44,18 +47,26 @@ pub(crate) fn reusable(
     let loss = archive.loss().ok()?;
     let source_hash = loss.as_ref().map_or(archive.content_hash(), |loss| &loss.source_hash);
     let planned_alike = loss.as_ref().map(|loss| loss.settings_digest) == expected.lossy_digest;
-    if !made_alike || !planned_alike || source.hash(ctx, memory).ok()? != *source_hash {
-        return None;
-    }
-    let entries: Vec<BlockEntry> = archive.blocks().collect();
-    let check = |entry: &BlockEntry| check_block(&archive, entry, expected.targets);
-    let good = if settings.serial { entries.iter().all(check) } else { entries.par_iter().all(check) };
-    if !good {
+    if !made_alike
+        || !planned_alike
+        || !layered_alike(&archive, expected)
+        || source.hash(ctx, memory).ok()? != *source_hash
+    {
         return None;
     }
     let mut report = Report { files: 1, resumed_files: 1, ..Report::default() };
-    for entry in &entries {
-        report.add_block(entry.dtype, entry.decoded_bytes.into(), entry.info().record_bytes());
+    for layer in std::iter::successors(Some(&archive), |layer| layer.before()) {
+        let entries: Vec<BlockEntry> = layer.blocks().collect();
+        let check = |entry: &BlockEntry| check_block(layer, entry, expected.targets);
+        let good = if settings.serial { entries.iter().all(check) } else { entries.par_iter().all(check) };
+        if !good {
+            return None;
+        }
+        for entry in &entries {
+            let is_finest = std::ptr::eq(layer, &archive);
+            let original_bytes = if is_finest { entry.decoded_bytes.into() } else { 0 };
+            report.add_block(entry.dtype, original_bytes, entry.info().record_bytes());
+        }
     }
     report.original_bytes = archive.original_bytes();
     report.stored_bytes = archive.archive_bytes();
@@ -67,6 +78,19 @@ pub(crate) fn reusable(
         original_bytes: archive.original_bytes(),
         report,
     })
+}
+
+/// Whether `archive` has the layers that this run would write: as many, of the same plan.
+fn layered_alike(archive: &Archive<'_>, expected: &Expected<'_>) -> bool {
+    let Some(plan) = expected.layers else { return archive.n_layers() == 1 };
+    let is_planned = |layer_idx: usize| {
+        let loss = archive.layer(layer_idx + 1).and_then(|layer| layer.loss().ok());
+        loss.is_some_and(|loss| match loss {
+            Some(loss) => plan.is_lossy(layer_idx) && loss.settings_digest == plan.digest(),
+            None => !plan.is_lossy(layer_idx),
+        })
+    };
+    archive.n_layers() == plan.n_layers() && (0..plan.n_layers()).all(is_planned)
 }
 
 /// Whether a record is whole and, if a reference, the one that this run would write.

@@ -8,12 +8,13 @@ use super::bases::ArchivePaths;
 use super::context::Context;
 use super::decode::{DecodeMemory, FileDecoder, Job as DecodeJob, Records, Sink, check_hashes};
 use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job};
+use super::layer_choice::LayerChoice;
 use super::note::encoder_note;
 use super::report::Report;
 use super::settings::{AsBytes, CodingSettings};
 use super::verify::{decode_archive_file, whole_file};
 use crate::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout};
-use crate::container::{FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader, read_up_to};
+use crate::container::{FLAG_LAYER, FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader, read_up_to};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -91,8 +92,8 @@ fn read_prefix(source: &mut impl Read, ctx: &Context<'_>) -> Result<(Vec<u8>, Op
     Ok((prefix, header))
 }
 
-/// Decompresses the archive that `source` is to `sink`. An archive with references is first copied to a
-/// temporary file, because they need going back.
+/// Decompresses the archive that `source` is to `sink`. An archive with references or layers is first
+/// copied to a temporary file, because they need going back.
 ///
 /// What is written before an error is to be thrown away: the archive is known to be whole only at its end.
 ///
@@ -100,8 +101,21 @@ fn read_prefix(source: &mut impl Read, ctx: &Context<'_>) -> Result<(Vec<u8>, Op
 /// [`ErrorKind::Io`], and what is wrong with the archive.
 pub fn decompress_stream(
     ctx: &Context<'_>,
+    source: impl Read + Send,
+    sink: &mut (dyn Write + Send),
+) -> Result<Report> {
+    decompress_stream_layer(ctx, source, sink, LayerChoice::Finest)
+}
+
+/// As [`decompress_stream`], of the layer `layer`.
+///
+/// # Errors
+/// As [`decompress_stream`]; [`ErrorKind::InvalidConfig`] for a layer that is not there.
+pub fn decompress_stream_layer(
+    ctx: &Context<'_>,
     mut source: impl Read + Send,
     sink: &mut (dyn Write + Send),
+    layer: LayerChoice,
 ) -> Result<Report> {
     let start = Instant::now();
     ctx.progress.begin(0);
@@ -110,10 +124,10 @@ pub fn decompress_stream(
     let first = first.get(..first_len).unwrap_or_default();
     let mut source = first.chain(source);
     let memory = DecodeMemory::default();
-    let mut report = if FileHeader::parse(first)?.flags & FLAG_REFERENCES == 0 {
+    let mut report = if FileHeader::parse(first)?.flags & (FLAG_REFERENCES | FLAG_LAYER) == 0 {
         decode_forward(ctx, &memory, &mut source, sink)?
     } else {
-        decode_spooled(ctx, &memory, &mut source, sink)?
+        decode_spooled(ctx, &memory, &mut source, sink, layer)?
     };
     report.files = 1;
     report.timings.add(&memory.into_timings());
@@ -150,6 +164,7 @@ fn decode_spooled(
     memory: &DecodeMemory,
     source: &mut impl Read,
     sink: &mut (dyn Write + Send),
+    layer: LayerChoice,
 ) -> Result<Report> {
     let cannot_spool = |e| Error::io("cannot copy the archive to a temporary file", e);
     let mut spool = tempfile::NamedTempFile::new().map_err(cannot_spool)?;
@@ -157,7 +172,7 @@ fn decode_spooled(
     let settings = whole_file(0, false, true);
     let (path, none) = (spool.path(), ArchivePaths::new());
     ctx.pool
-        .install(|| decode_archive_file(ctx, memory, path, &none, None, Sink::Stream(sink), settings))
+        .install(|| decode_archive_file(ctx, memory, path, &none, None, layer, Sink::Stream(sink), settings))
         .map(|checked| checked.report)
 }
 

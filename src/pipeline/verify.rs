@@ -11,6 +11,7 @@ use super::context::Context;
 use super::decode::{
     DecodeMemory, DecodeSettings, DecodedFile, FileDecoder, Job, Records, Sink, check_hashes,
 };
+use super::layer_choice::LayerChoice;
 use super::manifest::{FileEntry, Manifest};
 use super::report::{Failure, Report};
 use crate::container::{Archive, ContentHash};
@@ -24,14 +25,16 @@ pub(crate) struct Checked {
     pub(crate) report: Report,
 }
 
-/// Decodes the archive at `path` into `sink`, checks its hashes, and with `entry` that it is the file of a
-/// manifest.
+/// Decodes the layer `choice` of the archive at `path` into `sink`, checks its hashes, and with `entry` that the archive
+/// is the file of a manifest. Where the sink is nothing, coarser layers are decoded and checked too.
+#[expect(clippy::too_many_arguments, reason = "an archive, what is known of it, and where it goes")]
 pub(crate) fn decode_archive_file(
     ctx: &Context<'_>,
     memory: &DecodeMemory,
     path: &Path,
     paths: &ArchivePaths,
     entry: Option<&FileEntry>,
+    choice: LayerChoice,
     sink: Sink<'_>,
     settings: DecodeSettings,
 ) -> Result<Checked> {
@@ -40,10 +43,30 @@ pub(crate) fn decode_archive_file(
     if let Some(entry) = entry {
         check_entry(&archive, entry)?;
     }
-    let bases = MappedBases::open(&archive, paths)?;
+    let archive = choice.of(&archive)?;
+    if matches!(sink, Sink::Nothing) {
+        let quiet = Context { progress: &super::progress::NoProgress, ..ctx.clone() };
+        for number in 1..archive.n_layers() {
+            if let Some(layer) = archive.layer(number) {
+                decode_layer(&quiet, memory, paths, layer, Sink::Nothing, settings.clone())?;
+            }
+        }
+    }
+    decode_layer(ctx, memory, paths, archive, sink, settings)
+}
+
+fn decode_layer(
+    ctx: &Context<'_>,
+    memory: &DecodeMemory,
+    paths: &ArchivePaths,
+    archive: &Archive<'_>,
+    sink: Sink<'_>,
+    settings: DecodeSettings,
+) -> Result<Checked> {
+    let bases = MappedBases::open(archive, paths)?;
     let archives = bases.archives(&ctx.limits)?;
     let resolver = archives.resolver();
-    let records = Records::Archive(&archive, &resolver);
+    let records = Records::Archive(archive, &resolver);
     let sha256 = settings.sha256 && archive.sha256().is_some();
     let settings = DecodeSettings { range: 0..archive.original_bytes(), sha256, ..settings };
     let mut entries = archive.blocks();
@@ -83,7 +106,17 @@ pub(crate) fn verify_archive_file(
 ) -> Result<Checked> {
     // The progress of a compress run counts original bytes once, when they are coded.
     let quiet = Context { progress: &super::progress::NoProgress, ..ctx.clone() };
-    decode_archive_file(&quiet, memory, path, paths, None, Sink::Nothing, whole_file(0, serial, false))
+    let finest = LayerChoice::Finest;
+    decode_archive_file(
+        &quiet,
+        memory,
+        path,
+        paths,
+        None,
+        finest,
+        Sink::Nothing,
+        whole_file(0, serial, false),
+    )
 }
 
 /// An archive of a run that reads: where it is, and what a manifest says of it.
@@ -163,7 +196,9 @@ pub fn verify(ctx: &Context<'_>, paths: &[PathBuf]) -> Result<Report> {
             }
             let settings = whole_file(item_idx, serial, true);
             let entry = item.entry.as_ref();
-            Ok(decode_archive_file(ctx, &memory, &item.path, bases, entry, Sink::Nothing, settings)?.report)
+            let finest = LayerChoice::Finest;
+            let (path, sink) = (&item.path, Sink::Nothing);
+            Ok(decode_archive_file(ctx, &memory, path, bases, entry, finest, sink, settings)?.report)
         }));
     }
     report.timings.add(&memory.into_timings());

@@ -61,6 +61,12 @@ impl Coding {
         Self::TABLE.iter().find(|row| row.1 == id).map(|row| row.0)
     }
 
+    /// Whether the coding is one of layered files alone.
+    #[must_use]
+    pub fn is_of_layers(self) -> bool {
+        matches!(self, Self::Coarse | Self::Refined)
+    }
+
     /// Name for people, as `inspect` prints it.
     #[must_use]
     pub fn name(self) -> &'static str {

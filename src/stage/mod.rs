@@ -177,6 +177,10 @@ impl BlockEncoder {
         self.original.clear();
         self.original.extend_from_slice(bytes);
         let start = dst.len();
+        if after == Some(before) && self.layers.coarsen(before, dtype, bytes).is_some() {
+            // Nothing is added, and an empty payload says so.
+            return (Coding::Refined, layered::loss(self.isa, dtype, &self.original, bytes));
+        }
         let refined = self.write_refined(before, after, dtype, bytes, dst);
         let loss = match after {
             Some(_) => layered::loss(self.isa, dtype, &self.original, bytes),

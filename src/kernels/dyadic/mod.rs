@@ -68,13 +68,18 @@ impl FloatFormat {
         if log2 < m { 1 << log2 } else { u64::from(log2 - m + 1) << m }
     }
 
+    /// Log2 of the smallest subnormal number.
+    #[must_use]
+    pub fn log2_of_least(self) -> i32 {
+        let exponent_bits = self.sign_bit() - self.mantissa_bits;
+        let least = 2 - (1i64 << (exponent_bits - 1)) - i64::from(self.mantissa_bits);
+        i32::try_from(least).unwrap_or(i32::MIN)
+    }
+
     /// The step as a number, rounded; for people.
     #[must_use]
     pub fn step_value(self, step: u32) -> f64 {
-        let exponent_bits = self.sign_bit() - self.mantissa_bits;
-        let bias = (1i64 << (exponent_bits - 1)) - 1;
-        let log2 = i64::from(step) + 1 - bias - i64::from(self.mantissa_bits);
-        2f64.powi(i32::try_from(log2).unwrap_or(0))
+        2f64.powi(self.log2_of_least().saturating_add_unsigned(step))
     }
 }
 

@@ -65,7 +65,7 @@ impl TensorSource<'_> {
     }
 
     /// The blocks as they will be encoded.
-    fn spans(&self) -> Vec<BlockSpan> {
+    pub(super) fn spans(&self) -> Vec<BlockSpan> {
         let info = &self.candidate.info;
         let dtype = self.candidate.dtype;
         let block_bytes = large_block_bytes(dtype);
@@ -121,7 +121,7 @@ impl TensorSource<'_> {
     }
 
     /// Moments of the whole tensor.
-    fn moments(&self) -> Result<Moments> {
+    pub(super) fn moments(&self) -> Result<Moments> {
         let dtype = self.candidate.dtype;
         let parts = self.map_blocks(|_, bytes| Moments::measure(self.ctx.isa, dtype, bytes))?;
         let mut total = Moments::default();

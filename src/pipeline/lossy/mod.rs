@@ -9,10 +9,12 @@
 //! error measured on decoded values, so that a bound that was asked for holds, or the tensor is exact.
 
 mod fit;
+mod layers;
 mod plan;
 mod prune;
 mod rate;
 pub mod series;
 pub mod settings;
 
+pub(crate) use layers::{LayerBlock, LayeredPlan, LayeredPlans, LayersPlanner};
 pub(crate) use plan::{FilePlan, LossyPlanner, Plans, series_after};

@@ -13,7 +13,7 @@ use super::rate::{self, Budget, RateUnit};
 use super::series::PruneSeries;
 use super::settings::{Goal, LossySettings, LossyTreatment, RateModel};
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
-use crate::container::TensorLoss;
+use crate::container::{GoalKind, TensorLoss};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::context::{Checkout, Context};
@@ -53,8 +53,6 @@ pub(crate) struct TensorPlan {
 impl TensorPlan {
     /// The row of the loss table, with what encoding has measured.
     pub(crate) fn loss(&self, measured: &BlockLoss) -> TensorLoss {
-        let errors = &measured.errors;
-        let n_elements = errors.n_elements.max(1) as f64;
         TensorLoss {
             tensor_idx: self.candidate.tensor_idx,
             is_exact: self.spec.is_none(),
@@ -63,11 +61,7 @@ impl TensorPlan {
             goal: self.candidate.goal.kind(),
             goal_value: to_f32(self.candidate.goal.value()),
             step: self.spec.as_ref().map_or(0.0, |spec| spec.step),
-            max_abs_error: to_f32(errors.max_abs),
-            error_rms: to_f32((errors.error_sq / n_elements).sqrt()),
-            signal_rms: to_f32((errors.value_sq / n_elements).sqrt()),
-            newly_zero: errors.n_zeroed,
-            zeros: measured.zeros,
+            ..measured_row(measured)
         }
     }
 
@@ -82,8 +76,28 @@ impl TensorPlan {
     }
 }
 
+/// A row of the loss table that says what was measured, and nothing else.
+pub(super) fn measured_row(measured: &BlockLoss) -> TensorLoss {
+    let errors = &measured.errors;
+    let n_elements = errors.n_elements.max(1) as f64;
+    TensorLoss {
+        tensor_idx: 0,
+        is_exact: false,
+        is_dependent: false,
+        is_log: false,
+        goal: GoalKind::Bits,
+        goal_value: 0.0,
+        step: 0.0,
+        max_abs_error: to_f32(errors.max_abs),
+        error_rms: to_f32((errors.error_sq / n_elements).sqrt()),
+        signal_rms: to_f32((errors.value_sq / n_elements).sqrt()),
+        newly_zero: errors.n_zeroed,
+        zeros: measured.zeros,
+    }
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "a report of an error, not the error")]
-fn to_f32(value: f64) -> f32 {
+pub(super) fn to_f32(value: f64) -> f32 {
     value.min(f64::from(f32::MAX)) as f32
 }
 

@@ -4,7 +4,7 @@ use glob::Pattern;
 
 use super::series::PruneSeries;
 use crate::checkpoint::TensorInfo;
-use crate::container::GoalKind;
+use crate::container::{GoalKind, MAX_LAYERS};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::quantize::predictor::{self, EntropyModel, Networks, ShapeFrom};
@@ -180,11 +180,22 @@ impl RateModel {
     }
 }
 
+/// How fine a layer is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LayerGoal {
+    /// Mean stored bits an element over all tensors that may be coarse, with the layers before.
+    Bits(f64),
+    /// The tensors as they are.
+    Exact,
+}
+
 /// The settings of a lossy run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossySettings {
     /// The goal of tensors whose rule sets none.
     pub goal: Goal,
+    /// The layers of a layered run, the coarsest first; none in any other. A layered run has no other goal.
+    pub layers: Vec<LayerGoal>,
     /// How indices are chosen.
     pub quantizer: Quantizer,
     /// How indices are stored.
@@ -217,6 +228,7 @@ impl LossySettings {
     pub fn new(goal: Goal) -> Self {
         Self {
             goal,
+            layers: Vec::new(),
             quantizer: Quantizer::Uniform,
             backend: IndexBackend::Rans,
             rules: Vec::new(),
@@ -230,6 +242,35 @@ impl LossySettings {
             min_precision: 4.0,
             timeout_seconds: 300.0,
         }
+    }
+
+    /// Settings of a layered run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for no layers or too many, or layers that do not get finer.
+    pub fn layered(layers: &[LayerGoal]) -> Result<Self> {
+        let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidConfig, message));
+        if layers.is_empty() || layers.len() > MAX_LAYERS {
+            return invalid(&format!("{} layers, allowed are 1 to {MAX_LAYERS}", layers.len()));
+        }
+        let mut last = 0.0;
+        for layer in layers {
+            let bits = match layer {
+                LayerGoal::Bits(bits) => Goal::Bits(*bits).check()?.value(),
+                LayerGoal::Exact => f64::INFINITY,
+            };
+            if bits <= last {
+                return invalid(
+                    "each layer must be finer than the one before it, and nothing is finer than exact",
+                );
+            }
+            last = bits;
+        }
+        let first = match layers {
+            [LayerGoal::Bits(bits), ..] => *bits,
+            _ => 8.0,
+        };
+        Ok(Self { layers: layers.to_vec(), ..Self::new(Goal::Bits(first)) })
     }
 
     /// How `tensor` is to be treated: its goal and treatment, or `None` where it stays exact.

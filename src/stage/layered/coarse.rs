@@ -10,7 +10,12 @@ use crate::stage::payload::{le32, scratch};
 impl LayerEncoder {
     /// Replaces the elements of `bytes` by those of the layer of `step`, and leaves their indices; gives the centers of
     /// the cells. `None` where the dtype has no layers or the step does not exist; `bytes` are then as they were.
-    pub(super) fn coarsen(&mut self, step: LayerStep, dtype: Dtype, bytes: &mut [u8]) -> Option<[u8; 2]> {
+    pub(in crate::stage) fn coarsen(
+        &mut self,
+        step: LayerStep,
+        dtype: Dtype,
+        bytes: &mut [u8],
+    ) -> Option<[u8; 2]> {
         let format = FloatFormat::of(dtype)?;
         let n_elements = bytes.len() / format.element_bytes;
         let mut offsets = Offsets::default();

@@ -37,6 +37,12 @@ impl LayerStep {
         FloatFormat::of(dtype).and_then(|format| u16::try_from(format.max_step()).ok())
     }
 
+    /// Log2 of the smallest number of a dtype, which steps are counted from.
+    #[must_use]
+    pub fn log2_of_least(dtype: Dtype) -> i32 {
+        FloatFormat::of(dtype).map_or(0, FloatFormat::log2_of_least)
+    }
+
     /// The finer step as a number, rounded.
     #[must_use]
     pub fn value(&self, dtype: Dtype) -> f64 {
