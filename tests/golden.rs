@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use alcm::container::Archive;
 use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, Coding};
 use common::alcm;
 use common::fixtures::{fixtures, isas, read_as_stream, read_at_random};
 use common::golden::{
-    LEVELS, OutputSums, golden_archives, golden_dir, listed_sums, real_tree, reject_files, sha256, tree_sums,
+    LEVELS, OutputSums, golden_archives, golden_dir, layered_archive, layered_checkpoint, listed_sums,
+    real_tree, reject_files, sha256, tree_sums,
 };
 use tempfile::tempdir;
 
@@ -64,7 +66,31 @@ fn fixtures_encode_to_the_golden_archives() {
     }
     // The reference has an archive, but no fixture.
     codings.insert(Coding::Reference);
+    // So has what refines a layer: the layered archive.
+    codings.insert(Coding::Refined);
     assert!(codings.into_iter().eq(Coding::all()), "a coding has no fixture");
+}
+
+/// The golden archive of layers.
+const LAYERED: &str = "three-layers.alcm";
+
+#[test]
+fn the_golden_layers_decode_and_are_what_is_written() {
+    let files = files("layers");
+    assert!(files.keys().eq([LAYERED]));
+    let dir = tempdir().unwrap();
+    for isa in isas() {
+        assert!(layered_archive(dir.path(), &format!("--isa {}", isa.name())) == files[LAYERED], "{isa:?}");
+        let mut decoder = BlockDecoder::new(isa);
+        let archive = Archive::open(&files[LAYERED], &alcm::Limits::default()).unwrap();
+        assert_eq!(archive.n_layers(), 3);
+        for number in 1..=3 {
+            let layer = archive.layer(number).unwrap();
+            let end = usize::try_from(layer.archive_bytes()).unwrap();
+            let restored = read_at_random(&files[LAYERED][..end], &mut decoder, 0xaa).unwrap();
+            assert_eq!(restored == layered_checkpoint(), number == 3);
+        }
+    }
 }
 
 #[test]
@@ -105,7 +131,7 @@ fn sums_are_those_of_the_list() {
 
 fn golden_sums() -> OutputSums {
     let mut sums = OutputSums::new();
-    for folder in ["ok", "reject"] {
+    for folder in ["ok", "reject", "layers"] {
         sums.extend(files(folder).iter().map(|(name, bytes)| (format!("{folder}/{name}"), sha256(bytes))));
     }
     sums
@@ -180,6 +206,8 @@ fn make_golden() {
             fs::write(dir.join(folder).join(name), bytes).unwrap();
         }
     }
+    fs::create_dir_all(dir.join("layers")).unwrap();
+    fs::write(dir.join("layers").join(LAYERED), layered_archive(tempdir().unwrap().path(), "")).unwrap();
     let mut sums = golden_sums();
     for (_, level) in LEVELS {
         let out = tempdir().unwrap();

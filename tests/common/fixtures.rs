@@ -4,15 +4,16 @@
 //! fixture. That is why the random numbers are written out here, and why floats take only +, −, · and casts.
 
 use alcm::container::{
-    Archive, ArchiveWriter, EncodedBlock, FLAG_REFERENCES, OtherFile, Reference, StreamReader, crc64,
-    decode_block, no_other_files,
+    Archive, ArchiveWriter, EncodedBlock, FLAG_LAYER, FLAG_REFERENCES, OtherFile, Reference, StreamReader,
+    crc64, decode_block, no_other_files,
 };
 use alcm::kernels::Isa;
+use alcm::kernels::dyadic::{self, FloatFormat, Grid};
 use alcm::kernels::quantize::Rounding;
 use alcm::kernels::trellis::{Costs, NEXT_STATE};
 use alcm::stage::{
-    BlockDecoder, BlockEncoder, BlockSource, ChannelSteps, Choice, Coding, Domain, IndexBackend, Level,
-    QuantSpec,
+    BlockDecoder, BlockEncoder, BlockSource, ChannelSteps, Choice, Coding, Domain, IndexBackend, LayerStep,
+    Level, QuantSpec,
 };
 use alcm::{Dtype, Error, ErrorKind, Limits, Result};
 
@@ -260,7 +261,8 @@ fn coding_fixtures() -> Vec<Fixture> {
 
 /// Every fixture; names are unique.
 pub(crate) fn fixtures() -> Vec<Fixture> {
-    coding_fixtures().into_iter().chain(quantized_fixtures()).chain(dtype_fixtures()).collect()
+    let coarse = [coarse_fixture()];
+    coding_fixtures().into_iter().chain(quantized_fixtures()).chain(coarse).chain(dtype_fixtures()).collect()
 }
 
 /// The instruction sets of this machine.
@@ -364,6 +366,24 @@ fn quantized_fixtures() -> Vec<Fixture> {
     ]
 }
 
+/// The step of `coarse-bf16`: 2^-8.
+const COARSE_STEP: u16 = 125;
+
+/// Elements in the middle of cells, so that a coarse layer leaves them as they are; two that are not finite.
+fn coarse_fixture() -> Fixture {
+    let mut random = Random::new(40);
+    let mut indices: Vec<i32> = (0..500).map(|_| (random.bell() * 9.0) as i32).collect();
+    (indices[77], indices[78]) = (dyadic::ESCAPE, dyadic::ESCAPE);
+    let mut bytes = [0x80, 0x7f, 0xc1, 0xff].repeat(250);
+    let format = FloatFormat::of(Dtype::Bf16).unwrap();
+    // The first 300 with that step, the others with twice that.
+    for (step, range) in [(COARSE_STEP, 0..300), (COARSE_STEP + 1, 300..500)] {
+        let grid = Grid::new(format, step.into(), [128; 2]).unwrap();
+        dyadic::values(&grid, &indices[range.clone()], &mut bytes[2 * range.start..2 * range.end]).unwrap();
+    }
+    fixture("coarse-bf16", Dtype::Bf16, Coding::Coarse, bytes)
+}
+
 impl Fixture {
     /// The block's payload as `isa` codes it.
     pub(crate) fn encode(&self, isa: Isa) -> (Coding, Vec<u8>) {
@@ -381,6 +401,13 @@ impl Fixture {
                 assert!(rebuilt == self.bytes, "{}", self.name);
                 coding
             }
+            Some(Coding::Coarse) => {
+                let mut rebuilt = self.bytes.clone();
+                let step = LayerStep { log2: COARSE_STEP, finer_len: 300 };
+                let (coding, _) = encoder.encode_coarse(step, self.dtype, &mut rebuilt, &mut payload);
+                assert!(rebuilt == self.bytes, "{}", self.name);
+                coding
+            }
             _ => encoder.encode(source, &mut payload),
         };
         (coding, payload)
@@ -393,7 +420,7 @@ impl Fixture {
             assert_eq!(coding, expected, "{} no longer shows what it is for", self.name);
         }
         let block = CodedBlock { dtype: self.dtype, coding, payload: &payload, decoded: &self.bytes };
-        archive_of(0, &[block])
+        archive_of(if coding.is_of_layers() { FLAG_LAYER } else { 0 }, &[block])
     }
 }
 

@@ -52,6 +52,42 @@ pub(crate) fn golden_archives() -> Vec<(String, Vec<u8>, Vec<u8>)> {
     archives().into_iter().map(file).collect()
 }
 
+/// A checkpoint for the layered golden archive: two tensors that become layers, and two that do not.
+pub(crate) fn layered_checkpoint() -> Vec<u8> {
+    let mut random = super::fixtures::Random::new(50);
+    let mut elements = |dtype: Dtype, n_elements: usize| {
+        let mut bytes = Vec::new();
+        for _ in 0..n_elements {
+            let value = random.bell() * 0.05;
+            super::fixtures::push(dtype, value, &mut random, &mut bytes);
+        }
+        bytes
+    };
+    let (singles, halves) = (elements(Dtype::F32, 900), elements(Dtype::F16, 1100));
+    let (small, integers) = (elements(Dtype::F32, 20), elements(Dtype::I16, 30));
+    super::typed_checkpoint(&[
+        ("a", "F32", vec![30, 30], &singles),
+        ("b", "F16", vec![110, 10], &halves),
+        ("c", "F32", vec![20], &small),
+        ("d", "I16", vec![5, 6], &integers),
+    ])
+}
+
+/// The settings under which [`layered_checkpoint`] has tensors that are large enough.
+pub(crate) const LAYERED_ARGUMENTS: &str = "--layers 3,6,exact --lossy --lossy-config small.yaml";
+
+/// Writes the checkpoint and its settings to `dir`, compresses it, and gives the layered archive.
+pub(crate) fn layered_archive(dir: &Path, common: &str) -> Vec<u8> {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/encoder.yaml");
+    let settings = fs::read_to_string(shipped).unwrap().replace("min_elements: 4096", "min_elements: 500");
+    fs::write(dir.join("small.yaml"), settings).unwrap();
+    fs::write(dir.join("l.safetensors"), layered_checkpoint()).unwrap();
+    super::alcm(dir, &format!("compress l.safetensors -o l.alcm -q -f {LAYERED_ARGUMENTS} {common}"))
+        .assert()
+        .code(0);
+    fs::read(dir.join("l.alcm")).unwrap()
+}
+
 /// The CRC-64 over `range` of `bytes` put right at `at`.
 fn fix_crc(bytes: &mut [u8], range: std::ops::Range<usize>, at: usize) {
     let crc = alcm::container::crc64(&bytes[range]);

@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod layers;
 mod tensors;
 
 use std::fs;

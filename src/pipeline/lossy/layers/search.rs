@@ -62,9 +62,13 @@ impl<'a> Unit<'a> {
         Ok(())
     }
 
-    /// Bits at the floor and at the cap of a layer of `goal` bits an element.
-    fn bounds(&self, settings: &LossySettings, goal: f64) -> Bounds {
+    /// The steps at the cap and at the floor of a layer of `goal` bits an element; those of the dtype without
+    /// `settings`.
+    fn bounds(&self, settings: Option<&LossySettings>, goal: f64) -> Bounds {
         let Some(octaves) = &self.octaves else { return Bounds { least: 0, most: 0 } };
+        let Some(settings) = settings else {
+            return Bounds { least: 0, most: LayerStep::largest(self.span.dtype).unwrap_or(0).into() };
+        };
         let n_elements = octaves.n_elements() as f64;
         let element_bits = self.span.dtype.element_bits() as f64;
         let most = octaves.step_of_bits(settings.min_bits * goal * n_elements);
@@ -122,7 +126,10 @@ pub(super) fn find_steps(settings: &LossySettings, units: &mut [Unit<'_>]) -> Re
         if let LayerGoal::Bits(bits) = goal
             && !units.is_empty()
         {
-            Layer::new(settings, units, *bits).find(units)?;
+            // Where floors ask for more than there is, there are none.
+            let found = Layer::new(Some(settings), units, *bits).find(units)?
+                || Layer::new(None, units, *bits).find(units)?;
+            found.then_some(()).ok_or_else(|| unreachable(*bits))?;
         }
     }
     Ok(())
@@ -130,17 +137,16 @@ pub(super) fn find_steps(settings: &LossySettings, units: &mut [Unit<'_>]) -> Re
 
 /// The search for the steps of one layer.
 struct Layer {
-    goal: f64,
     bounds: Vec<Bounds>,
     /// Bytes that all layers up to this one may take.
     budget: f64,
 }
 
 impl Layer {
-    fn new(settings: &LossySettings, units: &[Unit<'_>], goal: f64) -> Self {
+    fn new(settings: Option<&LossySettings>, units: &[Unit<'_>], goal: f64) -> Self {
         let bounds = units.par_iter().map(|unit| unit.bounds(settings, goal)).collect();
         let n_elements: usize = units.iter().map(Unit::n_elements).sum();
-        Self { goal, bounds, budget: goal * n_elements as f64 / 8.0 }
+        Self { bounds, budget: goal * n_elements as f64 / 8.0 }
     }
 
     fn steps<'u>(&'u self, units: &'u [Unit<'_>], log2: i64) -> impl Iterator<Item = LayerStep> + 'u {
@@ -172,22 +178,22 @@ impl Layer {
         found.into_iter().collect()
     }
 
-    /// Finds the step of each unit and books its bytes.
-    fn find(&self, units: &mut [Unit<'_>]) -> Result<()> {
+    /// Finds the step of each unit and books its bytes; `false`, and nothing booked, where even the coarsest steps take
+    /// too much.
+    fn find(&self, units: &mut [Unit<'_>]) -> Result<bool> {
         let before: f64 = units.iter().map(|unit| unit.bytes).sum();
         let total = |trials: &[Trial]| before + trials.iter().map(|trial| trial.bytes as f64).sum::<f64>();
-        let same = |a: &[Trial], b: &[Trial]| a.iter().zip(b).all(|(a, b)| a.step == b.step);
         let mut log2 = self.start(units);
         let mut trials = self.measure(units, log2, &[])?;
         let (fine, coarse) = if total(&trials) > self.budget {
             loop {
                 log2 += 1;
                 let coarser = self.measure(units, log2, &trials)?;
-                if same(&coarser, &trials) {
-                    return Err(self.unreachable());
-                }
                 if total(&coarser) <= self.budget {
                     break (trials, coarser);
+                }
+                if log2 > *STEPS_LOG2.end() {
+                    return Ok(false);
                 }
                 trials = coarser;
             }
@@ -195,8 +201,8 @@ impl Layer {
             loop {
                 log2 -= 1;
                 let finer = self.measure(units, log2, &trials)?;
-                // Where nothing is finer, everything is as fine as it may be.
-                if total(&finer) > self.budget || same(&finer, &trials) {
+                // In the end everything is as fine as it may be.
+                if total(&finer) > self.budget || log2 < *STEPS_LOG2.start() {
                     break (finer, trials);
                 }
                 trials = finer;
@@ -208,7 +214,7 @@ impl Layer {
             unit.steps.push(step);
             unit.bytes += bytes;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Gives the finer step to units, best first, until `left` bytes are spent; the last of them gets it in part.
@@ -246,11 +252,11 @@ impl Layer {
         }
         chosen
     }
+}
 
-    fn unreachable(&self) -> Error {
-        let message = format!("no step leads to a layer of {} bits an element", self.goal);
-        Error::new(ErrorKind::InvalidConfig, message)
-    }
+fn unreachable(bits: f64) -> Error {
+    let message = format!("no step leads to a layer of {bits} bits an element");
+    Error::new(ErrorKind::InvalidConfig, message)
 }
 
 /// A block is split at a multiple of so many elements.
