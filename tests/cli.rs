@@ -100,6 +100,8 @@ fn every_command_has_json() {
     assert!(!dir.path().join("out").exists());
     let report = run("compress model -o out --json --deterministic --timings");
     assert_eq!(report["seed"], 42);
+    let stages = report["stages"].as_object().unwrap();
+    assert!(stages.len() == 5 && stages["statistics"]["milliseconds"] == 0.0);
     assert_eq!(report["files"], 8);
     assert_eq!(report["duplicate_files"], 1);
     assert_eq!(report["total"]["original_bytes"], predicted["total"]["original_bytes"]);

@@ -93,9 +93,13 @@ pub(crate) fn all_data(dtype: Dtype, n: usize) -> [(&'static str, Vec<u8>); 3] {
     ]
 }
 
-/// A safetensors file of one tensor.
+/// A safetensors file of one tensor of rows of [`ROW_LEN`].
 pub(crate) fn checkpoint(dtype: Dtype, elements: &[u8]) -> Vec<u8> {
-    let shape = [elements.len() / dtype.unit_bytes() / ROW_LEN, ROW_LEN];
+    matrix(dtype, [elements.len() / dtype.unit_bytes() / ROW_LEN, ROW_LEN], elements)
+}
+
+/// A safetensors file of one tensor of this shape.
+pub(crate) fn matrix(dtype: Dtype, shape: [usize; 2], elements: &[u8]) -> Vec<u8> {
     let header = serde_json::json!({
         "weight": {"dtype": dtype.name(), "shape": shape, "data_offsets": [0, elements.len()]},
     })

@@ -5,6 +5,7 @@
 //! order, so that the bytes do not depend on the number of threads.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -21,7 +22,7 @@ use crate::container::{
     Piece, RECORD_HEADER_BYTES, Reference, RunningCrc, TensorLoss, block_header_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level};
+use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level, QuantRun};
 
 /// A block to be coded.
 #[derive(Debug)]
@@ -124,6 +125,8 @@ pub(crate) struct EncodeMemory {
     pub(crate) quantizers: Checkout<BlockQuantizer>,
     /// For sizes that are only tried.
     pub(crate) trial_encoders: Checkout<BlockEncoder>,
+    /// Of what comes before blocks are coded.
+    planning: Mutex<Timings>,
 }
 
 impl EncodeMemory {
@@ -137,9 +140,22 @@ impl EncodeMemory {
         self.buffers.put_len(buffer);
     }
 
-    /// The tasks' times.
-    pub(crate) fn into_timings(self) -> Timings {
+    /// Runs `work`, a part of planning that is all on this thread, and books its time on `step`.
+    pub(crate) fn time<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
         let mut timings = Timings::default();
+        let result = timings.time(step, work);
+        self.book(&timings);
+        result
+    }
+
+    /// Books times of planning.
+    pub(crate) fn book(&self, timings: &Timings) {
+        self.planning.lock().unwrap_or_else(PoisonError::into_inner).add(timings);
+    }
+
+    /// The tasks' times, and those of planning.
+    pub(crate) fn into_timings(self) -> Timings {
+        let mut timings = self.planning.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.scratch.into_idle().iter().for_each(|scratch| timings.add(&scratch.timings));
         timings
     }
@@ -404,9 +420,9 @@ impl<'a> FileEncoder<'a> {
                 record.truncate(RECORD_HEADER_BYTES);
                 let first_element =
                     (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
-                let (coding, loss) = timings.time(Step::Encode, || {
-                    encoder.encode_quantized(spec, span.dtype, first_element, snapshot, record)
-                });
+                let run = QuantRun { spec, dtype: span.dtype, first_element };
+                let (coding, loss) = timings
+                    .time_parts(|enter| encoder.encode_quantized_watched(run, snapshot, record, enter));
                 Some((coding, Some((place, loss))))
             }
             Changes::Layer(pass) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::timings::Timings;
+use super::timings::{Timings, share};
 use crate::dtype::Dtype;
 use crate::error::Error;
 
@@ -143,7 +143,8 @@ impl Report {
         if seconds > 0.0 { self.original_bytes as f64 / seconds / 1e9 } else { 0.0 }
     }
 
-    /// The report as one JSON object; sizes in bytes, times in seconds.
+    /// The report as one JSON object; sizes in bytes, times in seconds. `stages` has the five of lossy coding whatever the
+    /// run, each with its share of all thread time.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let row = |tally: &Tally| {
@@ -163,6 +164,18 @@ impl Report {
             .iter()
             .map(|(step, spent)| (step.name().to_owned(), json!(spent.as_secs_f64())))
             .collect();
+        let stages: serde_json::Map<String, Value> = self
+            .timings
+            .stages()
+            .iter()
+            .map(|(stage, spent)| {
+                let row = json!({
+                    "milliseconds": 1e3 * spent.as_secs_f64(),
+                    "share": share(*spent, self.timings.total()),
+                });
+                (stage.name().to_owned(), row)
+            })
+            .collect();
         let failures: Vec<Value> = self
             .failures
             .iter()
@@ -179,6 +192,7 @@ impl Report {
             "seconds": self.elapsed.as_secs_f64(),
             "gigabytes_per_second": self.gigabytes_per_second(),
             "thread_seconds": timings,
+            "stages": stages,
             "failures": failures,
         })
     }

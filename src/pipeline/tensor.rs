@@ -8,6 +8,7 @@
 //! instruction set, and [`compress_tensor`] decodes each frame before it gives it away: a second CRC, over the elements,
 //! would find nothing that these do not.
 
+use super::timings::{Step, Timings};
 use crate::container::{TensorFrame, tensor_bytes};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +17,7 @@ use crate::kernels::{Isa, convert};
 use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
 use crate::stage::{
     BlockDecoder, BlockEncoder, BlockQuantizer, BlockSource, Choice, Coding, Domain, IndexBackend, Level,
-    QuantSpec, Quantizer,
+    QuantRun, QuantSpec, Quantizer,
 };
 
 /// A tensor in memory.
@@ -89,6 +90,21 @@ const MAX_TRIALS: usize = 10;
 /// [`ErrorKind::InvalidInput`] where bytes and shape do not agree, [`ErrorKind::LimitExceeded`] for a tensor that is too
 /// large, [`ErrorKind::InvalidConfig`] for a goal that is not positive and finite.
 pub fn compress_tensor(isa: Isa, tensor: Tensor<'_>, mode: TensorMode) -> Result<CompressedTensor> {
+    compress_tensor_timed(isa, tensor, mode, &mut Timings::default())
+}
+
+/// As [`compress_tensor`], its time booked on the stages of lossy coding ([`Timings::stages`]), of which a tensor by itself
+/// is never pruned: converting and scaling are statistics, thresholds and costs of indices prediction, each step that is
+/// tried quantization, and all else backend. Decoding what was made is booked on [`Step::Decode`].
+///
+/// # Errors
+/// As [`compress_tensor`].
+pub fn compress_tensor_timed(
+    isa: Isa,
+    tensor: Tensor<'_>,
+    mode: TensorMode,
+    timings: &mut Timings,
+) -> Result<CompressedTensor> {
     let expected = tensor_bytes(tensor.dtype, tensor.shape)?;
     if tensor.bytes.len() != expected {
         let message = format!(
@@ -102,16 +118,16 @@ pub fn compress_tensor(isa: Isa, tensor: Tensor<'_>, mode: TensorMode) -> Result
     let framer = Framer { isa, tensor };
     let made = match mode {
         TensorMode::Exact => None,
-        TensorMode::FoldNegativeZeros => Some(framer.fold_zeros()),
-        TensorMode::Lossy(goal, quantizer) => framer.quantize(goal, quantizer)?,
+        TensorMode::FoldNegativeZeros => Some(timings.time(Step::Backend, || framer.fold_zeros())),
+        TensorMode::Lossy(goal, quantizer) => framer.quantize(goal, quantizer, timings)?,
     };
     // A reconstruction that takes more than the tensor itself is worth nothing.
     let exact = || framer.encode(tensor.bytes.to_vec());
     let encoded = match made {
         Some(made) if made.bytes != tensor.bytes => made,
-        _ => exact(),
+        _ => timings.time(Step::Backend, exact),
     };
-    framer.finish(encoded)
+    timings.time(Step::Decode, || framer.finish(encoded))
 }
 
 /// The tensor of a frame.
@@ -189,17 +205,23 @@ impl Framer<'_> {
     }
 
     /// The elements quantized as coarsely, or as finely, as the goal allows; `None` where no step meets it.
-    fn quantize(&self, goal: TensorGoal, quantizer: Quantizer) -> Result<Option<Encoded>> {
+    fn quantize(
+        &self,
+        goal: TensorGoal,
+        quantizer: Quantizer,
+        timings: &mut Timings,
+    ) -> Result<Option<Encoded>> {
         let (TensorGoal::MaxAbsError(value) | TensorGoal::RelL2(value) | TensorGoal::Ratio(value)) = goal;
         if !(value.is_finite() && value > 0.0) {
             let message = format!("a goal of {value}, allowed are finite values above 0");
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         let mut values = vec![0.0; self.tensor.bytes.len() / self.tensor.dtype.unit_bytes()];
-        if convert::to_f32(self.isa, self.tensor.dtype, self.tensor.bytes, &mut values).is_none() {
+        let convert = || convert::to_f32(self.isa, self.tensor.dtype, self.tensor.bytes, &mut values);
+        if timings.time(Step::Statistics, convert).is_none() {
             return Ok(None);
         }
-        let mut search = Search { framer: self, values, quantizer, tuner: Tuner::default() };
+        let mut search = Search { framer: self, values, quantizer, tuner: Tuner::default(), timings };
         Ok(match goal {
             TensorGoal::MaxAbsError(bound) => search.max_abs_error(bound),
             TensorGoal::RelL2(goal) => search.rel_l2(goal),
@@ -214,6 +236,7 @@ struct Search<'a> {
     values: Vec<f32>,
     quantizer: Quantizer,
     tuner: Tuner,
+    timings: &'a mut Timings,
 }
 
 impl Search<'_> {
@@ -221,36 +244,41 @@ impl Search<'_> {
     fn spec(&mut self, step: f64) -> Option<QuantSpec> {
         #[expect(clippy::cast_possible_truncation, reason = "rounded; what it gives is measured")]
         let step = step as f32;
-        let (isa, values) = (self.framer.isa, &self.values);
+        let Self { values, quantizer, tuner, timings, .. } = self;
+        let isa = self.framer.isa;
+        let choose = || match quantizer {
+            Quantizer::Uniform => Choice::Uniform(tuner.thresholds(isa, values, step, UNIFORM_LAMBDA)),
+            Quantizer::Trellis => Choice::Trellis(tuner.costs(isa, values, step, TRELLIS_LAMBDA)),
+        };
         step.is_normal().then(|| QuantSpec {
             step,
             domain: Domain::Linear,
             channels: None,
             prune_below: 0.0,
-            choice: match self.quantizer {
-                Quantizer::Uniform => {
-                    Choice::Uniform(self.tuner.thresholds(isa, values, step, UNIFORM_LAMBDA))
-                }
-                Quantizer::Trellis => Choice::Trellis(self.tuner.costs(isa, values, step, TRELLIS_LAMBDA)),
-            },
+            choice: timings.time(Step::Prediction, choose),
             backend: IndexBackend::Adaptive,
         })
     }
 
     /// The errors of `spec`.
-    fn errors(&self, spec: &QuantSpec) -> ErrorSums {
+    fn errors(&mut self, spec: &QuantSpec) -> ErrorSums {
         let Tensor { dtype, bytes, .. } = self.framer.tensor;
-        BlockQuantizer::default().apply(self.framer.isa, spec, dtype, 0, &mut bytes.to_vec()).errors
+        let isa = self.framer.isa;
+        let apply = || BlockQuantizer::default().apply(isa, spec, dtype, 0, &mut bytes.to_vec());
+        self.timings.time(Step::Quantization, apply).errors
     }
 
     /// The elements quantized by `spec`, their indices stored in whichever way is smaller.
-    fn encode(&self, spec: &QuantSpec) -> Encoded {
+    fn encode(&mut self, spec: &QuantSpec) -> Encoded {
         let Tensor { dtype, bytes, .. } = self.framer.tensor;
-        let encode = |backend| {
+        let mut encode = |backend| {
             let spec = QuantSpec { backend, ..spec.clone() };
             let (mut bytes, mut payload) = (bytes.to_vec(), Vec::new());
             let mut encoder = BlockEncoder::new(Level::High, self.framer.isa);
-            let (coding, _) = encoder.encode_quantized(&spec, dtype, 0, &mut bytes, &mut payload);
+            let run = QuantRun { spec: &spec, dtype, first_element: 0 };
+            let (coding, _) = self
+                .timings
+                .time_parts(|enter| encoder.encode_quantized_watched(run, &mut bytes, &mut payload, enter));
             Encoded { bytes, coding, payload }
         };
         let (adaptive, rans) = (encode(IndexBackend::Adaptive), encode(IndexBackend::Rans));
@@ -258,11 +286,9 @@ impl Search<'_> {
     }
 
     /// Root mean square of the finite elements.
-    fn scale(&self) -> f64 {
-        let finite = self.values.iter().filter(|x| x.is_finite());
-        let (n, sum) =
-            finite.fold((0u32, 0.0), |(n, sum), &x| (n.saturating_add(1), sum + f64::from(x) * f64::from(x)));
-        (sum / f64::from(n.max(1))).sqrt()
+    fn scale(&mut self) -> f64 {
+        let Self { values, timings, .. } = self;
+        timings.time(Step::Statistics, || root_mean_square(values))
     }
 
     /// Steps of twice the bound, each element to the nearest point; less where rounding to the dtype breaks the bound.
@@ -324,6 +350,14 @@ impl Search<'_> {
         }
         best
     }
+}
+
+/// Of the finite values.
+fn root_mean_square(values: &[f32]) -> f64 {
+    let finite = values.iter().filter(|x| x.is_finite());
+    let (n, sum) =
+        finite.fold((0u32, 0.0), |(n, sum), &x| (n.saturating_add(1), sum + f64::from(x) * f64::from(x)));
+    (sum / f64::from(n.max(1))).sqrt()
 }
 
 #[cfg(test)]

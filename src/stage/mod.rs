@@ -31,7 +31,7 @@ use payload::{corrupt, scratch};
 use quantized::QuantizedDecoder;
 pub use quantized::{
     BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
-    QuantSpec, Quantizer,
+    Part, QuantRun, QuantSpec, Quantizer,
 };
 use scaled::{Scaled, ScaledEncoder};
 use sparse::{SparseDecoder, SparseEncoder};
@@ -127,11 +127,24 @@ impl BlockEncoder {
         bytes: &mut [u8],
         dst: &mut Vec<u8>,
     ) -> (Coding, BlockLoss) {
+        self.encode_quantized_watched(QuantRun { spec, dtype, first_element }, bytes, dst, &mut |_| {})
+    }
+
+    /// As [`Self::encode_quantized`]; `enter` is told of each part of the work as it begins.
+    pub fn encode_quantized_watched(
+        &mut self,
+        run: QuantRun<'_>,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+        enter: &mut dyn FnMut(Part),
+    ) -> (Coding, BlockLoss) {
+        let QuantRun { spec, dtype, first_element } = run;
         if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
-            return self.encode_quantized_sparse(spec, dtype, bytes, dst);
+            return self.encode_quantized_sparse(spec, dtype, bytes, dst, enter);
         }
         let start = dst.len();
-        let loss = self.quantizer.apply(self.isa, spec, dtype, first_element, bytes);
+        let loss = self.quantizer.apply_watched(self.isa, run, bytes, enter);
+        enter(Part::Backend);
         if constant::element(dtype, bytes).is_none()
             && self.write_indices(spec, dtype, first_element, dst).is_some()
             && dst.len() - start < bytes.len()
@@ -243,14 +256,18 @@ impl BlockEncoder {
         dtype: Dtype,
         bytes: &mut [u8],
         dst: &mut Vec<u8>,
+        enter: &mut dyn FnMut(Part),
     ) -> (Coding, BlockLoss) {
+        enter(Part::Backend);
         let start = dst.len();
         let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, dst).to_vec();
         let inner_start = dst.len();
         let mut loss = BlockLoss::default();
         let mut coding = Coding::Stored;
         if !dense.is_empty() {
-            loss = self.quantizer.apply(self.isa, spec, dtype, 0, &mut dense);
+            let run = QuantRun { spec, dtype, first_element: 0 };
+            loss = self.quantizer.apply_watched(self.isa, run, &mut dense, enter);
+            enter(Part::Backend);
             if self.write_indices(spec, dtype, 0, dst).is_some() && dst.len() - inner_start < dense.len() {
                 coding = Coding::Quantized;
             } else {

@@ -313,3 +313,27 @@ fn nothing_is_lossy_unless_asked_for_and_a_goal_is_one() {
     alcm(dir.path(), "compress f.safetensors -o f.alcm -q").assert().code(0);
     alcm(dir.path(), "compare f.safetensors f.alcm -q --max-abs 0").assert().code(0);
 }
+
+#[test]
+fn every_stage_has_its_time() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("f.safetensors"), checkpoint(&[("x", &weights(1, 300_000))])).unwrap();
+    // One dimension is left alone by default.
+    let rules = with_rules(dir.path(), "{name: \"*\", despite_defaults: true}");
+    for goal in ["--rel-l2 0.1", "--bits 2"] {
+        let command = format!("compress f.safetensors -o out -f --lossy {goal} --prune {rules} --json");
+        let found = alcm(dir.path(), &command).assert().code(0);
+        let report: Value = serde_json::from_slice(&found.get_output().stdout).unwrap();
+        let mut shares = 0.0;
+        for stage in ["statistics", "prediction", "quantization", "pruning", "backend"] {
+            let row = &report["stages"][stage];
+            assert!(row["milliseconds"].as_f64().unwrap() > 0.0, "{goal}: {stage}");
+            shares += row["share"].as_f64().unwrap();
+        }
+        assert!(shares > 0.1 && shares <= 1.0, "{goal}: {shares}");
+    }
+    let command = format!("compress f.safetensors -o out -f --lossy --bits 4 {rules} --timings");
+    let found = alcm(dir.path(), &command).assert().code(0);
+    let text = String::from_utf8(found.get_output().stdout.clone()).unwrap();
+    assert!(text.contains("\nstatistics ") && text.contains("\npruning "), "{text}");
+}

@@ -18,10 +18,12 @@ use crate::kernels::{Isa, convert, log_domain};
 use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
+use crate::pipeline::timings::{Step, Timings};
 use crate::quantize::predictor::{Unit, target};
 use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
 use crate::stage::{
-    BlockEncoder, BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, Level, QuantSpec, Quantizer,
+    BlockEncoder, BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, Level, Part, QuantRun, QuantSpec,
+    Quantizer,
 };
 
 /// Elements of a sample, and of each of its runs.
@@ -53,6 +55,8 @@ pub(super) struct TensorSource<'a> {
     pub(super) memory: &'a EncodeMemory,
     pub(super) source: &'a Source,
     pub(super) candidate: &'a Candidate,
+    /// The step that all work on the tensor is booked on, where that is not to be told apart.
+    pub(super) booked_on: Option<Step>,
 }
 
 impl TensorSource<'_> {
@@ -77,12 +81,28 @@ impl TensorSource<'_> {
         (span.offset - self.candidate.info.start) / self.unit_bytes()
     }
 
-    /// Does something with each block, in parallel, and gives the results in order.
-    pub(super) fn map_blocks<T: Send>(&self, work: impl Fn(u64, &mut [u8]) -> T + Sync) -> Result<Vec<T>> {
+    /// Does something with each block, in parallel, and gives the results in order. The time is booked on `step`, but for
+    /// what `work` books itself.
+    pub(super) fn map_blocks<T: Send>(
+        &self,
+        step: Step,
+        work: impl Fn(u64, &mut [u8], &mut Timings) -> T + Sync,
+    ) -> Result<Vec<T>> {
         let visit = |span: BlockSpan| {
+            let (mut timings, mut parts) = (Timings::default(), Timings::default());
             let mut bytes = self.memory.buffer(span.len);
-            let read = self.source.read(span.offset, &mut bytes);
-            let result = read.map(|()| work(self.first_element(&span), &mut bytes));
+            let read = timings.time(Step::Read, || self.source.read(span.offset, &mut bytes));
+            let start = Instant::now();
+            let result = read.map(|()| work(self.first_element(&span), &mut bytes, &mut parts));
+            let spent = start.elapsed();
+            match self.booked_on {
+                Some(step) => timings.book(step, spent),
+                None => {
+                    timings.book(step, spent.saturating_sub(parts.total()));
+                    timings.add(&parts);
+                }
+            }
+            self.memory.book(&timings);
             self.memory.give_back(bytes);
             result
         };
@@ -92,9 +112,12 @@ impl TensorSource<'_> {
 
     /// What `spec` costs on the whole tensor.
     fn try_spec(&self, spec: &QuantSpec) -> Result<BlockLoss> {
-        let losses = self.map_blocks(|first_element, bytes| {
+        let losses = self.map_blocks(Step::Quantization, |first_element, bytes, timings| {
             let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
-            let loss = quantizer.apply(self.ctx.isa, spec, self.candidate.dtype, first_element, bytes);
+            let run = QuantRun { spec, dtype: self.candidate.dtype, first_element };
+            let apply =
+                |enter: &mut dyn FnMut(Part)| quantizer.apply_watched(self.ctx.isa, run, bytes, enter);
+            let loss = timings.time_parts(apply);
             self.memory.quantizers.put(quantizer);
             loss
         })?;
@@ -105,13 +128,14 @@ impl TensorSource<'_> {
 
     /// Bytes that the tensor takes in an archive, coded by `spec`, and what is lost.
     pub(super) fn encode(&self, spec: &QuantSpec) -> Result<(u64, BlockLoss)> {
-        let parts = self.map_blocks(|first_element, bytes| {
+        let parts = self.map_blocks(Step::Backend, |first_element, bytes, timings| {
             // The level has no say in how indices are coded.
             let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
             let mut encoder = self.memory.trial_encoders.take(make);
             let mut payload = Vec::new();
-            let dtype = self.candidate.dtype;
-            let (_, loss) = encoder.encode_quantized(spec, dtype, first_element, bytes, &mut payload);
+            let run = QuantRun { spec, dtype: self.candidate.dtype, first_element };
+            let (_, loss) =
+                timings.time_parts(|enter| encoder.encode_quantized_watched(run, bytes, &mut payload, enter));
             self.memory.trial_encoders.put(encoder);
             (payload.len() as u64 + rate::RECORD_BYTES, loss)
         })?;
@@ -123,7 +147,8 @@ impl TensorSource<'_> {
     /// Moments of the whole tensor.
     pub(super) fn moments(&self) -> Result<Moments> {
         let dtype = self.candidate.dtype;
-        let parts = self.map_blocks(|_, bytes| Moments::measure(self.ctx.isa, dtype, bytes))?;
+        let parts =
+            self.map_blocks(Step::Statistics, |_, bytes, _| Moments::measure(self.ctx.isa, dtype, bytes))?;
         let mut total = Moments::default();
         parts.iter().flatten().for_each(|part| total.merge(part));
         Ok(total)
@@ -132,7 +157,7 @@ impl TensorSource<'_> {
     /// Entropy of the indices at `step`, unit by unit, in bits.
     pub(super) fn counted_bits(&self, step: f64) -> Result<f64> {
         let dtype = self.candidate.dtype;
-        let parts = self.map_blocks(|_, bytes| {
+        let parts = self.map_blocks(Step::Prediction, |_, bytes, _| {
             let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
             let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
             let unit_bits =
@@ -148,7 +173,7 @@ impl TensorSource<'_> {
         let isa = self.ctx.isa;
         let element_bits = dtype.element_bits() as f64;
         let is_log = self.candidate.treatment.domain == Domain::Log2;
-        let parts = self.map_blocks(|first_element, bytes| {
+        let parts = self.map_blocks(Step::Statistics, |first_element, bytes, _| {
             let mut first_element = first_element;
             let (mut units, mut others) = (Vec::new(), Moments::default());
             for run in bytes.chunks(UNIT_LEN * dtype.unit_bytes()) {
@@ -202,18 +227,29 @@ impl TensorSource<'_> {
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
         let (inner_len, n_channels) = self.channel_shape();
         let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
+        let isa = self.ctx.isa;
+        let choose = || choice(isa, settings.quantizer, &mut Tuner::default(), &sample, step);
         Ok(QuantSpec {
             step,
             domain: self.candidate.treatment.domain,
             channels: if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None },
             prune_below: 0.0,
-            choice: choice(self.ctx.isa, settings.quantizer, &mut Tuner::default(), &sample, step),
+            choice: self.time(Step::Prediction, choose),
             backend: settings.backend,
         })
     }
 
+    /// Runs `work`, which is all on this thread, and books its time on `step`.
+    pub(super) fn time<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
+        self.memory.time(self.booked_on.unwrap_or(step), work)
+    }
+
     /// Runs of elements from all over the tensor, in the domain that is quantized.
     pub(super) fn sample(&self) -> Result<Vec<f32>> {
+        self.time(Step::Statistics, || self.read_sample())
+    }
+
+    fn read_sample(&self) -> Result<Vec<f32>> {
         let n_elements = self.n_elements();
         let n_runs = (SAMPLE_LEN / RUN_LEN).min(n_elements.div_ceil(RUN_LEN)).max(1);
         let mut sample = Vec::new();
@@ -251,7 +287,7 @@ impl TensorSource<'_> {
         let dtype = self.candidate.dtype;
         // A maximum is the same in whichever order blocks come.
         let peaks = Mutex::new(vec![0.0f32; n_channels]);
-        self.map_blocks(|first_element, bytes| {
+        self.map_blocks(Step::Statistics, |first_element, bytes, _| {
             let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
             let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
             if dtype == Dtype::F64 {
@@ -331,7 +367,9 @@ impl<'a> Fitter<'a> {
         }
         let first_share = self.settings.series().threshold();
         let max_drop_ratio = self.settings.pruning.max_drop_ratio;
-        Pruner { fitter: self, first_share, max_drop_ratio }.prune(plain)
+        let tensor = TensorSource { booked_on: Some(Step::Pruning), ..self.tensor };
+        let fitter = Fitter { tensor, ..*self };
+        Pruner { fitter: &fitter, first_share, max_drop_ratio }.prune(plain)
     }
 
     /// How the tensor is quantized so that its goal holds; `None` where it stays exact.
@@ -426,7 +464,9 @@ impl<'a> Fitter<'a> {
             if !rounded.is_normal() || Instant::now() > self.deadline {
                 break;
             }
-            let choice = choice(self.tensor.ctx.isa, self.settings.quantizer, &mut tuner, &sample, rounded);
+            let isa = self.tensor.ctx.isa;
+            let choose = || choice(isa, self.settings.quantizer, &mut tuner, &sample, rounded);
+            let choice = self.tensor.time(Step::Prediction, choose);
             let spec = QuantSpec { prune_below, ..self.spec(rounded, choice) };
             let loss = self.tensor.try_spec(&spec)?;
             let found = loss.errors.relative_l2();

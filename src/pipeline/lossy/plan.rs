@@ -21,6 +21,7 @@ use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::predict::predict_file;
 use crate::pipeline::settings::CodingSettings;
 use crate::pipeline::source::Source;
+use crate::pipeline::timings::Step;
 use crate::pipeline::tree::SourceFile;
 use crate::stage::{BlockLoss, Choice, QuantSpec};
 
@@ -235,7 +236,7 @@ impl LossyPlanner<'_> {
     }
 
     fn tensor<'t>(&'t self, source: &'t Source, candidate: &'t Candidate) -> TensorSource<'t> {
-        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate }
+        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate, booked_on: None }
     }
 
     /// Plans the tensors that have a goal of their own, and measures the others.
@@ -286,7 +287,9 @@ impl LossyPlanner<'_> {
             return Ok(());
         }
         let bits = match goal {
-            Goal::Ratio(ratio) => self.ratio_bits(ratio, n_elements, files)?,
+            Goal::Ratio(ratio) => {
+                self.memory.time(Step::Prediction, || self.ratio_bits(ratio, n_elements, files))?
+            }
             _ => goal.value() * n_elements as f64,
         };
         let model = self.settings.rate_model.model();
@@ -302,7 +305,8 @@ impl LossyPlanner<'_> {
             let step = rate::solve_by_counting(&mut count, self.settings, &units, budget);
             failed.map_or(Ok(step), Err)?
         } else {
-            rate::solve(model.as_ref(), self.settings, &mut units, budget)
+            let solve = || rate::solve(model.as_ref(), self.settings, &mut units, budget);
+            self.memory.time(Step::Prediction, solve)
         };
         let step = step.ok_or_else(|| {
             let message = format!("no step leads to {} {}", goal.kind().name(), goal.value());
@@ -311,7 +315,8 @@ impl LossyPlanner<'_> {
         let mut specs = self.rate_specs(goal, files, &units, step)?;
         if self.settings.correct_rate {
             let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
-            let slope = rate::slope(model.as_ref(), self.settings.quantizer, &units, step);
+            let slope = || rate::slope(model.as_ref(), self.settings.quantizer, &units, step);
+            let slope = self.memory.time(Step::Prediction, slope);
             let step = step * ((coded_bits - bits) / (n_elements as f64 * slope)).clamp(-2.0, 2.0).exp2();
             specs = self.rate_specs(goal, files, &units, step)?;
         }

@@ -12,6 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::convert;
 use crate::kernels::quantize::Rounding;
+use crate::pipeline::timings::Step;
 use crate::quantize::rdo::Tuner;
 use crate::stage::{BlockEncoder, BlockLoss, Choice, Level, QuantSpec};
 
@@ -113,7 +114,7 @@ impl Pruner<'_> {
 
     fn prune_rel_l2(&self, plain: QuantSpec, goal: f64) -> Result<Fitted> {
         let mut sample = Sample::new(&self.fitter.tensor)?;
-        let (thresholds, sampled) = self.search(&mut sample, &plain);
+        let (thresholds, sampled) = self.tensor().time(Step::Pruning, || self.search(&mut sample, &plain));
         if thresholds.is_empty() {
             return Ok(self.unpruned(plain, &sampled));
         }
@@ -143,7 +144,7 @@ impl Pruner<'_> {
         let mut thresholds = sample.percentiles(self.first_share, self.max_drop_ratio, dead_zone);
         thresholds.retain(|below| f64::from(*below) <= most);
         if thresholds.is_empty() {
-            let sampled = sample.code(&plain);
+            let sampled = self.tensor().time(Step::Pruning, || sample.code(&plain));
             return Ok(self.unpruned(plain, &sampled));
         }
         let before = self.code(&plain)?;
@@ -164,10 +165,10 @@ impl Pruner<'_> {
     fn prune_rate(&self, plain: QuantSpec) -> Result<Fitted> {
         let mut sample = Sample::new(self.tensor())?;
         if plain.channels.is_some() {
-            let sampled = sample.code(&plain);
+            let sampled = self.tensor().time(Step::Pruning, || sample.code(&plain));
             return Ok(self.unpruned(plain, &sampled));
         }
-        let (thresholds, sampled) = self.search(&mut sample, &plain);
+        let (thresholds, sampled) = self.tensor().time(Step::Pruning, || self.search(&mut sample, &plain));
         if thresholds.is_empty() {
             return Ok(self.unpruned(plain, &sampled));
         }

@@ -57,6 +57,29 @@ impl QuantSpec {
     }
 }
 
+/// Elements that are quantized together.
+#[derive(Debug, Clone, Copy)]
+pub struct QuantRun<'a> {
+    /// How.
+    pub spec: &'a QuantSpec,
+    /// Their type.
+    pub dtype: Dtype,
+    /// The element of the tensor that they begin with.
+    pub first_element: u64,
+}
+
+/// Parts of the work on a quantized block. Stages read no clock; who wants to know how long each takes is told when it
+/// begins, and does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Choosing indices, the reconstruction, and its errors.
+    Quantization,
+    /// Setting small elements to zero.
+    Pruning,
+    /// Storing the indices, and what could not be quantized.
+    Backend,
+}
+
 /// Scratch memory of quantizing.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -118,12 +141,33 @@ impl BlockQuantizer {
         first_element: u64,
         bytes: &mut [u8],
     ) -> BlockLoss {
+        self.apply_watched(isa, QuantRun { spec, dtype, first_element }, bytes, &mut |_| {})
+    }
+
+    /// As [`Self::apply`]; `enter` is told of each part of the work as it begins.
+    pub fn apply_watched(
+        &mut self,
+        isa: Isa,
+        run: QuantRun<'_>,
+        bytes: &mut [u8],
+        enter: &mut dyn FnMut(Part),
+    ) -> BlockLoss {
+        let QuantRun { spec, dtype, first_element } = run;
+        enter(Part::Quantization);
         let header = Header::of_block(spec, dtype, first_element, bytes.len() / dtype.unit_bytes());
-        self.choose_indices(isa, spec, &header, dtype, bytes);
+        self.choose_indices(isa, run, &header, bytes, enter);
         self.reconstruct(isa, &header, dtype, bytes)
     }
 
-    fn choose_indices(&mut self, isa: Isa, spec: &QuantSpec, header: &Header, dtype: Dtype, bytes: &[u8]) {
+    fn choose_indices(
+        &mut self,
+        isa: Isa,
+        run: QuantRun<'_>,
+        header: &Header,
+        bytes: &[u8],
+        enter: &mut dyn FnMut(Part),
+    ) {
+        let QuantRun { spec, dtype, .. } = run;
         let n_elements = bytes.len() / dtype.unit_bytes();
         self.scratch.make_room(n_elements, n_elements);
         let Scratch { values, indices, multipliers, logs, decisions } = &mut self.scratch;
@@ -136,7 +180,9 @@ impl BlockQuantizer {
                 values.fill(f32::NAN);
             }
             if spec.prune_below > 0.0 {
+                enter(Part::Pruning);
                 values.iter_mut().filter(|x| x.abs() < spec.prune_below).for_each(|x| *x = 0.0);
+                enter(Part::Quantization);
             }
             if let Some(channels) = &header.channels {
                 let multipliers = &mut multipliers[..values.len()];

@@ -7,6 +7,7 @@ use crate::checkpoint::BlockSpan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::lossy::fit::TensorSource;
 use crate::pipeline::lossy::rate::RECORD_BYTES;
+use crate::pipeline::timings::Step;
 use crate::stage::{BlockEncoder, LayerStep, Level};
 
 /// A block, what is known of it, and the steps that were found.
@@ -51,13 +52,13 @@ impl<'a> Unit<'a> {
 
     fn read(&self) -> Result<crate::pipeline::buffers::Buffer> {
         let mut bytes = self.tensor.memory.buffer(self.span.len);
-        self.tensor.source.read(self.span.offset, &mut bytes)?;
+        self.tensor.time(Step::Read, || self.tensor.source.read(self.span.offset, &mut bytes))?;
         Ok(bytes)
     }
 
     fn count(&mut self) -> Result<()> {
         let bytes = self.read()?;
-        self.octaves = Octaves::count(self.span.dtype, &bytes);
+        self.octaves = self.tensor.time(Step::Statistics, || Octaves::count(self.span.dtype, &bytes));
         self.tensor.memory.give_back(bytes);
         Ok(())
     }
@@ -98,10 +99,10 @@ impl<'a> Unit<'a> {
         let mut encoder = memory.trial_encoders.take(make);
         let mut payload = Vec::new();
         let dtype = self.span.dtype;
-        let (_, loss) = match self.steps.last() {
+        let (_, loss) = self.tensor.time(Step::Quantization, || match self.steps.last() {
             None => encoder.encode_coarse(step, dtype, &mut bytes, &mut payload),
             Some(before) => encoder.encode_refined(*before, Some(step), dtype, &mut bytes, &mut payload),
-        };
+        });
         memory.trial_encoders.put(encoder);
         memory.give_back(bytes);
         Ok(Trial { step, bytes: payload.len() as u64 + RECORD_BYTES, error_sq: loss.errors.error_sq })
