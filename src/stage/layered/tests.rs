@@ -37,7 +37,7 @@ fn block(dtype: Dtype, n_elements: usize, special: bool, seed: u64) -> Vec<u8> {
     let value = |_| {
         let place = random.word() >> 40;
         let bell = random.bell();
-        if special && place % 50 == 0 { specials[(place / 50 % 9) as usize] } else { bell * 0.04 }
+        if special && place.is_multiple_of(50) { specials[(place / 50 % 9) as usize] } else { bell * 0.04 }
     };
     (0..n_elements).map(value).flat_map(|value| element(dtype, value)).collect()
 }
@@ -48,13 +48,16 @@ fn step(dtype: Dtype, value: f64, finer_len: usize) -> LayerStep {
     LayerStep { log2: log2.unwrap(), finer_len }
 }
 
+/// Coding, payload and elements of a layer.
+type Layer = (Coding, Vec<u8>, Vec<u8>);
+
 /// Codes the layers of `steps` and the exact one on every instruction set; gives their payloads and elements.
-fn layers(dtype: Dtype, original: &[u8], steps: &[LayerStep]) -> Vec<(Coding, Vec<u8>, Vec<u8>)> {
-    let mut first: Option<Vec<(Coding, Vec<u8>, Vec<u8>)>> = None;
+fn layers(dtype: Dtype, original: &[u8], steps: &[LayerStep]) -> Vec<Layer> {
+    let mut first: Option<Vec<Layer>> = None;
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
         let mut encoder = BlockEncoder::new(Level::Default, isa);
         let mut decoder = BlockDecoder::new(isa);
-        let mut found: Vec<(Coding, Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut found: Vec<Layer> = Vec::new();
         for layer_idx in 0..=steps.len() {
             let (mut bytes, mut payload) = (original.to_vec(), Vec::new());
             let after = steps.get(layer_idx).copied();
