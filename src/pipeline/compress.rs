@@ -11,13 +11,14 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::changes::{Changes, FileChanges, encode_layers, with_flags};
 use super::context::Context;
 use super::decode::DecodeMemory;
 use super::dedup::{DedupPlan, Duplicate, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
-use super::encode::{Changes, EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, LayerPass, Target};
-use super::lossy::{FilePlan, LayeredPlan, LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after};
+use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
+use super::lossy::{LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
 use super::outputs::{archive_names, refuse_overlap};
@@ -30,7 +31,7 @@ use super::timings::Step;
 use super::tree::{SourceFile, SourceTree, mtime_of};
 use super::verify::verify_archive_file;
 use crate::checkpoint::{BlockSpan, TensorInfo, blocks};
-use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, LayerLink, OtherFile, Reference};
+use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, OtherFile, Reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{AtomicFile, MappedFile};
 
@@ -42,40 +43,6 @@ pub(crate) const SMALL_FILE_BYTES: u64 = 1 << 20;
 struct Done {
     encoded: Encoded,
     same_as: Option<usize>,
-}
-
-/// The plan of a file that may change.
-#[derive(Clone, Copy)]
-enum FileChanges<'a> {
-    Lossy(&'a FilePlan),
-    Layers(&'a LayeredPlan),
-}
-
-fn with_flags(settings: EncodeSettings, flags: u32) -> EncodeSettings {
-    EncodeSettings { flags: settings.flags | flags, ..settings }
-}
-
-/// Writes the layers of a file one behind the other, by `encode`.
-fn encode_layers(
-    plan: &LayeredPlan,
-    settings: EncodeSettings,
-    encode: &mut dyn FnMut(Option<Changes<'_>>, EncodeSettings) -> Result<Encoded>,
-) -> Result<Encoded> {
-    let mut written: Option<Encoded> = None;
-    for layer_idx in 0..plan.n_layers() {
-        let link = written
-            .as_ref()
-            .map(|before| LayerLink { before_bytes: before.archive_bytes, before_hash: before.content_hash });
-        let pass = LayerPass { plan, layer_idx, link: link.unwrap_or_default() };
-        let flags = FLAG_LAYER | if plan.is_lossy(layer_idx) { FLAG_LOSSY } else { 0 };
-        let mut encoded = encode(Some(Changes::Layer(pass)), with_flags(settings, flags))?;
-        if let Some(before) = written {
-            encoded.archive_bytes += before.archive_bytes;
-            encoded.report.add_layer_before(before.report);
-        }
-        written = Some(encoded);
-    }
-    written.ok_or_else(|| Error::new(ErrorKind::Internal, "a layered file without layers"))
 }
 
 /// One run of compress.

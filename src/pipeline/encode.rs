@@ -10,16 +10,17 @@ use std::sync::{Mutex, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::buffers::{Buffer, Buffers};
+use super::changes::Changes;
 use super::context::{Checkout, Context};
 use super::gather::Gather;
 use super::in_order::run_in_order;
-use super::lossy::{FilePlan, LayerBlock, LayeredPlan};
+use super::lossy::LayerBlock;
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
-    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LayerLink, LossTable,
-    Piece, RECORD_HEADER_BYTES, Reference, RunningCrc, TensorLoss, block_header_bytes,
+    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LossTable, Piece,
+    RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level, QuantRun};
@@ -158,78 +159,6 @@ impl EncodeMemory {
         let mut timings = self.planning.into_inner().unwrap_or_else(PoisonError::into_inner);
         self.scratch.into_idle().iter().for_each(|scratch| timings.add(&scratch.timings));
         timings
-    }
-}
-
-/// What an archive does to its tensors besides coding them.
-#[derive(Clone, Copy)]
-pub(crate) enum Changes<'a> {
-    /// Of a lossy file.
-    Lossy(&'a FilePlan),
-    /// Of a layer.
-    Layer(LayerPass<'a>),
-}
-
-/// A layer to be written.
-#[derive(Clone, Copy)]
-pub(crate) struct LayerPass<'a> {
-    pub(crate) plan: &'a LayeredPlan,
-    pub(crate) layer_idx: usize,
-    /// What stands before it in the file.
-    pub(crate) link: LayerLink,
-}
-
-impl Changes<'_> {
-    /// Whether the archive will hold something else than its source.
-    pub(crate) fn is_lossy(&self) -> bool {
-        match self {
-            Self::Lossy(_) => true,
-            Self::Layer(pass) => pass.plan.is_lossy(pass.layer_idx),
-        }
-    }
-
-    fn n_tensors(&self) -> usize {
-        match self {
-            Self::Lossy(plan) => plan.tensors.len(),
-            Self::Layer(pass) => pass.plan.n_tensors(),
-        }
-    }
-
-    fn digest(&self) -> u64 {
-        match self {
-            Self::Lossy(plan) => plan.digest(),
-            Self::Layer(pass) => pass.plan.digest(),
-        }
-    }
-
-    /// Passes over the file of which this is one.
-    fn n_passes(&self) -> u64 {
-        match self {
-            Self::Lossy(_) => 1,
-            Self::Layer(pass) => pass.plan.n_layers() as u64,
-        }
-    }
-
-    /// The rows of the loss table, once every goal has been held against what was measured.
-    fn rows(&self, measured: &[BlockLoss]) -> Result<Vec<TensorLoss>> {
-        let plan = match self {
-            Self::Lossy(plan) => plan,
-            Self::Layer(pass) => return Ok(pass.plan.rows(pass.layer_idx, measured)),
-        };
-        let mut rows = Vec::with_capacity(measured.len());
-        for (tensor, measured) in plan.tensors.iter().zip(measured) {
-            if !tensor.holds(measured) {
-                let message = format!(
-                    "a tensor came out with another error than when its step was tried: {:.6e} at most, {:.6e} relative",
-                    measured.errors.max_abs,
-                    measured.errors.relative_l2()
-                );
-                let name: String = tensor.candidate.info.name.chars().take(160).collect();
-                return Err(Error::new(ErrorKind::Internal, message).in_tensor(name));
-            }
-            rows.push(tensor.loss(measured));
-        }
-        Ok(rows)
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod archive_file;
 mod bases;
 mod buffers;
+mod changes;
 pub mod compare;
 pub mod compress;
 pub mod context;

@@ -8,14 +8,15 @@ use alcm::container::{
     crc64, decode_block, no_other_files,
 };
 use alcm::kernels::Isa;
-use alcm::kernels::dyadic::{self, FloatFormat, Grid};
 use alcm::kernels::quantize::Rounding;
 use alcm::kernels::trellis::{Costs, NEXT_STATE};
 use alcm::stage::{
-    BlockDecoder, BlockEncoder, BlockSource, ChannelSteps, Choice, Coding, Domain, IndexBackend, LayerStep,
-    Level, QuantSpec,
+    BlockDecoder, BlockEncoder, BlockSource, ChannelSteps, Choice, Coding, Domain, IndexBackend, Level,
+    QuantSpec,
 };
 use alcm::{Dtype, Error, ErrorKind, Limits, Result};
+
+use super::coarse::{COARSE_STEP, coarse_fixture};
 
 /// Encoder note of archives made here: level default, revision 1. It is not for decoding.
 const NOTE: u64 = 0x0000_0001_0000_0001;
@@ -126,7 +127,12 @@ fn rare_bools(n_elements: usize, seed: u64) -> Vec<u8> {
     (0..n_elements).map(|_| u8::from(random.below(50) == 0)).collect()
 }
 
-fn fixture(name: &str, dtype: Dtype, coding: impl Into<Option<Coding>>, bytes: Vec<u8>) -> Fixture {
+pub(crate) fn fixture(
+    name: &str,
+    dtype: Dtype,
+    coding: impl Into<Option<Coding>>,
+    bytes: Vec<u8>,
+) -> Fixture {
     Fixture { name: name.into(), dtype, level: Level::Default, row_len: 0, coding: coding.into(), bytes }
 }
 
@@ -366,24 +372,6 @@ fn quantized_fixtures() -> Vec<Fixture> {
     ]
 }
 
-/// The step of `coarse-bf16`: 2^-8.
-const COARSE_STEP: u16 = 125;
-
-/// Elements in the middle of cells, so that a coarse layer leaves them as they are; two that are not finite.
-fn coarse_fixture() -> Fixture {
-    let mut random = Random::new(40);
-    let mut indices: Vec<i32> = (0..500).map(|_| (random.bell() * 9.0) as i32).collect();
-    (indices[77], indices[78]) = (dyadic::ESCAPE, dyadic::ESCAPE);
-    let mut bytes = [0x80, 0x7f, 0xc1, 0xff].repeat(250);
-    let format = FloatFormat::of(Dtype::Bf16).unwrap();
-    // The first 300 with that step, the others with twice that.
-    for (step, range) in [(COARSE_STEP, 0..300), (COARSE_STEP + 1, 300..500)] {
-        let grid = Grid::new(format, step.into(), [128; 2]).unwrap();
-        dyadic::values(&grid, &indices[range.clone()], &mut bytes[2 * range.start..2 * range.end]).unwrap();
-    }
-    fixture("coarse-bf16", Dtype::Bf16, Coding::Coarse, bytes)
-}
-
 impl Fixture {
     /// The block's payload as `isa` codes it.
     pub(crate) fn encode(&self, isa: Isa) -> (Coding, Vec<u8>) {
@@ -403,8 +391,7 @@ impl Fixture {
             }
             Some(Coding::Coarse) => {
                 let mut rebuilt = self.bytes.clone();
-                let step = LayerStep { log2: COARSE_STEP, finer_len: 300 };
-                let (coding, _) = encoder.encode_coarse(step, self.dtype, &mut rebuilt, &mut payload);
+                let (coding, _) = encoder.encode_coarse(COARSE_STEP, self.dtype, &mut rebuilt, &mut payload);
                 assert!(rebuilt == self.bytes, "{}", self.name);
                 coding
             }

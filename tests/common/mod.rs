@@ -9,6 +9,7 @@
     reason = "test support"
 )]
 
+pub(crate) mod coarse;
 pub(crate) mod fixtures;
 pub(crate) mod golden;
 

@@ -5,6 +5,7 @@
 //! twice. Elements outside the cell of zero get some more of their low bits, which are next to noise; those within it
 //! are coded as a small block of their own.
 
+mod block;
 mod coarse;
 mod refined;
 mod rests;
