@@ -28,11 +28,21 @@ use crate::stage::{
 
 /// Elements of a sample, and of each of its runs.
 const SAMPLE_LEN: u64 = 1 << 16;
-const RUN_LEN: u64 = 1 << 12;
+const RUN_LEN: u64 = 1 << 10;
+/// Of large tensors one element in this many is in the sample that a first step is looked for on.
+const SAMPLE_ONE_IN: u64 = 16;
+/// But never more than this many.
+const MAX_SAMPLE_LEN: u64 = 1 << 19;
 /// Steps are this much below what a bound allows, for rounding in the decoder's arithmetic.
 const SLACK: f32 = 1.0 - 1.0 / 1024.0;
 /// A step whose error is this close to the goal is not refined further.
 const CLOSE: f64 = 0.995;
+/// What is aimed at where the error at a step is known of the whole tensor: just below the goal.
+const AIM: f64 = 0.999;
+/// Steps tried on the sample.
+const MAX_SAMPLE_TRIALS: usize = 4;
+/// Thresholds and costs are chosen anew where the step has changed by more than this.
+const SAME_CHOICE: f64 = 0.05;
 /// Most channels with steps of their own; their list would otherwise outgrow what the memory of a run is meant to be.
 const MAX_CHANNELS: usize = 1 << 22;
 /// Most steps tried on the whole tensor.
@@ -94,15 +104,9 @@ impl TensorSource<'_> {
             let read = timings.time(Step::Read, || self.source.read(span.offset, &mut bytes));
             let start = Instant::now();
             let result = read.map(|()| work(self.first_element(&span), &mut bytes, &mut parts));
-            let spent = start.elapsed();
-            match self.booked_on {
-                Some(step) => timings.book(step, spent),
-                None => {
-                    timings.book(step, spent.saturating_sub(parts.total()));
-                    timings.add(&parts);
-                }
-            }
-            self.memory.book(&timings);
+            timings.book(step, start.elapsed().saturating_sub(parts.total()));
+            timings.add(&parts);
+            self.book(&timings);
             self.memory.give_back(bytes);
             result
         };
@@ -112,18 +116,40 @@ impl TensorSource<'_> {
 
     /// What `spec` costs on the whole tensor.
     fn try_spec(&self, spec: &QuantSpec) -> Result<BlockLoss> {
-        let losses = self.map_blocks(Step::Quantization, |first_element, bytes, timings| {
-            let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
-            let run = QuantRun { spec, dtype: self.candidate.dtype, first_element };
-            let apply =
-                |enter: &mut dyn FnMut(Part)| quantizer.apply_watched(self.ctx.isa, run, bytes, enter);
-            let loss = timings.time_parts(apply);
-            self.memory.quantizers.put(quantizer);
-            loss
-        })?;
+        let losses: Vec<Result<BlockLoss>> =
+            self.spans().into_par_iter().with_max_len(1).map(|span| self.try_block(&span, spec)).collect();
         let mut total = BlockLoss::default();
-        losses.iter().for_each(|loss| total.add(loss));
+        for loss in losses {
+            total.add(&loss?);
+        }
         Ok(total)
+    }
+
+    fn try_block(&self, span: &BlockSpan, spec: &QuantSpec) -> Result<BlockLoss> {
+        let isa = self.ctx.isa;
+        let run = QuantRun { spec, dtype: self.candidate.dtype, first_element: self.first_element(span) };
+        let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
+        let mut read = |at: usize, piece: &mut [u8]| self.source.read(span.offset + at as u64, piece);
+        let mut timings = Timings::default();
+        let tried = timings.time_parts(|enter| {
+            quantizer.try_pieces(isa, run, span.len, enter, &mut read).unwrap_or_else(|| {
+                // Paths run through the whole block.
+                let mut bytes = self.memory.buffer(span.len);
+                enter(Part::Reading);
+                let loss = read(0, &mut bytes);
+                let loss = loss.map(|()| quantizer.apply_watched(isa, run, &mut bytes, enter));
+                self.memory.give_back(bytes);
+                loss
+            })
+        });
+        self.memory.quantizers.put(quantizer);
+        self.book(&timings);
+        tried
+    }
+
+    /// Books what planning has taken, where it is not to be told apart.
+    fn book(&self, timings: &Timings) {
+        self.memory.book(&self.booked_on.map_or(*timings, |step| timings.all_on(step)));
     }
 
     /// Bytes that the tensor takes in an archive, coded by `spec`, and what is lost.
@@ -244,32 +270,54 @@ impl TensorSource<'_> {
         self.memory.time(self.booked_on.unwrap_or(step), work)
     }
 
-    /// Runs of elements from all over the tensor, in the domain that is quantized.
+    /// Values of [`SAMPLE_LEN`] elements from all over the tensor, in the domain that is quantized.
     pub(super) fn sample(&self) -> Result<Vec<f32>> {
-        self.time(Step::Statistics, || self.read_sample())
+        self.time(Step::Statistics, || Ok(self.values(&self.read_sample(SAMPLE_LEN)?)))
     }
 
-    fn read_sample(&self) -> Result<Vec<f32>> {
+    /// Runs of elements from all over the tensor, `sample_len` in all, or the whole tensor if it has no more.
+    fn read_sample(&self, sample_len: u64) -> Result<Vec<u8>> {
         let n_elements = self.n_elements();
-        let n_runs = (SAMPLE_LEN / RUN_LEN).min(n_elements.div_ceil(RUN_LEN)).max(1);
-        let mut sample = Vec::new();
-        for run_idx in 0..n_runs {
+        if n_elements <= sample_len {
+            let mut bytes = vec![0; usize::try_from(self.candidate.info.byte_len()).unwrap_or(0)];
+            self.source.read(self.candidate.info.start, &mut bytes)?;
+            return Ok(bytes);
+        }
+        let n_runs = sample_len / RUN_LEN;
+        let run_bytes = usize::try_from(RUN_LEN * self.unit_bytes()).unwrap_or(1);
+        let mut bytes = vec![0; usize::try_from(n_runs).unwrap_or(0) * run_bytes];
+        for (run_idx, run) in (0..).zip(bytes.chunks_mut(run_bytes)) {
             let first = n_elements / n_runs * run_idx;
-            let run_len = RUN_LEN.min(n_elements - first);
-            let mut bytes = vec![0; usize::try_from(run_len * self.unit_bytes()).unwrap_or(0)];
-            self.source.read(self.candidate.info.start + first * self.unit_bytes(), &mut bytes)?;
-            let from = sample.len();
-            sample.resize(from + usize::try_from(run_len).unwrap_or(0), 0.0);
-            // The dtype is one that converts: others are no candidates.
-            let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, &bytes, &mut sample[from..]);
+            self.source.read(self.candidate.info.start + first * self.unit_bytes(), run)?;
         }
+        Ok(bytes)
+    }
+
+    /// `bytes` in the domain that is quantized; what has no logarithm is left out.
+    fn values(&self, bytes: &[u8]) -> Vec<f32> {
+        let mut values = vec![0.0; bytes.len() / self.candidate.dtype.unit_bytes()];
+        // The dtype is one that converts: others are no candidates.
+        let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, bytes, &mut values);
         if self.candidate.treatment.domain == Domain::Log2 {
-            sample.retain(|x| *x != 0.0);
-            let mut logs = vec![0.0; sample.len()];
-            log_domain::log2(self.ctx.isa, &sample, &mut logs);
-            sample = logs;
+            values.retain(|x| *x != 0.0);
+            let mut logs = vec![0.0; values.len()];
+            log_domain::log2(self.ctx.isa, &values, &mut logs);
+            values = logs;
         }
-        Ok(sample)
+        values
+    }
+
+    /// Whether there are two different finite elements, so that something is left to quantize.
+    fn is_varied(&self, sample: &[u8]) -> Result<bool> {
+        let mut values = vec![0.0; sample.len() / self.candidate.dtype.unit_bytes()];
+        let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, sample, &mut values);
+        let mut finite = values.iter().filter(|x| x.is_finite());
+        let first = finite.next();
+        if finite.any(|x| Some(x) != first) {
+            return Ok(true);
+        }
+        let moments = self.moments()?;
+        Ok(moments.n > 0 && moments.min != moments.max)
     }
 
     /// Length of a run of elements of one channel, and the number of channels.
@@ -374,22 +422,28 @@ impl<'a> Fitter<'a> {
 
     /// How the tensor is quantized so that its goal holds; `None` where it stays exact.
     fn fit_goal(&self) -> Result<Option<QuantSpec>> {
-        let moments = self.tensor.moments()?;
-        let treatment = &self.tensor.candidate.treatment;
-        if moments.n == 0 || (moments.n_not_finite > 0 && !treatment.despite_defaults) {
-            return Ok(None);
-        }
-        if moments.min == moments.max {
+        let Candidate { treatment, goal, dtype, .. } = self.tensor.candidate;
+        let n_sampled = (self.tensor.n_elements() / SAMPLE_ONE_IN).clamp(SAMPLE_LEN, MAX_SAMPLE_LEN);
+        // The search for a path takes long, and for most of that, when there is more of a sample.
+        let n_sampled = if self.settings.quantizer == Quantizer::Trellis { SAMPLE_LEN } else { n_sampled };
+        let read = || self.tensor.read_sample(n_sampled);
+        let sample = self.tensor.time(Step::Statistics, read)?;
+        if !self.tensor.is_varied(&sample[..sample.len().min(dtype.unit_bytes() << 12)])? {
             // Nothing is smaller than a constant.
             return Ok(None);
         }
-        match self.tensor.candidate.goal {
-            Goal::MaxAbsError(bound) => self.fit_bound(bound, None),
-            Goal::MaxRelError(bound) => self.fit_relative_bound(bound),
-            Goal::RelL2(goal) => self.fit_rel_l2(goal, self.first_step(goal, &moments), 0.0),
+        let found = match *goal {
+            Goal::MaxAbsError(bound) => self.fit_bound(bound, None)?,
+            Goal::MaxRelError(bound) => self.fit_relative_bound(bound)?,
+            Goal::RelL2(goal) => self.fit_rel_l2(goal, &sample)?,
             // Steps of rate goals are not found tensor by tensor.
-            Goal::Bits(_) | Goal::Ratio(_) => Ok(None),
-        }
+            Goal::Bits(_) | Goal::Ratio(_) => None,
+        };
+        let Some((spec, loss)) = found else { return Ok(None) };
+        // What is not finite is an escape, and so may other elements be.
+        let may_be_special = loss.escapes > 0 && !treatment.despite_defaults;
+        let is_special = may_be_special && self.tensor.moments()?.n_not_finite > 0;
+        Ok((!is_special).then_some(spec))
     }
 
     fn spec(&self, step: f32, choice: Choice) -> QuantSpec {
@@ -403,7 +457,7 @@ impl<'a> Fitter<'a> {
         }
     }
 
-    fn fit_relative_bound(&self, bound: f64) -> Result<Option<QuantSpec>> {
+    fn fit_relative_bound(&self, bound: f64) -> Result<Option<(QuantSpec, BlockLoss)>> {
         let (inner_len, n_channels) = self.tensor.channel_shape();
         if n_channels > MAX_CHANNELS {
             return Ok(None);
@@ -421,7 +475,11 @@ impl<'a> Fitter<'a> {
 
     /// Steps of twice the bound, each element to the nearest point. Where rounding to the dtype breaks the bound, half
     /// the step leaves room for it.
-    fn fit_bound(&self, bound: f64, channels: Option<ChannelSteps>) -> Result<Option<QuantSpec>> {
+    fn fit_bound(
+        &self,
+        bound: f64,
+        channels: Option<ChannelSteps>,
+    ) -> Result<Option<(QuantSpec, BlockLoss)>> {
         let choice = Choice::Uniform(Rounding::Nearest);
         for share in [2.0, 1.0, 0.5] {
             #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
@@ -436,7 +494,7 @@ impl<'a> Fitter<'a> {
             };
             let loss = self.tensor.try_spec(&spec)?;
             if loss.max_scaled <= bound {
-                return Ok(Some(spec));
+                return Ok(Some((spec, loss)));
             }
         }
         Ok(None)
@@ -452,34 +510,99 @@ impl<'a> Fitter<'a> {
         }
     }
 
-    /// The step for `goal`, from `step` on, where elements below `prune_below` are pruned.
-    pub(super) fn fit_rel_l2(&self, goal: f64, mut step: f64, prune_below: f32) -> Result<Option<QuantSpec>> {
-        let mut sample = self.tensor.sample()?;
-        sample.iter_mut().filter(|x| x.abs() < prune_below).for_each(|x| *x = 0.0);
-        let mut tuner = Tuner::default();
-        let mut best = None;
-        for _ in 0..MAX_TRIALS {
-            #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
-            let rounded = step as f32;
-            if !rounded.is_normal() || Instant::now() > self.deadline {
+    /// The step for `goal`, of an unpruned tensor of which `sample` is a part.
+    fn fit_rel_l2(&self, goal: f64, sample: &[u8]) -> Result<Option<(QuantSpec, BlockLoss)>> {
+        let tensor = &self.tensor;
+        let measure = || Moments::measure(tensor.ctx.isa, tensor.candidate.dtype, sample);
+        let mut step = self.first_step(goal, &tensor.time(Step::Statistics, measure).unwrap_or_default());
+        if to_step(step).is_none() {
+            // The sample has missed what there is.
+            step = self.first_step(goal, &tensor.moments()?);
+        }
+        let values = tensor.time(Step::Statistics, || tensor.values(sample));
+        let is_whole = sample.len() as u64 == tensor.candidate.info.byte_len();
+        // What is only sampled may turn out on either side.
+        let aim = goal * if is_whole { AIM } else { (1.0 + CLOSE) / 2.0 };
+        let search = || self.fit_sample(aim, step, &values, sample);
+        let Some(first) = tensor.time(Step::Prediction, search) else { return Ok(None) };
+        self.refine_rel_l2(goal, first, &values)
+    }
+
+    /// The step at which the relative error of `sample`, of which `values` are the values, is about `aim`.
+    fn fit_sample(&self, aim: f64, mut step: f64, values: &[f32], sample: &[u8]) -> Option<QuantSpec> {
+        let (isa, dtype) = (self.tensor.ctx.isa, self.tensor.candidate.dtype);
+        let mut quantizer = self.tensor.memory.quantizers.take(BlockQuantizer::default);
+        let (mut tuner, mut rebuilt) = (Tuner::default(), Vec::new());
+        let mut spec: Option<QuantSpec> = None;
+        for _ in 0..MAX_SAMPLE_TRIALS {
+            let Some(rounded) = to_step(step) else { break };
+            let changed =
+                spec.as_ref().map_or(f64::INFINITY, |spec| (step / f64::from(spec.step) - 1.0).abs());
+            let tried = match &spec {
+                Some(spec) if changed < SAME_CHOICE => QuantSpec { step: rounded, ..spec.clone() },
+                _ => {
+                    let choice = choice(isa, self.settings.quantizer, &mut tuner, values, rounded);
+                    self.spec(rounded, choice)
+                }
+            };
+            rebuilt.clear();
+            rebuilt.extend_from_slice(sample);
+            let found = quantizer.apply(isa, &tried, dtype, 0, &mut rebuilt).errors.relative_l2();
+            let factor = if found > 0.0 { (aim / found).clamp(0.25, 4.0) } else { 4.0 };
+            step *= factor;
+            spec = to_step(step).map(|step| QuantSpec { step, ..tried });
+            if changed < SAME_CHOICE && (factor - 1.0).abs() < SAME_CHOICE / 5.0 {
                 break;
             }
-            let isa = self.tensor.ctx.isa;
-            let choose = || choice(isa, self.settings.quantizer, &mut tuner, &sample, rounded);
-            let choice = self.tensor.time(Step::Prediction, choose);
-            let spec = QuantSpec { prune_below, ..self.spec(rounded, choice) };
+        }
+        self.tensor.memory.quantizers.put(quantizer);
+        spec
+    }
+
+    /// The step for `goal`, from that of `spec` on, whose choice is good at steps near it; `values` are of a sample,
+    /// pruned as `spec` says.
+    pub(super) fn refine_rel_l2(
+        &self,
+        goal: f64,
+        mut spec: QuantSpec,
+        values: &[f32],
+    ) -> Result<Option<(QuantSpec, BlockLoss)>> {
+        let mut tuner = Tuner::default();
+        let mut chosen_at = f64::from(spec.step);
+        let mut step = chosen_at;
+        let mut best = None;
+        for _ in 0..MAX_TRIALS {
+            let Some(rounded) = to_step(step) else { break };
+            if Instant::now() > self.deadline {
+                break;
+            }
+            spec.step = rounded;
+            if (step / chosen_at - 1.0).abs() > SAME_CHOICE {
+                let isa = self.tensor.ctx.isa;
+                let choose = || choice(isa, self.settings.quantizer, &mut tuner, values, rounded);
+                spec.choice = self.tensor.time(Step::Prediction, choose);
+                chosen_at = step;
+            }
             let loss = self.tensor.try_spec(&spec)?;
             let found = loss.errors.relative_l2();
             if found <= goal {
-                best = Some(spec);
+                if best.as_ref().is_none_or(|(best, _): &(QuantSpec, _)| best.step < spec.step) {
+                    best = Some((spec.clone(), loss));
+                }
                 if found >= CLOSE * goal {
                     break;
                 }
             }
-            // Errors are nearly proportional to steps; just below the goal is where to be.
-            let aim = goal * 0.999;
-            step *= if found > 0.0 { (aim / found).clamp(0.25, 4.0) } else { 4.0 };
+            // Errors are nearly proportional to steps.
+            step *= if found > 0.0 { (AIM * goal / found).clamp(0.25, 4.0) } else { 4.0 };
         }
         Ok(best)
     }
+}
+
+/// A step as it is stored, if it can be one.
+fn to_step(step: f64) -> Option<f32> {
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
+    let step = step as f32;
+    step.is_normal().then_some(step)
 }
