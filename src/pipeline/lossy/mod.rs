@@ -12,7 +12,9 @@ mod fit;
 mod plan;
 mod prune;
 mod rate;
+mod search;
 pub mod series;
 pub mod settings;
+mod tensor_source;
 
 pub(crate) use plan::{FilePlan, LossyPlanner, Plans, series_after};

@@ -6,8 +6,10 @@
 //! against the unpruned tensor on all of its elements, errors and bytes both, so that a tensor is never stored larger
 //! for having been pruned.
 
-use super::fit::{Fitter, TensorSource, choice};
+use super::fit::Fitter;
+use super::search::choice;
 use super::settings::Goal;
+use super::tensor_source::TensorSource;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::convert;

@@ -152,6 +152,9 @@ impl BlockQuantizer {
         let tile_bytes = TILE_LEN * run.dtype.unit_bytes();
         let blocks_tiles = bytes.chunks_mut(tile_bytes).zip(indices.chunks_mut(TILE_LEN));
         for (tile_idx, (bytes, indices)) in blocks_tiles.enumerate() {
+            if tiles.replace(bytes, indices, &mut loss, escapes).is_some() {
+                continue;
+            }
             let from = tile_idx * TILE_LEN;
             let values = if is_path {
                 &mut values[from..from + indices.len()]
@@ -198,12 +201,15 @@ impl BlockQuantizer {
                 return Some(Err(error));
             }
             enter(Part::Quantization);
-            for (tile_idx, bytes) in piece.chunks(TILE_LEN * unit_bytes).enumerate() {
+            for (tile_idx, bytes) in piece.chunks_mut(TILE_LEN * unit_bytes).enumerate() {
                 let from = piece_start / unit_bytes + tile_idx * TILE_LEN;
                 let n_elements = bytes.len() / unit_bytes;
                 let (values, indices) = (&mut values[..n_elements], &mut indices[..n_elements]);
-                tiles.choose(from, bytes, values, indices, tile, enter);
                 escapes.clear();
+                if tiles.replace(bytes, indices, &mut loss, escapes).is_some() {
+                    continue;
+                }
+                tiles.choose(from, bytes, values, indices, tile, enter);
                 tiles.rebuild(from, bytes, Chosen { values, indices }, tile, &mut loss, escapes);
             }
         }

@@ -91,6 +91,38 @@ impl Tiles<'_> {
         }
     }
 
+    /// All of the work on a tile at once, where nothing stands between its elements and their indices: `bytes` become what a
+    /// decoder will make of them. `None`, with nothing done, elsewhere.
+    pub(super) fn replace(
+        &self,
+        bytes: &mut [u8],
+        indices: &mut [i32],
+        loss: &mut BlockLoss,
+        escapes: &mut Vec<u8>,
+    ) -> Option<()> {
+        let Self { isa, run: QuantRun { spec, dtype, .. }, header } = *self;
+        let Choice::Uniform(rounding) = &spec.choice else { return None };
+        let is_plain = dtype == Dtype::F32
+            && spec.prune_below <= 0.0
+            && header.channels.is_none()
+            && header.domain == Domain::Linear;
+        if !is_plain {
+            return None;
+        }
+        let replaced = quantize::replace_f32(isa, bytes, header.step, rounding, indices)?;
+        loss.errors.add(&replaced.errors);
+        loss.max_scaled = loss.max_scaled.max(replaced.errors.max_abs);
+        loss.zeros += replaced.n_zeros;
+        loss.escapes += replaced.n_escapes;
+        if replaced.n_escapes > 0 {
+            let elements = bytes.chunks_exact(dtype.unit_bytes()).zip(&*indices);
+            for (element, _) in elements.filter(|(_, index)| **index == ESCAPE) {
+                escapes.extend_from_slice(element);
+            }
+        }
+        Some(())
+    }
+
     /// What a decoder will make of the indices of `bytes`. The loss is added to `loss`; elements
     /// that have no index are appended to `escapes`.
     pub(super) fn rebuild<'s>(
