@@ -81,6 +81,7 @@ impl Step {
 impl From<Part> for Step {
     fn from(part: Part) -> Self {
         match part {
+            Part::Reading => Self::Read,
             Part::Quantization => Self::Quantization,
             Part::Pruning => Self::Pruning,
             Part::Backend => Self::Backend,
@@ -119,6 +120,15 @@ impl Timings {
         let result = work(&mut enter);
         self.book(step, start.elapsed());
         result
+    }
+
+    /// The same times, all but those of reading booked on `step`.
+    #[must_use]
+    pub fn all_on(&self, step: Step) -> Self {
+        let mut all = Self::default();
+        all.book(Step::Read, self.spent(Step::Read));
+        all.book(step, self.total() - self.spent(Step::Read));
+        all
     }
 
     /// Adds another thread's times.
@@ -202,6 +212,10 @@ mod tests {
         assert!(answer == 7 && c.spent(Step::Pruning) >= Duration::from_millis(2));
         assert!(c.total() - c.spent(Step::Pruning) < c.spent(Step::Pruning));
         assert!(b.to_string().contains("pruning               0.000    0.0%"));
+        b.book(Step::Read, Duration::from_millis(3));
+        let on_pruning = b.all_on(Step::Pruning);
+        assert_eq!((on_pruning.spent(Step::Read), on_pruning.total()), (Duration::from_millis(3), b.total()));
+        assert_eq!(on_pruning.spent(Step::Backend), Duration::ZERO);
         let shares: f64 = b.iter().map(|(_, spent)| share(spent, b.total())).sum();
         assert!((shares - 1.0).abs() < 1e-9 && share(Duration::ZERO, Duration::ZERO) == 0.0);
     }

@@ -11,7 +11,7 @@
 
 use crate::dtype::Dtype;
 
-/// The index of an element that is kept exactly: not finite, or of a cell further out than [`MAX_CELLS`].
+/// The index of an element that is kept exactly: not finite, or of a cell further out than 2^24.
 pub const ESCAPE: i32 = i32::MIN;
 /// Cells on either side of zero that have an index.
 const MAX_CELLS: u32 = 1 << MAX_CELLS_LOG2;

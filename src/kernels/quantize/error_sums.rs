@@ -5,7 +5,7 @@ use crate::dtype::Dtype;
 /// Lanes that are summed apart; element `i` of a chunk belongs to lane `i mod 16`.
 const LANES: usize = 16;
 /// Elements whose squares are summed before the sum is added to the total; with [`LANES`], the fixed order.
-const CHUNK_LEN: usize = 4096;
+pub(super) const CHUNK_LEN: usize = 4096;
 
 /// Sums over elements `x` and their reconstructions `x̂`. An element with the same bits on both sides has no error,
 /// whatever it is; one that is not finite on just one side, or differently, has an infinite one.

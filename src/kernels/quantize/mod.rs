@@ -11,6 +11,7 @@
 //! indices, values and error sums are the same on every instruction set.
 
 mod error_sums;
+mod in_place;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod tests;
 mod x86;
 
 pub use error_sums::ErrorSums;
+pub use in_place::Replaced;
 pub(super) use scalar::floor;
 
 use super::Isa;
@@ -88,6 +90,32 @@ pub fn dequantize(isa: Isa, indices: &[i32], step: f32, values: &mut [f32]) {
         }
         _ => scalar::dequantize(indices, step, values),
     }
+}
+
+/// [`quantize`], [`dequantize`] and [`measure`] in one go over the little-endian F32 elements in `bytes`, which become their
+/// reconstruction; those whose index is [`ESCAPE`] stay as they are. `None`, with nothing done, unless `bytes` are as many
+/// elements as `indices`.
+#[must_use]
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn replace_f32(
+    isa: Isa,
+    bytes: &mut [u8],
+    step: f32,
+    rounding: &Rounding,
+    indices: &mut [i32],
+) -> Option<Replaced> {
+    let (elements, []) = bytes.as_chunks_mut::<4>() else { return None };
+    if elements.len() != indices.len() {
+        return None;
+    }
+    Some(match (isa, rounding) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Rounding::Thresholds(table)) if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::replace_f32_avx512(elements, step, table, indices) }
+        }
+        _ => in_place::replace_f32(isa, elements, step, rounding, indices),
+    })
 }
 
 /// Compares the elements of a tensor, or of a run of it, with their reconstruction, both of `dtype`.

@@ -68,6 +68,38 @@ fn indices_are_those_of_the_contract_on_every_isa() {
 }
 
 #[test]
+fn replacing_is_quantizing_rebuilding_and_measuring() {
+    let values = values(9001);
+    let elements: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    for step in [1.0, 0.1, 1e-30, 1e30, f32::from_bits(1), f32::MAX] {
+        for rounding in [Rounding::Nearest, thresholds()] {
+            for n in [0, 1, 16, 33, 4096, 4100, 8192, values.len()] {
+                let mut expected = vec![0; n];
+                quantize(Isa::Scalar, &values[..n], step, &rounding, &mut expected);
+                let mut rebuilt = vec![0.0; n];
+                dequantize(Isa::Scalar, &expected, step, &mut rebuilt);
+                let escapes = expected.iter().map(|index| *index == ESCAPE);
+                let zeros = rebuilt.iter().zip(escapes.clone()).filter(|(x, escape)| **x == 0.0 && !escape);
+                let n_zeros = zeros.count() as u64;
+                let sources = rebuilt.iter_mut().zip(escapes).zip(&values);
+                sources.filter(|((_, escape), _)| *escape).for_each(|((x, _), value)| *x = *value);
+                let rebuilt: Vec<u8> = rebuilt.iter().flat_map(|value| value.to_le_bytes()).collect();
+                let errors = measure(Isa::Scalar, Dtype::F32, &elements[..4 * n], &rebuilt).unwrap();
+                for isa in isas() {
+                    let (mut bytes, mut indices) = (elements[..4 * n].to_vec(), vec![77; n]);
+                    let replaced = replace_f32(isa, &mut bytes, step, &rounding, &mut indices).unwrap();
+                    assert!(bytes == rebuilt && indices == expected, "{isa:?} {step} {n}");
+                    let n_escapes = indices.iter().filter(|index| **index == ESCAPE).count() as u64;
+                    assert_eq!(replaced, Replaced { errors, n_zeros, n_escapes }, "{isa:?} {step} {n}");
+                }
+            }
+        }
+    }
+    assert!(replace_f32(Isa::Scalar, &mut [0; 7], 1.0, &Rounding::Nearest, &mut [0; 1]).is_none());
+    assert!(replace_f32(Isa::Scalar, &mut [0; 8], 1.0, &Rounding::Nearest, &mut [0; 1]).is_none());
+}
+
+#[test]
 fn any_index_is_dequantized_alike() {
     let indices: Vec<i32> =
         (0..700i32).map(|i| i.wrapping_mul(0x0123_4567)).chain([ESCAPE, i32::MAX, -1]).collect();

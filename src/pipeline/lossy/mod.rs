@@ -13,8 +13,10 @@ mod layers;
 mod plan;
 mod prune;
 mod rate;
+mod search;
 pub mod series;
 pub mod settings;
+mod tensor_source;
 
 pub(crate) use layers::{LayerBlock, LayeredPlan, LayeredPlans, LayersPlanner};
 pub(crate) use plan::{FilePlan, LossyPlanner, Plans, series_after};

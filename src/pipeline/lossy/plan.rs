@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
-use super::fit::{Fitter, Survey, TensorSource};
+use super::fit::Fitter;
 use super::prune::{Fitted, Saving};
 use super::rate::{self, Budget, RateUnit};
 use super::series::PruneSeries;
 use super::settings::{Goal, LossySettings, LossyTreatment, RateModel};
+use super::tensor_source::{Survey, TensorSource};
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::{GoalKind, TensorLoss};
 use crate::dtype::Dtype;

@@ -6,8 +6,10 @@
 //! against the unpruned tensor on all of its elements, errors and bytes both, so that a tensor is never stored larger
 //! for having been pruned.
 
-use super::fit::{Fitter, TensorSource, choice};
+use super::fit::Fitter;
+use super::search::choice;
 use super::settings::Goal;
+use super::tensor_source::TensorSource;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::convert;
@@ -120,8 +122,8 @@ impl Pruner<'_> {
         }
         let before = self.code(&plain)?;
         for threshold in thresholds {
-            let step = f64::from(threshold.step);
-            let Some(spec) = self.fitter.fit_rel_l2(goal, step, threshold.below)? else { continue };
+            let spec = sample.spec(&plain, threshold.below, threshold.step);
+            let Some((spec, _)) = self.fitter.refine_rel_l2(goal, spec, &sample.pruned)? else { continue };
             let after = self.code(&spec)?;
             let bits = after.bits_at_error_of(&before);
             let is_smaller = after.bytes < before.bytes && bits < 8.0 * before.bytes as f64;

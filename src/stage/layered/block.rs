@@ -91,7 +91,7 @@ impl BlockDecoder {
     /// [`Coding::Refined`].
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] where the payload breaks the format; `bytes` then hold unspecified bytes.
+    /// [`crate::ErrorKind::Corrupt`] where the payload breaks the format; `bytes` then hold unspecified bytes.
     pub fn refine(&mut self, payload: &[u8], bytes: &mut [u8]) -> Result<()> {
         if payload.is_empty() {
             return Ok(());

@@ -6,6 +6,7 @@
 mod codec;
 mod header;
 mod loss;
+mod tile;
 
 pub use codec::{FIRST_PRIVATE_ID, IndexBackend, IndexCodec};
 pub use header::{ChannelSteps, Domain, Quantizer};
@@ -16,8 +17,9 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::quantize::{ESCAPE, Rounding};
 use crate::kernels::trellis::Costs;
-use crate::kernels::{Isa, convert, log_domain, quantize, trellis};
+use crate::kernels::{Isa, convert, trellis};
 use header::Header;
+use tile::{Chosen, TILE_LEN, TileScratch, Tiles};
 
 /// How the elements of a tensor become indices.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +74,8 @@ pub struct QuantRun<'a> {
 /// begins, and does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
+    /// Having elements read.
+    Reading,
     /// Choosing indices, the reconstruction, and its errors.
     Quantization,
     /// Setting small elements to zero.
@@ -85,49 +89,28 @@ pub enum Part {
 pub(super) struct Scratch {
     values: Vec<f32>,
     indices: Vec<i32>,
-    /// Of one tile.
-    multipliers: Vec<f32>,
-    /// Logarithms of one tile.
-    logs: Vec<f32>,
+    tile: TileScratch,
     decisions: Vec<u16>,
 }
 
 impl Scratch {
-    /// Room for a block of `n_elements`, of which `n_values` are held as numbers at a time.
-    fn make_room(&mut self, n_elements: usize, n_values: usize) {
-        self.indices.resize(n_elements, 0);
+    /// Room for `n_indices`, and for `n_values` as numbers.
+    fn make_room(&mut self, n_indices: usize, n_values: usize) {
+        self.indices.resize(n_indices, 0);
         self.values.resize(n_values, 0.0);
-        self.multipliers.resize(TILE_LEN, 1.0);
-        self.logs.resize(TILE_LEN, 0.0);
+        self.tile.make_room();
     }
 }
 
-/// Elements worked on at a time, so that they stay in the cache.
-const TILE_LEN: usize = 4096;
+/// Elements that are tried at a time: tiles of them stay in the second cache with room for what they came from.
+const PIECE_LEN: usize = 16 * TILE_LEN;
 
 /// Quantizes and measures; the first half of encoding, and all of it for a step that is only tried.
 #[derive(Debug, Default)]
 pub struct BlockQuantizer {
     scratch: Scratch,
     escapes: Vec<u8>,
-}
-
-/// Largest |x − x̂| ÷ multiplier of elements that differ.
-fn max_scaled(dtype: Dtype, original: &[u8], rebuilt: &[u8], multipliers: &[f32]) -> f64 {
-    let unit_bytes = dtype.unit_bytes();
-    let value = |element: &[u8]| -> f64 {
-        if let (Dtype::F64, Some(le)) = (dtype, element.first_chunk()) {
-            return f64::from_le_bytes(*le);
-        }
-        let mut value = [f32::NAN];
-        let _ = convert::to_f32(Isa::Scalar, dtype, element, &mut value);
-        f64::from(value[0])
-    };
-    let elements = original.chunks_exact(unit_bytes).zip(rebuilt.chunks_exact(unit_bytes)).zip(multipliers);
-    elements
-        .filter(|((x, rebuilt), _)| x != rebuilt)
-        .map(|((x, rebuilt), multiplier)| (value(x) - value(rebuilt)).abs() / f64::from(*multiplier))
-        .fold(0.0, |max, scaled| if scaled > max || scaled.is_nan() { scaled } else { max })
+    piece: Vec<u8>,
 }
 
 impl BlockQuantizer {
@@ -152,98 +135,85 @@ impl BlockQuantizer {
         bytes: &mut [u8],
         enter: &mut dyn FnMut(Part),
     ) -> BlockLoss {
-        let QuantRun { spec, dtype, first_element } = run;
         enter(Part::Quantization);
-        let header = Header::of_block(spec, dtype, first_element, bytes.len() / dtype.unit_bytes());
-        self.choose_indices(isa, run, &header, bytes, enter);
-        self.reconstruct(isa, &header, dtype, bytes)
+        let n_elements = bytes.len() / run.dtype.unit_bytes();
+        let header = Header::of_block(run.spec, run.dtype, run.first_element, n_elements);
+        let tiles = Tiles { isa, run, header: &header };
+        let Self { scratch, escapes, .. } = self;
+        escapes.clear();
+        let is_path = run.spec.quantizer() == Quantizer::Trellis;
+        // Paths run through the whole block; single elements need not leave the cache.
+        scratch.make_room(n_elements, if is_path { n_elements } else { TILE_LEN });
+        if is_path {
+            choose_path(&tiles, bytes, scratch, enter);
+        }
+        let Scratch { values, indices, tile, .. } = scratch;
+        let mut loss = BlockLoss::default();
+        let tile_bytes = TILE_LEN * run.dtype.unit_bytes();
+        let blocks_tiles = bytes.chunks_mut(tile_bytes).zip(indices.chunks_mut(TILE_LEN));
+        for (tile_idx, (bytes, indices)) in blocks_tiles.enumerate() {
+            if tiles.replace(bytes, indices, &mut loss, escapes).is_some() {
+                continue;
+            }
+            let from = tile_idx * TILE_LEN;
+            let values = if is_path {
+                &mut values[from..from + indices.len()]
+            } else {
+                let values = &mut values[..indices.len()];
+                tiles.choose(from, bytes, values, indices, tile, enter);
+                values
+            };
+            let rebuilt = tiles.rebuild(from, bytes, Chosen { values, indices }, tile, &mut loss, escapes);
+            bytes.copy_from_slice(rebuilt);
+        }
+        loss
     }
 
-    fn choose_indices(
+    /// What [`Self::apply`] would lose on a block of `n_bytes` of which `read` gives the bytes from an offset on: it need
+    /// not be held whole, nor leave the cache. `None` where indices are not chosen one by one ([`Choice::Uniform`]).
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn try_pieces(
         &mut self,
         isa: Isa,
         run: QuantRun<'_>,
-        header: &Header,
-        bytes: &[u8],
+        n_bytes: usize,
         enter: &mut dyn FnMut(Part),
-    ) {
-        let QuantRun { spec, dtype, .. } = run;
-        let n_elements = bytes.len() / dtype.unit_bytes();
-        self.scratch.make_room(n_elements, n_elements);
-        let Scratch { values, indices, multipliers, logs, decisions } = &mut self.scratch;
-        let tile_bytes = TILE_LEN * dtype.unit_bytes();
-        let tiles =
-            bytes.chunks(tile_bytes).zip(values.chunks_mut(TILE_LEN)).zip(indices.chunks_mut(TILE_LEN));
-        for (tile_idx, ((bytes, values), indices)) in tiles.enumerate() {
-            // Only dtypes that convert are quantized; of any other every element would be an escape.
-            if convert::to_f32(isa, dtype, bytes, values).is_none() {
-                values.fill(f32::NAN);
-            }
-            if spec.prune_below > 0.0 {
-                enter(Part::Pruning);
-                values.iter_mut().filter(|x| x.abs() < spec.prune_below).for_each(|x| *x = 0.0);
-                enter(Part::Quantization);
-            }
-            if let Some(channels) = &header.channels {
-                let multipliers = &mut multipliers[..values.len()];
-                channels.fill(tile_idx * TILE_LEN, multipliers);
-                values.iter_mut().zip(multipliers).for_each(|(x, m)| *x /= *m);
-            }
-            if header.domain == Domain::Log2 {
-                let logs = &mut logs[..values.len()];
-                log_domain::log2(isa, values, logs);
-                values.copy_from_slice(logs);
-            }
-            if let Choice::Uniform(rounding) = &spec.choice {
-                quantize::quantize(isa, values, header.step, rounding, indices);
-            }
+        read: &mut dyn FnMut(usize, &mut [u8]) -> Result<()>,
+    ) -> Option<Result<BlockLoss>> {
+        if run.spec.quantizer() == Quantizer::Trellis {
+            return None;
         }
-        if let Choice::Trellis(costs) = &spec.choice {
-            decisions.resize(trellis::scratch_len(n_elements), 0);
-            // All have the lengths that it asks for.
-            let _ = trellis::quantize(isa, values, header.step, costs, decisions, indices);
-        }
-    }
-
-    /// Writes the reconstruction over `bytes` and notes the elements that could not be quantized.
-    fn reconstruct(&mut self, isa: Isa, header: &Header, dtype: Dtype, bytes: &mut [u8]) -> BlockLoss {
-        let Scratch { values, indices, multipliers, logs, .. } = &mut self.scratch;
-        let unit_bytes = dtype.unit_bytes();
-        self.escapes.clear();
+        let unit_bytes = run.dtype.unit_bytes();
+        let header = Header::of_block(run.spec, run.dtype, run.first_element, n_bytes / unit_bytes);
+        let tiles = Tiles { isa, run, header: &header };
+        let Self { scratch, escapes, piece } = self;
+        scratch.make_room(TILE_LEN, TILE_LEN);
+        let Scratch { values, indices, tile, .. } = scratch;
         let mut loss = BlockLoss::default();
-        header.dequantize(isa, indices, values);
-        let mut rebuilt = [0_u8; TILE_LEN * 8];
-        let tiles = bytes
-            .chunks_mut(TILE_LEN * unit_bytes)
-            .zip(values.chunks_mut(TILE_LEN))
-            .zip(indices.chunks(TILE_LEN));
-        for (tile_idx, ((bytes, values), indices)) in tiles.enumerate() {
-            header.leave_domain(isa, tile_idx * TILE_LEN, multipliers, logs, values);
-            let rebuilt = &mut rebuilt[..bytes.len()];
-            // As above; what is not written is an escape, and written below.
-            let _ = convert::from_f32(isa, dtype, values, rebuilt);
-            let mut n_zeros = values.iter().map(|x| u32::from(*x == 0.0)).sum::<u32>();
-            // Rare, and looked for in vectors.
-            if indices.contains(&ESCAPE) {
-                for (place, _) in indices.iter().enumerate().filter(|(_, index)| **index == ESCAPE) {
-                    let element = place * unit_bytes..(place + 1) * unit_bytes;
-                    self.escapes.extend_from_slice(&bytes[element.clone()]);
-                    rebuilt[element.clone()].copy_from_slice(&bytes[element]);
-                    n_zeros -= u32::from(values[place] == 0.0);
-                }
+        let piece_bytes = PIECE_LEN * unit_bytes;
+        piece.resize(piece_bytes.max(piece.len()), 0);
+        for piece_start in (0..n_bytes).step_by(piece_bytes) {
+            let piece = &mut piece[..piece_bytes.min(n_bytes - piece_start)];
+            enter(Part::Reading);
+            if let Err(error) = read(piece_start, piece) {
+                return Some(Err(error));
             }
-            loss.zeros += u64::from(n_zeros);
-            let errors = quantize::measure(isa, dtype, bytes, rebuilt).unwrap_or_default();
-            loss.errors.add(&errors);
-            let scaled = match &header.channels {
-                Some(_) => max_scaled(dtype, bytes, rebuilt, &multipliers[..indices.len()]),
-                None => errors.max_abs,
-            };
-            loss.max_scaled = loss.max_scaled.max(scaled);
-            bytes.copy_from_slice(rebuilt);
+            enter(Part::Quantization);
+            for (tile_idx, bytes) in piece.chunks_mut(TILE_LEN * unit_bytes).enumerate() {
+                let from = piece_start / unit_bytes + tile_idx * TILE_LEN;
+                let n_elements = bytes.len() / unit_bytes;
+                let (values, indices) = (&mut values[..n_elements], &mut indices[..n_elements]);
+                escapes.clear();
+                if tiles.replace(bytes, indices, &mut loss, escapes).is_some() {
+                    continue;
+                }
+                tiles.choose(from, bytes, values, indices, tile, enter);
+                tiles.rebuild(from, bytes, Chosen { values, indices }, tile, &mut loss, escapes);
+            }
         }
-        loss.escapes = (self.escapes.len() / unit_bytes) as u64;
-        loss
+        Some(Ok(loss))
     }
 
     /// Appends the payload of the indices that [`Self::apply`] left, or `None` where they cannot be stored.
@@ -262,6 +232,21 @@ impl BlockQuantizer {
         dst.extend_from_slice(&self.escapes);
         codec.encode(isa, indices, spec.quantizer() == Quantizer::Trellis, dst)
     }
+}
+
+/// Fills the scratch memory with the indices of a whole block that are chosen together, and what they stand for.
+fn choose_path(tiles: &Tiles<'_>, bytes: &[u8], scratch: &mut Scratch, enter: &mut dyn FnMut(Part)) {
+    let Scratch { values, indices, tile, decisions } = scratch;
+    let tile_bytes = TILE_LEN * tiles.run.dtype.unit_bytes();
+    for (tile_idx, (bytes, values)) in bytes.chunks(tile_bytes).zip(values.chunks_mut(TILE_LEN)).enumerate() {
+        tiles.load(tile_idx * TILE_LEN, bytes, values, tile, enter);
+    }
+    if let Choice::Trellis(costs) = &tiles.run.spec.choice {
+        decisions.resize(trellis::scratch_len(values.len()), 0);
+        // All have the lengths that it asks for.
+        let _ = trellis::quantize(tiles.isa, values, tiles.header.step, costs, decisions, indices);
+    }
+    tiles.header.dequantize(tiles.isa, indices, values);
 }
 
 /// Scratch memory of the decoder, and its codecs.
@@ -311,7 +296,7 @@ impl QuantizedDecoder {
         let dependent = header.quantizer == Quantizer::Trellis;
         // Chains run through the whole block; single elements need not leave the cache.
         scratch.make_room(n_elements, if dependent { n_elements } else { TILE_LEN });
-        let Scratch { values, indices, multipliers, logs, .. } = scratch;
+        let Scratch { values, indices, tile: TileScratch { multipliers, logs, .. }, .. } = scratch;
         self.codec(opened.codec_id)?.decode(isa, opened.section, dependent, indices)?;
         if dependent {
             header.dequantize(isa, indices, values);

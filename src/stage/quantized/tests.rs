@@ -72,7 +72,10 @@ fn round_trip(
         }
     }
     let (coding, loss, rebuilt, payload) = first.unwrap();
-    assert_eq!(quantize::measure(Isa::Scalar, dtype, bytes, &rebuilt).unwrap().max_abs, loss.errors.max_abs);
+    assert_eq!(
+        crate::kernels::quantize::measure(Isa::Scalar, dtype, bytes, &rebuilt).unwrap().max_abs,
+        loss.errors.max_abs
+    );
     (coding, loss, payload)
 }
 

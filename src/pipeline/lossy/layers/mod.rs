@@ -11,9 +11,9 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::fit::TensorSource;
 use super::plan::Candidate;
 use super::settings::{LayerGoal, LossySettings, LossyTreatment};
+use super::tensor_source::TensorSource;
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::{GoalKind, TensorLoss};
 use crate::error::Result;

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::{LayerGoal, LossySettings, Octaves};
 use crate::checkpoint::BlockSpan;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::lossy::fit::TensorSource;
 use crate::pipeline::lossy::rate::RECORD_BYTES;
+use crate::pipeline::lossy::tensor_source::TensorSource;
 use crate::pipeline::timings::Step;
 use crate::stage::{BlockEncoder, LayerStep, Level};
 

@@ -1,0 +1,103 @@
+//! The search for the step at which a relative error is just below its goal.
+
+use std::time::Instant;
+
+use super::fit::Fitter;
+use crate::error::Result;
+use crate::kernels::Isa;
+use crate::pipeline::timings::Step;
+use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
+use crate::stage::{BlockLoss, Choice, QuantSpec, Quantizer};
+
+/// A step whose error is this close to the goal is not refined further.
+pub(super) const CLOSE: f64 = 0.995;
+/// What is aimed at where the error at a step is known of the whole tensor: just below the goal.
+pub(super) const AIM: f64 = 0.999;
+/// Thresholds and costs are chosen anew where the step has changed by more than this.
+const SAME_CHOICE: f64 = 0.05;
+
+/// How indices are chosen at `step`, by what a sample of the tensor shows.
+pub(super) fn choice(isa: Isa, quantizer: Quantizer, tuner: &mut Tuner, sample: &[f32], step: f32) -> Choice {
+    match quantizer {
+        Quantizer::Uniform => Choice::Uniform(tuner.thresholds(isa, sample, step, UNIFORM_LAMBDA)),
+        Quantizer::Trellis => Choice::Trellis(tuner.costs(isa, sample, step, TRELLIS_LAMBDA)),
+    }
+}
+
+/// The state of a search.
+pub(super) struct Search<'a> {
+    fitter: &'a Fitter<'a>,
+    /// Of a sample.
+    values: &'a [f32],
+    tuner: Tuner,
+    /// To be tried next.
+    step: f64,
+    /// With thresholds or costs for steps near its own.
+    spec: Option<QuantSpec>,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(fitter: &'a Fitter<'a>, values: &'a [f32], step: f64) -> Self {
+        Self { fitter, values, tuner: Tuner::default(), step, spec: None }
+    }
+
+    /// The same, where `spec` has been chosen for steps near the first.
+    pub(super) fn with_choice(self, spec: QuantSpec) -> Self {
+        Self { spec: Some(spec), ..self }
+    }
+
+    /// Tries steps until one is close below `goal`; gives the longest that held. The next step is then the one that is
+    /// likely to meet it.
+    pub(super) fn run(
+        &mut self,
+        goal: f64,
+        max_trials: usize,
+        try_spec: &mut dyn FnMut(&QuantSpec) -> Result<BlockLoss>,
+    ) -> Result<Option<(QuantSpec, BlockLoss)>> {
+        let mut best: Option<(QuantSpec, BlockLoss)> = None;
+        for _ in 0..max_trials {
+            let Some(step) = to_step(self.step).filter(|_| Instant::now() <= self.fitter.deadline) else {
+                break;
+            };
+            let spec = QuantSpec { step, ..self.chosen(step) };
+            let loss = try_spec(&spec)?;
+            let found = loss.errors.relative_l2();
+            // Errors are nearly proportional to steps.
+            self.step *= if found > 0.0 { (AIM * goal / found).clamp(0.25, 4.0) } else { 4.0 };
+            if found.is_nan() || found > goal {
+                continue;
+            }
+            if best.as_ref().is_none_or(|(best, _)| best.step < step) {
+                best = Some((spec, loss));
+            }
+            if found >= CLOSE * goal {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    /// How elements are quantized at about `step`.
+    fn chosen(&mut self, step: f32) -> QuantSpec {
+        let is_near = |spec: &QuantSpec| f64::from(step / spec.step - 1.0).abs() < SAME_CHOICE;
+        if let Some(spec) = self.spec.as_ref().filter(|spec| is_near(spec)) {
+            return spec.clone();
+        }
+        let Self { fitter, values, tuner, .. } = self;
+        let isa = fitter.tensor.ctx.isa;
+        let choose = || choice(isa, fitter.settings.quantizer, tuner, values, step);
+        let choice = fitter.tensor.time(Step::Prediction, choose);
+        let spec = match &self.spec {
+            Some(spec) => QuantSpec { step, choice, ..spec.clone() },
+            None => fitter.spec(step, choice),
+        };
+        self.spec.insert(spec).clone()
+    }
+}
+
+/// A step as it is stored, if it can be one.
+pub(super) fn to_step(step: f64) -> Option<f32> {
+    #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
+    let step = step as f32;
+    step.is_normal().then_some(step)
+}

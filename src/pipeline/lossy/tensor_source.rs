@@ -1,0 +1,389 @@
+//! A tensor that may change, within its file: its blocks, samples of it, and what a way to quantize it would cost.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use rayon::prelude::*;
+
+use super::plan::Candidate;
+use super::rate::{self, RateUnit, UNIT_LEN};
+use super::search::choice;
+use super::settings::LossySettings;
+use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
+use crate::dtype::Dtype;
+use crate::error::Result;
+use crate::kernels::moments::Moments;
+use crate::kernels::{Isa, convert, log_domain};
+use crate::pipeline::buffers::Buffer;
+use crate::pipeline::context::Context;
+use crate::pipeline::encode::EncodeMemory;
+use crate::pipeline::source::Source;
+use crate::pipeline::timings::{Step, Timings};
+use crate::quantize::predictor::{Unit, target};
+use crate::quantize::rdo::Tuner;
+use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, Domain, Level, Part, QuantRun, QuantSpec};
+
+/// Elements of a sample, and of each of its runs.
+pub(super) const SAMPLE_LEN: u64 = 1 << 16;
+pub(super) const RUN_LEN: u64 = 1 << 10;
+/// Most channels with steps of their own; their list would otherwise outgrow what the memory of a run is meant to be.
+pub(super) const MAX_CHANNELS: usize = 1 << 22;
+
+/// What a rate goal needs to know of a tensor.
+pub(super) struct Survey {
+    /// Its units, in order; moved away when steps are shared out.
+    pub(super) units: Vec<RateUnit>,
+    /// How many they are.
+    pub(super) n_units: usize,
+    pub(super) n_elements: u64,
+    pub(super) n_blocks: u64,
+}
+
+/// A tensor within its file.
+#[derive(Clone, Copy)]
+pub(super) struct TensorSource<'a> {
+    pub(super) ctx: &'a Context<'a>,
+    pub(super) memory: &'a EncodeMemory,
+    pub(super) source: &'a Source,
+    pub(super) candidate: &'a Candidate,
+    /// The step that all work on the tensor is booked on, where that is not to be told apart.
+    pub(super) booked_on: Option<Step>,
+}
+
+impl TensorSource<'_> {
+    fn unit_bytes(&self) -> u64 {
+        self.candidate.dtype.unit_bytes() as u64
+    }
+
+    pub(super) fn n_elements(&self) -> u64 {
+        self.candidate.info.byte_len() / self.unit_bytes()
+    }
+
+    /// The blocks as they will be encoded.
+    pub(super) fn spans(&self) -> Vec<BlockSpan> {
+        let info = &self.candidate.info;
+        let dtype = self.candidate.dtype;
+        let block_bytes = large_block_bytes(dtype);
+        let region = Region { offset: info.start, len: info.byte_len(), dtype, row_len: 0, block_bytes };
+        blocks(&[region]).collect()
+    }
+
+    fn first_element(&self, span: &BlockSpan) -> u64 {
+        (span.offset - self.candidate.info.start) / self.unit_bytes()
+    }
+
+    /// Does something with each block, in parallel, and gives the results in order. The time is booked on `step`, but for
+    /// what `work` books itself.
+    pub(super) fn map_blocks<T: Send>(
+        &self,
+        step: Step,
+        work: impl Fn(u64, &mut [u8], &mut Timings) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        let visit = |span: BlockSpan| {
+            let (mut timings, mut parts) = (Timings::default(), Timings::default());
+            let mut bytes = self.memory.buffer(span.len);
+            let read = timings.time(Step::Read, || self.source.read(span.offset, &mut bytes));
+            let start = Instant::now();
+            let result = read.map(|()| work(self.first_element(&span), &mut bytes, &mut parts));
+            timings.book(step, start.elapsed().saturating_sub(parts.total()));
+            timings.add(&parts);
+            self.book(&timings);
+            self.memory.give_back(bytes);
+            result
+        };
+        let results: Vec<Result<T>> = self.spans().into_par_iter().with_max_len(1).map(visit).collect();
+        results.into_iter().collect()
+    }
+
+    /// What `spec` costs on the whole tensor.
+    pub(super) fn try_spec(&self, spec: &QuantSpec) -> Result<BlockLoss> {
+        let losses: Vec<Result<BlockLoss>> =
+            self.spans().into_par_iter().with_max_len(1).map(|span| self.try_block(&span, spec)).collect();
+        let mut total = BlockLoss::default();
+        for loss in losses {
+            total.add(&loss?);
+        }
+        Ok(total)
+    }
+
+    fn try_block(&self, span: &BlockSpan, spec: &QuantSpec) -> Result<BlockLoss> {
+        let isa = self.ctx.isa;
+        let run = QuantRun { spec, dtype: self.candidate.dtype, first_element: self.first_element(span) };
+        let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
+        let mut read = |at: usize, piece: &mut [u8]| self.source.read(span.offset + at as u64, piece);
+        let mut timings = Timings::default();
+        let tried = timings.time_parts(|enter| {
+            quantizer.try_pieces(isa, run, span.len, enter, &mut read).unwrap_or_else(|| {
+                // Paths run through the whole block.
+                let mut bytes = self.memory.buffer(span.len);
+                enter(Part::Reading);
+                let loss = read(0, &mut bytes);
+                let loss = loss.map(|()| quantizer.apply_watched(isa, run, &mut bytes, enter));
+                self.memory.give_back(bytes);
+                loss
+            })
+        });
+        self.memory.quantizers.put(quantizer);
+        self.book(&timings);
+        tried
+    }
+
+    /// What `spec` costs on `sample` alone; without [`QuantSpec::channels`].
+    pub(super) fn try_sample(&self, spec: &QuantSpec, sample: &[u8]) -> BlockLoss {
+        let run = QuantRun { spec, dtype: self.candidate.dtype, first_element: 0 };
+        let mut read = |at: usize, piece: &mut [u8]| {
+            piece.copy_from_slice(sample.get(at..at + piece.len()).unwrap_or_default());
+            Ok(())
+        };
+        let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
+        let tried = quantizer.try_pieces(self.ctx.isa, run, sample.len(), &mut |_| {}, &mut read);
+        let loss = tried.and_then(Result::ok).unwrap_or_else(|| {
+            let mut bytes = self.memory.buffer(sample.len());
+            bytes.copy_from_slice(sample);
+            let loss = quantizer.apply_watched(self.ctx.isa, run, &mut bytes, &mut |_| {});
+            self.memory.give_back(bytes);
+            loss
+        });
+        self.memory.quantizers.put(quantizer);
+        loss
+    }
+
+    /// Books what planning has taken, where it is not to be told apart.
+    fn book(&self, timings: &Timings) {
+        self.memory.book(&self.booked_on.map_or(*timings, |step| timings.all_on(step)));
+    }
+
+    /// Bytes that the tensor takes in an archive, coded by `spec`, and what is lost.
+    pub(super) fn encode(&self, spec: &QuantSpec) -> Result<(u64, BlockLoss)> {
+        let parts = self.map_blocks(Step::Backend, |first_element, bytes, timings| {
+            // The level has no say in how indices are coded.
+            let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
+            let mut encoder = self.memory.trial_encoders.take(make);
+            let mut payload = Vec::new();
+            let run = QuantRun { spec, dtype: self.candidate.dtype, first_element };
+            let (_, loss) =
+                timings.time_parts(|enter| encoder.encode_quantized_watched(run, bytes, &mut payload, enter));
+            self.memory.trial_encoders.put(encoder);
+            (payload.len() as u64 + rate::RECORD_BYTES, loss)
+        })?;
+        let mut total = BlockLoss::default();
+        parts.iter().for_each(|(_, loss)| total.add(loss));
+        Ok((parts.iter().map(|(bytes, _)| bytes).sum(), total))
+    }
+
+    /// Moments of the whole tensor.
+    pub(super) fn moments(&self) -> Result<Moments> {
+        let dtype = self.candidate.dtype;
+        let parts =
+            self.map_blocks(Step::Statistics, |_, bytes, _| Moments::measure(self.ctx.isa, dtype, bytes))?;
+        let mut total = Moments::default();
+        parts.iter().flatten().for_each(|part| total.merge(part));
+        Ok(total)
+    }
+
+    /// Entropy of the indices at `step`, unit by unit, in bits.
+    pub(super) fn counted_bits(&self, step: f64) -> Result<f64> {
+        let dtype = self.candidate.dtype;
+        let parts = self.map_blocks(Step::Prediction, |_, bytes, _| {
+            let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
+            let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
+            let unit_bits =
+                |unit: &[f32]| target::counted_bits(unit, step).map_or(0.0, |counted| counted.bits);
+            values.chunks(UNIT_LEN).map(|unit| unit_bits(unit) * unit.len() as f64).sum::<f64>()
+        })?;
+        Ok(parts.iter().sum())
+    }
+
+    /// The units of the tensor, one in `keep_one_in` of them, or `None` where it is to stay exact whatever the goal.
+    pub(super) fn survey(&self, keep_one_in: u64) -> Result<Option<Survey>> {
+        let dtype = self.candidate.dtype;
+        let isa = self.ctx.isa;
+        let element_bits = dtype.element_bits() as f64;
+        let is_log = self.candidate.treatment.domain == Domain::Log2;
+        let parts = self.map_blocks(Step::Statistics, |first_element, bytes, _| {
+            let mut first_element = first_element;
+            let (mut units, mut others) = (Vec::new(), Moments::default());
+            for run in bytes.chunks(UNIT_LEN * dtype.unit_bytes()) {
+                let n_elements = (run.len() / dtype.unit_bytes()) as u64;
+                if (first_element / UNIT_LEN as u64).is_multiple_of(keep_one_in) {
+                    let unit =
+                        if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
+                    let unit = unit.unwrap_or_default();
+                    let weight = n_elements as f64;
+                    units.push(RateUnit {
+                        unit,
+                        first_element,
+                        n_elements,
+                        weight,
+                        element_bits,
+                        multiplier: 1.0,
+                    });
+                } else {
+                    others.merge(&Moments::measure(isa, dtype, run).unwrap_or_default());
+                }
+                first_element += n_elements;
+            }
+            (units, others)
+        })?;
+        let n_blocks = parts.len() as u64;
+        let (mut units, mut total): (Vec<RateUnit>, _) = (Vec::new(), Moments::default());
+        for (part, others) in parts {
+            part.iter().for_each(|unit| total.merge(&unit.unit.moments));
+            total.merge(&others);
+            units.extend(part);
+        }
+        let is_special = total.n_not_finite > 0 && !is_log && !self.candidate.treatment.despite_defaults;
+        if total.n == 0 || is_special || total.min == total.max {
+            return Ok(None);
+        }
+        let n_elements = self.n_elements();
+        let kept: f64 = units.iter().map(|unit| unit.weight).sum();
+        units.iter_mut().for_each(|unit| unit.weight *= n_elements as f64 / kept);
+        Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
+    }
+
+    /// How the tensor is quantized at the common `step`, `units` having the multipliers of its channels.
+    pub(super) fn rate_spec(
+        &self,
+        settings: &LossySettings,
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<QuantSpec> {
+        let sample = self.sample()?;
+        #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
+        let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
+        let (inner_len, n_channels) = self.channel_shape();
+        let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
+        let isa = self.ctx.isa;
+        let choose = || choice(isa, settings.quantizer, &mut Tuner::default(), &sample, step);
+        Ok(QuantSpec {
+            step,
+            domain: self.candidate.treatment.domain,
+            channels: if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None },
+            prune_below: 0.0,
+            choice: self.time(Step::Prediction, choose),
+            backend: settings.backend,
+        })
+    }
+
+    /// Runs `work`, which is all on this thread, and books its time on `step`.
+    pub(super) fn time<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
+        self.memory.time(self.booked_on.unwrap_or(step), work)
+    }
+
+    /// Values of [`SAMPLE_LEN`] elements from all over the tensor, in the domain that is quantized.
+    pub(super) fn sample(&self) -> Result<Vec<f32>> {
+        self.time(Step::Statistics, || {
+            let bytes = self.read_sample(SAMPLE_LEN)?;
+            let values = self.values(&bytes);
+            self.memory.give_back(bytes);
+            Ok(values)
+        })
+    }
+
+    /// Runs of elements from all over the tensor, `sample_len` in all, or the whole tensor if it has no more.
+    pub(super) fn read_sample(&self, sample_len: u64) -> Result<Buffer> {
+        let info = &self.candidate.info;
+        let n_elements = self.n_elements();
+        let is_whole = n_elements <= sample_len;
+        let n_runs = if is_whole { 1 } else { sample_len / RUN_LEN };
+        let run_bytes = if is_whole { info.byte_len() } else { RUN_LEN * self.unit_bytes() };
+        let mut bytes = self.memory.buffer(usize::try_from(n_runs * run_bytes).unwrap_or(0));
+        for (run_idx, run) in (0..).zip(bytes.chunks_mut(usize::try_from(run_bytes).unwrap_or(1).max(1))) {
+            self.source.read(info.start + n_elements / n_runs * run_idx * self.unit_bytes(), run)?;
+        }
+        Ok(bytes)
+    }
+
+    /// At most [`SAMPLE_LEN`] values of `sample`, in the domain that is quantized.
+    pub(super) fn thinned(&self, sample: &[u8]) -> Vec<f32> {
+        let unit_bytes = self.candidate.dtype.unit_bytes();
+        let one_in = (sample.len() / unit_bytes).div_ceil(usize::try_from(SAMPLE_LEN).unwrap_or(1)).max(1);
+        let runs = sample.chunks(unit_bytes << 9).step_by(one_in);
+        self.values(&runs.flatten().copied().collect::<Vec<u8>>())
+    }
+
+    /// `bytes` in the domain that is quantized; what has no logarithm is left out.
+    fn values(&self, bytes: &[u8]) -> Vec<f32> {
+        let mut values = vec![0.0; bytes.len() / self.candidate.dtype.unit_bytes()];
+        // The dtype is one that converts: others are no candidates.
+        let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, bytes, &mut values);
+        if self.candidate.treatment.domain == Domain::Log2 {
+            values.retain(|x| *x != 0.0);
+            let mut logs = vec![0.0; values.len()];
+            log_domain::log2(self.ctx.isa, &values, &mut logs);
+            values = logs;
+        }
+        values
+    }
+
+    /// Whether there are two different finite elements, so that something is left to quantize.
+    pub(super) fn is_varied(&self, sample: &[u8]) -> Result<bool> {
+        let mut values = vec![0.0; sample.len() / self.candidate.dtype.unit_bytes()];
+        let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, sample, &mut values);
+        let mut finite = values.iter().filter(|x| x.is_finite());
+        let first = finite.next();
+        if finite.any(|x| Some(x) != first) {
+            return Ok(true);
+        }
+        let moments = self.moments()?;
+        Ok(moments.n > 0 && moments.min != moments.max)
+    }
+
+    /// Length of a run of elements of one channel, and the number of channels.
+    pub(super) fn channel_shape(&self) -> (usize, usize) {
+        let shape = &self.candidate.info.shape;
+        let axis = self.candidate.treatment.channel_axis.unwrap_or(0).min(shape.len().saturating_sub(1));
+        let size = |dimension: &u64| usize::try_from(*dimension).unwrap_or(1);
+        let inner_len = shape.iter().skip(axis + 1).map(size).product::<usize>().max(1);
+        (inner_len, shape.get(axis).map_or(1, size).max(1))
+    }
+
+    /// The largest finite |x| of each channel. Memory is for each channel once, and for those of a block.
+    pub(super) fn channel_peaks(&self) -> Result<Vec<f32>> {
+        let (inner_len, n_channels) = self.channel_shape();
+        let dtype = self.candidate.dtype;
+        // A maximum is the same in whichever order blocks come.
+        let peaks = Mutex::new(vec![0.0f32; n_channels]);
+        self.map_blocks(Step::Statistics, |first_element, bytes, _| {
+            let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
+            let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
+            if dtype == Dtype::F64 {
+                keep_from_vanishing(bytes, &mut values);
+            }
+            let inner = inner_len as u64;
+            let first = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
+            let skipped = usize::try_from(first_element % inner).unwrap_or(0);
+            let (head, rest) = values.split_at((inner_len - skipped).min(values.len()));
+            let runs = [head].into_iter().chain(rest.chunks(inner_len));
+            let found: Vec<f32> = runs
+                .map(|run| run.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max))
+                .collect();
+            let mut peaks = peaks.lock().unwrap_or_else(PoisonError::into_inner);
+            for (run_idx, found) in found.into_iter().enumerate() {
+                let peak = &mut peaks[(first + run_idx) % n_channels];
+                *peak = peak.max(found);
+            }
+        })?;
+        Ok(peaks.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Gives F64 elements that are zero as f32, but are not zero, the smallest magnitude there is.
+fn keep_from_vanishing(bytes: &[u8], values: &mut [f32]) {
+    for (element, value) in bytes.as_chunks().0.iter().zip(values) {
+        if *value == 0.0 && f64::from_le_bytes(*element) != 0.0 {
+            *value = f32::from_bits(1);
+        }
+    }
+}
+
+/// The unit of the logarithms of a run's positive elements.
+fn log_unit(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Unit> {
+    let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
+    convert::to_f32(isa, dtype, bytes, &mut values)?;
+    values.retain(|x| *x > 0.0);
+    let mut logs = vec![0.0; values.len()];
+    log_domain::log2(isa, &values, &mut logs);
+    Unit::measure(isa, Dtype::F32, bytemuck::cast_slice(&logs))
+}

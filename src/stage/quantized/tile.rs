@@ -1,0 +1,184 @@
+//! The work on one tile: a run of elements short enough that all its forms stay in the nearest cache.
+
+use super::header::{Domain, Header};
+use super::{BlockLoss, Choice, Part, QuantRun};
+use crate::dtype::Dtype;
+use crate::kernels::quantize::ESCAPE;
+use crate::kernels::{Isa, convert, log_domain, quantize};
+
+/// Elements of a tile.
+pub(super) const TILE_LEN: usize = 4096;
+
+/// Scratch memory of a tile.
+#[derive(Debug, Default)]
+pub(super) struct TileScratch {
+    pub(super) multipliers: Vec<f32>,
+    /// Logarithms.
+    pub(super) logs: Vec<f32>,
+    /// The reconstruction.
+    rebuilt: Vec<u8>,
+}
+
+impl TileScratch {
+    pub(super) fn make_room(&mut self) {
+        self.multipliers.resize(TILE_LEN, 1.0);
+        self.logs.resize(TILE_LEN, 0.0);
+        self.rebuilt.resize(TILE_LEN * 8, 0);
+    }
+}
+
+/// The indices of a tile, and what they stand for in the domain that is quantized.
+#[derive(Debug)]
+pub(super) struct Chosen<'a> {
+    pub(super) values: &'a mut [f32],
+    pub(super) indices: &'a [i32],
+}
+
+/// The encoder's side of a block's tiles.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tiles<'a> {
+    pub(super) isa: Isa,
+    pub(super) run: QuantRun<'a>,
+    pub(super) header: &'a Header,
+}
+
+impl Tiles<'_> {
+    /// The elements from number `from` of the block on, `bytes`, in the domain that is quantized.
+    pub(super) fn load(
+        &self,
+        from: usize,
+        bytes: &[u8],
+        values: &mut [f32],
+        scratch: &mut TileScratch,
+        enter: &mut dyn FnMut(Part),
+    ) {
+        let Self { isa, run: QuantRun { spec, dtype, .. }, header } = *self;
+        // Only dtypes that convert are quantized; of any other every element would be an escape.
+        if convert::to_f32(isa, dtype, bytes, values).is_none() {
+            values.fill(f32::NAN);
+        }
+        if spec.prune_below > 0.0 {
+            enter(Part::Pruning);
+            values.iter_mut().filter(|x| x.abs() < spec.prune_below).for_each(|x| *x = 0.0);
+            enter(Part::Quantization);
+        }
+        if let Some(channels) = &header.channels {
+            let multipliers = &mut scratch.multipliers[..values.len()];
+            channels.fill(from, multipliers);
+            values.iter_mut().zip(multipliers).for_each(|(x, m)| *x /= *m);
+        }
+        if header.domain == Domain::Log2 {
+            let logs = &mut scratch.logs[..values.len()];
+            log_domain::log2(isa, values, logs);
+            values.copy_from_slice(logs);
+        }
+    }
+
+    /// The indices of `bytes`, where each is chosen by itself, and what they stand for, in the domain that is quantized.
+    pub(super) fn choose(
+        &self,
+        from: usize,
+        bytes: &[u8],
+        values: &mut [f32],
+        indices: &mut [i32],
+        scratch: &mut TileScratch,
+        enter: &mut dyn FnMut(Part),
+    ) {
+        self.load(from, bytes, values, scratch, enter);
+        if let Choice::Uniform(rounding) = &self.run.spec.choice {
+            quantize::quantize(self.isa, values, self.header.step, rounding, indices);
+            self.header.dequantize(self.isa, indices, values);
+        }
+    }
+
+    /// All of the work on a tile at once, where nothing stands between its elements and their indices: `bytes` become what a
+    /// decoder will make of them. `None`, with nothing done, elsewhere.
+    pub(super) fn replace(
+        &self,
+        bytes: &mut [u8],
+        indices: &mut [i32],
+        loss: &mut BlockLoss,
+        escapes: &mut Vec<u8>,
+    ) -> Option<()> {
+        let Self { isa, run: QuantRun { spec, dtype, .. }, header } = *self;
+        let Choice::Uniform(rounding) = &spec.choice else { return None };
+        let is_plain = dtype == Dtype::F32
+            && spec.prune_below <= 0.0
+            && header.channels.is_none()
+            && header.domain == Domain::Linear;
+        if !is_plain {
+            return None;
+        }
+        let replaced = quantize::replace_f32(isa, bytes, header.step, rounding, indices)?;
+        loss.errors.add(&replaced.errors);
+        loss.max_scaled = loss.max_scaled.max(replaced.errors.max_abs);
+        loss.zeros += replaced.n_zeros;
+        loss.escapes += replaced.n_escapes;
+        if replaced.n_escapes > 0 {
+            let elements = bytes.chunks_exact(dtype.unit_bytes()).zip(&*indices);
+            for (element, _) in elements.filter(|(_, index)| **index == ESCAPE) {
+                escapes.extend_from_slice(element);
+            }
+        }
+        Some(())
+    }
+
+    /// What a decoder will make of the indices of `bytes`. The loss is added to `loss`; elements
+    /// that have no index are appended to `escapes`.
+    pub(super) fn rebuild<'s>(
+        &self,
+        from: usize,
+        bytes: &[u8],
+        chosen: Chosen<'_>,
+        scratch: &'s mut TileScratch,
+        loss: &mut BlockLoss,
+        escapes: &mut Vec<u8>,
+    ) -> &'s [u8] {
+        let Chosen { values, indices } = chosen;
+        let Self { isa, run: QuantRun { dtype, .. }, header } = *self;
+        let unit_bytes = dtype.unit_bytes();
+        let TileScratch { multipliers, logs, rebuilt } = scratch;
+        header.leave_domain(isa, from, multipliers, logs, values);
+        let rebuilt = &mut rebuilt[..bytes.len()];
+        // As above; what is not written is an escape, and written below.
+        let _ = convert::from_f32(isa, dtype, values, rebuilt);
+        let mut n_zeros = values.iter().map(|x| u32::from(*x == 0.0)).sum::<u32>();
+        // Rare, and looked for in vectors.
+        if indices.iter().fold(false, |any, index| any | (*index == ESCAPE)) {
+            for (place, _) in indices.iter().enumerate().filter(|(_, index)| **index == ESCAPE) {
+                let element = place * unit_bytes..(place + 1) * unit_bytes;
+                escapes.extend_from_slice(&bytes[element.clone()]);
+                rebuilt[element.clone()].copy_from_slice(&bytes[element]);
+                n_zeros -= u32::from(values[place] == 0.0);
+                loss.escapes += 1;
+            }
+        }
+        loss.zeros += u64::from(n_zeros);
+        let errors = quantize::measure(isa, dtype, bytes, rebuilt).unwrap_or_default();
+        loss.errors.add(&errors);
+        let scaled = match &header.channels {
+            Some(_) => max_scaled(dtype, bytes, rebuilt, &multipliers[..indices.len()]),
+            None => errors.max_abs,
+        };
+        loss.max_scaled = loss.max_scaled.max(scaled);
+        rebuilt
+    }
+}
+
+/// Largest |x − x̂| ÷ multiplier of elements that differ.
+fn max_scaled(dtype: Dtype, original: &[u8], rebuilt: &[u8], multipliers: &[f32]) -> f64 {
+    let unit_bytes = dtype.unit_bytes();
+    let value = |element: &[u8]| -> f64 {
+        if let (Dtype::F64, Some(le)) = (dtype, element.first_chunk()) {
+            return f64::from_le_bytes(*le);
+        }
+        let mut value = [f32::NAN];
+        let _ = convert::to_f32(Isa::Scalar, dtype, element, &mut value);
+        f64::from(value[0])
+    };
+    let elements = original.chunks_exact(unit_bytes).zip(rebuilt.chunks_exact(unit_bytes)).zip(multipliers);
+    elements
+        .filter(|((x, rebuilt), _)| x != rebuilt)
+        .map(|((x, rebuilt), multiplier)| (value(x) - value(rebuilt)).abs() / f64::from(*multiplier))
+        .fold(0.0, |max, scaled| if scaled > max || scaled.is_nan() { scaled } else { max })
+}
