@@ -24,7 +24,13 @@ use crate::pipeline::settings::CodingSettings;
 use crate::pipeline::source::Source;
 use crate::pipeline::timings::Step;
 use crate::pipeline::tree::SourceFile;
+use crate::quantize::predictor::EntropyModel;
 use crate::stage::{BlockLoss, Choice, QuantSpec};
+
+/// Times that samples are asked how far a model is off.
+const MAX_CALIBRATIONS: usize = 2;
+/// Octaves of the step within which what they said is still true.
+const CALIBRATED: f64 = 0.03;
 
 /// A tensor that may change.
 #[derive(Debug, Clone)]
@@ -307,7 +313,9 @@ impl LossyPlanner<'_> {
             failed.map_or(Ok(step), Err)?
         } else {
             let solve = || rate::solve(model.as_ref(), self.settings, &mut units, budget);
-            self.memory.time(Step::Prediction, solve)
+            let step = self.memory.time(Step::Prediction, solve);
+            step.map(|step| self.calibrate((goal, files), model.as_ref(), &units, budget, step))
+                .transpose()?
         };
         let step = step.ok_or_else(|| {
             let message = format!("no step leads to {} {}", goal.kind().name(), goal.value());
@@ -333,6 +341,52 @@ impl LossyPlanner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The step for `goal` once more, from `step` on, which the model gave, after samples of the tensors have shown by how
+    /// much it is wrong about them.
+    fn calibrate(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &[RateUnit],
+        budget: Budget,
+        mut step: f64,
+    ) -> Result<f64> {
+        for _ in 0..MAX_CALIBRATIONS {
+            let excess = self.excess_bits(goal, files, model, step)?;
+            let solve = || rate::solve_again(model, self.settings, units, budget, excess, step);
+            let Some(next) = self.memory.time(Step::Prediction, solve) else { break };
+            let octaves = (next / step).log2().abs();
+            step = next;
+            if octaves < CALIBRATED {
+                break;
+            }
+        }
+        Ok(step)
+    }
+
+    /// Bits an element by which the tensors that wait for `goal` take more than `model` says.
+    fn excess_bits(
+        &self,
+        goal: Goal,
+        files: &[(Vec<Found>, Opened)],
+        model: &dyn EntropyModel,
+        step: f64,
+    ) -> Result<f64> {
+        let tensors: Vec<(&Survey, TensorSource<'_>)> = self.waiting(goal, files).collect();
+        let excess = |(survey, tensor): &(&Survey, TensorSource<'_>)| -> Result<(f64, f64)> {
+            let n_elements = survey.n_elements as f64;
+            Ok((tensor.excess_bits(model, self.settings, step)? * n_elements, n_elements))
+        };
+        let found: Vec<Result<(f64, f64)>> = tensors.par_iter().map(excess).collect();
+        let (mut bits, mut n_elements) = (0.0, 0.0);
+        // In order, so that the sum does not depend on the threads.
+        for part in found {
+            let part = part?;
+            (bits, n_elements) = (bits + part.0, n_elements + part.1);
+        }
+        Ok(if n_elements > 0.0 { bits / n_elements } else { 0.0 })
     }
 
     /// The tensors of `files` that wait for a step for `goal`, in order.

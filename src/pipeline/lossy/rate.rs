@@ -53,7 +53,7 @@ pub(super) fn keep_one_in(n_elements: u64) -> u64 {
 /// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the distribution.
 /// The tables are the means of what 2 Mi normal and 2 Mi Laplacian values took (`scripts/rate_calibration.py`), over
 /// what the shipped network predicts for them, so that its bias at fine steps is in them too.
-fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
+pub(super) fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
     let table: &[(f64, f64)] = match quantizer {
         Quantizer::Uniform => &UNIFORM_BITS,
         Quantizer::Trellis => &TRELLIS_BITS,
@@ -153,6 +153,20 @@ pub(super) fn solve(
     Some(step)
 }
 
+/// The step at which `units` are predicted to take the bits of `budget` when each element takes `excess` more than they
+/// are, from `step` on, which [`solve`] gave.
+pub(super) fn solve_again(
+    model: &dyn EntropyModel,
+    settings: &LossySettings,
+    units: &[RateUnit],
+    budget: Budget,
+    excess: f64,
+    step: f64,
+) -> Option<f64> {
+    let (goal, _) = goal_and_start(units, budget)?;
+    find(&mut |step| predicted_rate(model, settings.quantizer, units, step) + excess, step, goal)
+}
+
 /// As [`solve`] without floors and caps, but `counted` says how many bits all indices of plain rounding at a step
 /// have: what the models are to be measured against.
 pub(super) fn solve_by_counting(
@@ -177,6 +191,7 @@ fn find(rate: &mut dyn FnMut(f64) -> f64, start: f64, goal: f64) -> Option<f64> 
     // log2 of steps with too many and too few bits.
     let (mut finer, mut coarser): (Option<f64>, Option<f64>) = (None, None);
     let mut at = start.log2();
+    let mut last: Option<(f64, f64)> = None;
     for _ in 0..MAX_ROUNDS {
         let excess = rate(at.exp2()) - goal;
         if excess.abs() < TOLERANCE {
@@ -187,11 +202,13 @@ fn find(rate: &mut dyn FnMut(f64) -> f64, start: f64, goal: f64) -> Option<f64> 
         } else {
             coarser = Some(at);
         }
-        // One bit an octave where the rate is high, less where it is low.
-        let newton = at + excess;
+        // One bit an octave where the rate is high, less where it is low, as the last two show.
+        let slope = last.map_or(1.0, |(last_at, last_excess)| (last_excess - excess) / (at - last_at));
+        let slope = if slope.is_finite() { slope.clamp(0.1, 2.0) } else { 1.0 };
+        let newton = at + (excess / slope).clamp(-6.0, 6.0);
+        last = Some((at, excess));
         at = match (finer, coarser) {
             (Some(finer), Some(coarser)) if newton <= finer || newton >= coarser => (finer + coarser) / 2.0,
-            (Some(_), None) => newton.max(at + 0.25),
             _ => newton,
         };
         if !at.is_finite() || at.abs() > 140.0 {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::plan::Candidate;
 use super::rate::{self, RateUnit, UNIT_LEN};
-use super::search::choice;
+use super::search::{choice, to_step};
 use super::settings::LossySettings;
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
@@ -19,7 +19,7 @@ use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
 use crate::pipeline::timings::{Step, Timings};
-use crate::quantize::predictor::{Unit, target};
+use crate::quantize::predictor::{EntropyModel, Unit, target};
 use crate::quantize::rdo::Tuner;
 use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, Domain, Level, Part, QuantRun, QuantSpec};
 
@@ -206,9 +206,7 @@ impl TensorSource<'_> {
             for run in bytes.chunks(UNIT_LEN * dtype.unit_bytes()) {
                 let n_elements = (run.len() / dtype.unit_bytes()) as u64;
                 if (first_element / UNIT_LEN as u64).is_multiple_of(keep_one_in) {
-                    let unit =
-                        if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
-                    let unit = unit.unwrap_or_default();
+                    let unit = self.measure_unit(run).unwrap_or_default();
                     let weight = n_elements as f64;
                     units.push(RateUnit {
                         unit,
@@ -242,6 +240,62 @@ impl TensorSource<'_> {
         Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
     }
 
+    /// Bits an element by which a sample takes more at `step` than `model` says of it.
+    pub(super) fn excess_bits(
+        &self,
+        model: &dyn EntropyModel,
+        settings: &LossySettings,
+        step: f64,
+    ) -> Result<f64> {
+        let dtype = self.candidate.dtype;
+        let mut sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN))?;
+        let measure = |run: &[u8]| self.measure_unit(run).unwrap_or_default();
+        let run_bytes = UNIT_LEN * dtype.unit_bytes();
+        let units = || sample.chunks(run_bytes).map(|run| (measure(run), run.len())).collect::<Vec<_>>();
+        let units = self.time(Step::Statistics, units);
+        let predict = || {
+            let bits = |(unit, len): &(Unit, usize)| {
+                rate::coded_bits(settings.quantizer, model.bits(unit, step)) * *len as f64
+            };
+            units.iter().map(bits).sum::<f64>() / sample.len() as f64
+        };
+        let predicted = self.time(Step::Prediction, predict);
+        let n_sampled = (sample.len() / dtype.unit_bytes()) as f64;
+        let estimate = || {
+            let Some(step) = to_step(step) else { return predicted };
+            let spec = self.plain_spec(settings, &self.values(&sample), step);
+            let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
+            let mut encoder = self.memory.trial_encoders.take(make);
+            let run = QuantRun { spec: &spec, dtype, first_element: 0 };
+            let bits = encoder.estimate_quantized(run, &mut sample);
+            self.memory.trial_encoders.put(encoder);
+            bits / n_sampled
+        };
+        let estimated = self.time(Step::Prediction, estimate);
+        self.memory.give_back(sample);
+        Ok(estimated - predicted)
+    }
+
+    fn measure_unit(&self, run: &[u8]) -> Option<Unit> {
+        let (isa, dtype) = (self.ctx.isa, self.candidate.dtype);
+        match self.candidate.treatment.domain {
+            Domain::Log2 => log_unit(isa, dtype, run),
+            Domain::Linear => Unit::measure(isa, dtype, run),
+        }
+    }
+
+    /// How the tensor is quantized at `step`, `sample` being values of it.
+    fn plain_spec(&self, settings: &LossySettings, sample: &[f32], step: f32) -> QuantSpec {
+        QuantSpec {
+            step,
+            domain: self.candidate.treatment.domain,
+            channels: None,
+            prune_below: 0.0,
+            choice: choice(self.ctx.isa, settings.quantizer, &mut Tuner::default(), sample, step),
+            backend: settings.backend,
+        }
+    }
+
     /// How the tensor is quantized at the common `step`, `units` having the multipliers of its channels.
     pub(super) fn rate_spec(
         &self,
@@ -254,15 +308,10 @@ impl TensorSource<'_> {
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
         let (inner_len, n_channels) = self.channel_shape();
         let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
-        let isa = self.ctx.isa;
-        let choose = || choice(isa, settings.quantizer, &mut Tuner::default(), &sample, step);
+        let plain = self.time(Step::Prediction, || self.plain_spec(settings, &sample, step));
         Ok(QuantSpec {
-            step,
-            domain: self.candidate.treatment.domain,
             channels: if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None },
-            prune_below: 0.0,
-            choice: self.time(Step::Prediction, choose),
-            backend: settings.backend,
+            ..plain
         })
     }
 
