@@ -21,7 +21,7 @@ const MAX_UNITS: usize = 8192;
 /// Header and index entry of a record, in bytes.
 pub(super) const RECORD_BYTES: u64 = 32 + 12;
 /// What a block takes besides its indices, in bits: record, header, states, and tables of about 80 bytes.
-const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 80.0);
+pub(super) const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 80.0);
 /// Rounds of looking for the step.
 const MAX_ROUNDS: usize = 40;
 /// The predicted rate is then this close to the goal, in bits an element.
@@ -153,20 +153,6 @@ pub(super) fn solve(
     Some(step)
 }
 
-/// The step at which `units` are predicted to take the bits of `budget` when each element takes `excess` more than they
-/// are, from `step` on, which [`solve`] gave.
-pub(super) fn solve_again(
-    model: &dyn EntropyModel,
-    settings: &LossySettings,
-    units: &[RateUnit],
-    budget: Budget,
-    excess: f64,
-    step: f64,
-) -> Option<f64> {
-    let (goal, _) = goal_and_start(units, budget)?;
-    find(&mut |step| predicted_rate(model, settings.quantizer, units, step) + excess, step, goal)
-}
-
 /// As [`solve`] without floors and caps, but `counted` says how many bits all indices of plain rounding at a step
 /// have: what the models are to be measured against.
 pub(super) fn solve_by_counting(
@@ -180,10 +166,38 @@ pub(super) fn solve_by_counting(
     find(&mut |step| coded_bits(settings.quantizer, counted(step) / n_elements), start, goal)
 }
 
-/// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
-pub(super) fn slope(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {
-    let at = |octaves: f64| predicted_rate(model, quantizer, units, step * octaves.exp2());
-    ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
+/// What is predicted of units at any step, against their budget.
+#[derive(Clone, Copy)]
+pub(super) struct Rates<'a> {
+    model: &'a dyn EntropyModel,
+    quantizer: Quantizer,
+    units: &'a [RateUnit],
+    /// Bits an element that are left for indices.
+    pub(super) goal: f64,
+}
+
+impl<'a> Rates<'a> {
+    /// `None` where nothing is left for indices.
+    pub(super) fn new(
+        model: &'a dyn EntropyModel,
+        quantizer: Quantizer,
+        units: &'a [RateUnit],
+        budget: Budget,
+    ) -> Option<Self> {
+        let (goal, _) = goal_and_start(units, budget)?;
+        Some(Self { model, quantizer, units, goal })
+    }
+
+    /// Bits an element that are predicted beyond the goal.
+    pub(super) fn excess(&self, step: f64) -> f64 {
+        predicted_rate(self.model, self.quantizer, self.units, step) - self.goal
+    }
+
+    /// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
+    pub(super) fn slope(&self, step: f64) -> f64 {
+        let at = |octaves: f64| self.excess(step * octaves.exp2());
+        ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
+    }
 }
 
 /// The step at which `rate` is `goal` bits an element, from `start` on.

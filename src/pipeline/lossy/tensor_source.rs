@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::plan::Candidate;
 use super::rate::{self, RateUnit, UNIT_LEN};
-use super::search::{choice, to_step};
+use super::search::choice;
 use super::settings::LossySettings;
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
@@ -19,9 +19,11 @@ use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
 use crate::pipeline::timings::{Step, Timings};
-use crate::quantize::predictor::{EntropyModel, Unit, target};
+use crate::quantize::predictor::{Unit, target};
 use crate::quantize::rdo::Tuner;
-use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, Domain, Level, Part, QuantRun, QuantSpec};
+use crate::stage::{
+    BlockEncoder, BlockLoss, BlockQuantizer, ChannelSteps, Domain, Level, Part, QuantRun, QuantSpec,
+};
 
 /// Elements of a sample, and of each of its runs.
 pub(super) const SAMPLE_LEN: u64 = 1 << 16;
@@ -51,7 +53,7 @@ pub(super) struct TensorSource<'a> {
 }
 
 impl TensorSource<'_> {
-    fn unit_bytes(&self) -> u64 {
+    pub(super) fn unit_bytes(&self) -> u64 {
         self.candidate.dtype.unit_bytes() as u64
     }
 
@@ -240,43 +242,17 @@ impl TensorSource<'_> {
         Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
     }
 
-    /// Bits an element by which a sample takes more at `step` than `model` says of it.
-    pub(super) fn excess_bits(
-        &self,
-        model: &dyn EntropyModel,
-        settings: &LossySettings,
-        step: f64,
-    ) -> Result<f64> {
-        let dtype = self.candidate.dtype;
-        let mut sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN))?;
-        let measure = |run: &[u8]| self.measure_unit(run).unwrap_or_default();
-        let run_bytes = UNIT_LEN * dtype.unit_bytes();
-        let units = || sample.chunks(run_bytes).map(|run| (measure(run), run.len())).collect::<Vec<_>>();
-        let units = self.time(Step::Statistics, units);
-        let predict = || {
-            let bits = |(unit, len): &(Unit, usize)| {
-                rate::coded_bits(settings.quantizer, model.bits(unit, step)) * *len as f64
-            };
-            units.iter().map(bits).sum::<f64>() / sample.len() as f64
-        };
-        let predicted = self.time(Step::Prediction, predict);
-        let n_sampled = (sample.len() / dtype.unit_bytes()) as f64;
-        let estimate = || {
-            let Some(step) = to_step(step) else { return predicted };
-            let spec = self.plain_spec(settings, &self.values(&sample), step);
-            let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
-            let mut encoder = self.memory.trial_encoders.take(make);
-            let run = QuantRun { spec: &spec, dtype, first_element: 0 };
-            let bits = encoder.estimate_quantized(run, &mut sample);
-            self.memory.trial_encoders.put(encoder);
-            bits / n_sampled
-        };
-        let estimated = self.time(Step::Prediction, estimate);
-        self.memory.give_back(sample);
-        Ok(estimated - predicted)
+    /// The element that a run of a sample of `sample_len` begins with.
+    pub(super) fn run_start(&self, run_idx: u64, sample_len: u64) -> u64 {
+        let n_elements = self.n_elements();
+        if n_elements <= sample_len {
+            return run_idx * RUN_LEN;
+        }
+        // Whole units of rate control.
+        n_elements / (sample_len / RUN_LEN) * run_idx / RUN_LEN * RUN_LEN
     }
 
-    fn measure_unit(&self, run: &[u8]) -> Option<Unit> {
+    pub(super) fn measure_unit(&self, run: &[u8]) -> Option<Unit> {
         let (isa, dtype) = (self.ctx.isa, self.candidate.dtype);
         match self.candidate.treatment.domain {
             Domain::Log2 => log_unit(isa, dtype, run),
@@ -285,7 +261,7 @@ impl TensorSource<'_> {
     }
 
     /// How the tensor is quantized at `step`, `sample` being values of it.
-    fn plain_spec(&self, settings: &LossySettings, sample: &[f32], step: f32) -> QuantSpec {
+    pub(super) fn plain_spec(&self, settings: &LossySettings, sample: &[f32], step: f32) -> QuantSpec {
         QuantSpec {
             step,
             domain: self.candidate.treatment.domain,
@@ -306,13 +282,15 @@ impl TensorSource<'_> {
         let sample = self.sample()?;
         #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
+        let plain = self.time(Step::Prediction, || self.plain_spec(settings, &sample, step));
+        Ok(QuantSpec { channels: self.channel_steps(units), ..plain })
+    }
+
+    /// The multipliers of the channels, where `units` have any.
+    pub(super) fn channel_steps(&self, units: &[RateUnit]) -> Option<ChannelSteps> {
         let (inner_len, n_channels) = self.channel_shape();
         let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
-        let plain = self.time(Step::Prediction, || self.plain_spec(settings, &sample, step));
-        Ok(QuantSpec {
-            channels: if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None },
-            ..plain
-        })
+        if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None }
     }
 
     /// Runs `work`, which is all on this thread, and books its time on `step`.
@@ -339,7 +317,8 @@ impl TensorSource<'_> {
         let run_bytes = if is_whole { info.byte_len() } else { RUN_LEN * self.unit_bytes() };
         let mut bytes = self.memory.buffer(usize::try_from(n_runs * run_bytes).unwrap_or(0));
         for (run_idx, run) in (0..).zip(bytes.chunks_mut(usize::try_from(run_bytes).unwrap_or(1).max(1))) {
-            self.source.read(info.start + n_elements / n_runs * run_idx * self.unit_bytes(), run)?;
+            let first = if is_whole { 0 } else { self.run_start(run_idx, sample_len) };
+            self.source.read(info.start + first * self.unit_bytes(), run)?;
         }
         Ok(bytes)
     }
@@ -353,7 +332,7 @@ impl TensorSource<'_> {
     }
 
     /// `bytes` in the domain that is quantized; what has no logarithm is left out.
-    fn values(&self, bytes: &[u8]) -> Vec<f32> {
+    pub(super) fn values(&self, bytes: &[u8]) -> Vec<f32> {
         let mut values = vec![0.0; bytes.len() / self.candidate.dtype.unit_bytes()];
         // The dtype is one that converts: others are no candidates.
         let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, bytes, &mut values);
