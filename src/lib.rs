@@ -177,6 +177,45 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Layers
+//!
+//! A layered archive holds a coarse reconstruction first and refinements behind it: whoever stops reading where a layer
+//! ends has the archive of that layer, and the last may be the original.
+//!
+//! ```
+//! use alcm::pipeline::archive_file::ArchiveFile;
+//! use alcm::pipeline::compress::compress_file;
+//! use alcm::pipeline::context::Context;
+//! use alcm::pipeline::inspect::inspect;
+//! use alcm::pipeline::layer_choice::LayerChoice;
+//! use alcm::pipeline::lossy::settings::{LayerGoal, LossySettings};
+//! use alcm::pipeline::settings::CompressOptions;
+//!
+//! # let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+//! # let ctx = Context::new(&pool);
+//! # let dir = tempfile::tempdir()?;
+//! let path = dir.path().join("params.alcm");
+//! let source = "tests/data/digits_resnet/params_bf16.safetensors".as_ref();
+//! let lossy = Some(LossySettings::layered(&[LayerGoal::Bits(4.0), LayerGoal::Exact])?);
+//! compress_file(&ctx, source, &path, &CompressOptions { lossy, ..CompressOptions::default() })?;
+//!
+//! let layers = inspect(&ctx, &path)?.layers;
+//! assert!((layers[0].bits_per_element - 4.0).abs() < 0.1 && layers[0].rel_l2 < 0.12);
+//!
+//! // The first part of the file is an archive, and holds what the first layer of the whole does.
+//! let archive = std::fs::read(&path)?;
+//! let coarse_path = dir.path().join("coarse.alcm");
+//! std::fs::write(&coarse_path, &archive[..layers[0].archive_bytes as usize])?;
+//! let (coarse, same) =
+//!     (ArchiveFile::open(&ctx, &coarse_path)?, ArchiveFile::open_layer(&ctx, &path, LayerChoice::Number(1))?);
+//! let tensor = coarse.tensors().iter().max_by_key(|tensor| tensor.byte_len()).ok_or("no tensor")?;
+//! let mut elements = [vec![0; tensor.byte_len() as usize], vec![0; tensor.byte_len() as usize]];
+//! coarse.read_tensor(&ctx, tensor, &mut elements[0])?;
+//! same.read_tensor(&ctx, tensor, &mut elements[1])?;
+//! assert_eq!(elements[0], elements[1]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Streams
 //!
 //! [`compress_stream`](pipeline::stream::compress_stream) and

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use alcm::container::Archive;
+use alcm::container::{Archive, no_other_files};
 use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, Coding};
 use common::alcm;
@@ -162,6 +162,18 @@ fn fuzz_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
             seeds.push(("rans8_section", name.clone(), [&units[..2], section].concat()));
             seeds.push(("rans12_section", name, [&[64, 0], &payload[..64]].concat()));
         }
+    }
+    let layered = layered_archive(tempdir().unwrap().path(), "");
+    let archive = Archive::open(&layered, &alcm::Limits::default()).unwrap();
+    let mut decoder = BlockDecoder::new(Isa::Scalar);
+    for entry in archive.blocks().filter(|entry| entry.coding == Coding::Refined && entry.payload_bytes > 0) {
+        let (before, payload) = (archive.before().unwrap(), archive.record_of(&entry).unwrap().payload);
+        let mut block = vec![0; entry.decoded_bytes as usize];
+        let coarser = before.block(entry.block_idx).unwrap();
+        before.decode_entry(&coarser, &mut decoder, &no_other_files, &mut block).unwrap();
+        // The target takes at most 256 units of 4 bytes.
+        block.truncate(1024);
+        seeds.push(("refined_payload", entry.block_idx.to_string(), [&[255], &block[..], payload].concat()));
     }
     let json = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]},\
                 \"b\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[8,10]},\

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::bases::MappedBases;
 use super::context::Context;
 use super::inspect::{open_bases, read_header};
+use super::layer_choice::LayerChoice;
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::{Archive, read_range};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,7 @@ pub struct ArchiveFile {
     bases: MappedBases,
     header: Option<SafetensorsHeader>,
     original_bytes: u64,
+    layer: LayerChoice,
 }
 
 impl ArchiveFile {
@@ -32,16 +34,25 @@ impl ArchiveFile {
     /// # Errors
     /// [`ErrorKind::Io`], and what is wrong with the archive; with the file named.
     pub fn open(ctx: &Context<'_>, path: &Path) -> Result<Self> {
-        Self::open_unnamed(ctx, path).map_err(|e| e.in_file(path))
+        Self::open_layer(ctx, path, LayerChoice::Finest)
     }
 
-    fn open_unnamed(ctx: &Context<'_>, path: &Path) -> Result<Self> {
+    /// As [`Self::open`], of one layer of a layered archive.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`ErrorKind::InvalidConfig`] for a layer that is not there.
+    pub fn open_layer(ctx: &Context<'_>, path: &Path, layer: LayerChoice) -> Result<Self> {
+        Self::open_unnamed(ctx, path, layer).map_err(|e| e.in_file(path))
+    }
+
+    fn open_unnamed(ctx: &Context<'_>, path: &Path, layer: LayerChoice) -> Result<Self> {
         let mapped = MappedFile::open(path)?;
         let archive = Archive::open(mapped.bytes(), &ctx.limits)?;
-        let bases = open_bases(ctx, &archive, path)?;
-        let header = read_header(ctx, &archive, path)?;
+        let archive = layer.of(&archive)?;
+        let bases = open_bases(ctx, archive, path)?;
+        let header = read_header(ctx, archive, path)?;
         let original_bytes = archive.original_bytes();
-        Ok(Self { path: path.to_owned(), mapped, bases, header, original_bytes })
+        Ok(Self { path: path.to_owned(), mapped, bases, header, original_bytes, layer })
     }
 
     /// Size of the original file, in bytes.
@@ -89,6 +100,7 @@ impl ArchiveFile {
     /// Fills `dst` with the original file's bytes from `original_offset` on.
     pub(crate) fn read_range(&self, ctx: &Context<'_>, original_offset: u64, dst: &mut [u8]) -> Result<()> {
         let archive = Archive::open(self.mapped.bytes(), &ctx.limits)?;
+        let archive = self.layer.of(&archive)?;
         let bases = self.bases.archives(&ctx.limits)?;
         let resolver = bases.resolver();
         let mut pieces = Vec::new();
@@ -108,7 +120,7 @@ impl ArchiveFile {
             return Err(Error::new(ErrorKind::Corrupt, "archive ends before the range that was asked for"));
         }
         let decode = |decoder: &mut BlockDecoder, (at, piece): (u64, &mut [u8])| {
-            read_range(&archive, at, piece, decoder, &resolver)
+            read_range(archive, at, piece, decoder, &resolver)
         };
         let results: Vec<Result<()>> = ctx
             .pool

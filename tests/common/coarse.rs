@@ -19,7 +19,13 @@ pub(crate) fn coarse_fixture() -> Fixture {
     let LayerStep { log2, finer_len } = COARSE_STEP;
     for (step, range) in [(log2, 0..finer_len), (log2 + 1, finer_len..500)] {
         let grid = Grid::new(format, step.into(), [128; 2]).unwrap();
-        dyadic::values(&grid, &indices[range.clone()], &mut bytes[2 * range.start..2 * range.end]).unwrap();
+        dyadic::values(
+            alcm::kernels::Isa::Scalar,
+            &grid,
+            &indices[range.clone()],
+            &mut bytes[2 * range.start..2 * range.end],
+        )
+        .unwrap();
     }
     fixture("coarse-bf16", Dtype::Bf16, Coding::Coarse, bytes)
 }

@@ -6,10 +6,17 @@
 //! bits: a cell is what is left of the magnitude without its low *d* bits, *d* depending on the exponent alone. A
 //! step of half the size halves every cell: the finer layer is a refinement of the coarser.
 //!
-//! Only integers are computed with, so that there is nothing that an instruction set could do differently; the loops
-//! are plain and get what the compiler makes of them.
+//! All results are of integer arithmetic, so that there is nothing that an instruction set could do differently; the
+//! loops are plain, without branches, and widened by the features that they are compiled with.
+
+mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use crate::dtype::Dtype;
+use crate::kernels::Isa;
 
 /// The index of an element that is kept exactly: not finite, or of a cell further out than 2^24.
 pub const ESCAPE: i32 = i32::MIN;
@@ -90,6 +97,10 @@ pub struct Grid {
     step: u32,
     /// Magnitudes below lie in the cell of zero.
     least: u64,
+    /// Magnitudes below lie in that cell or the one next to it.
+    second: u64,
+    /// Magnitudes from here on are alone in their cells.
+    dense: u64,
     /// Magnitudes from here on are kept exactly.
     limit: u64,
     /// Where in the cells next to that of zero, and in all others, their elements are put, in 1/256 of the cell.
@@ -100,15 +111,14 @@ impl Grid {
     /// The cells of a step of 2^`step` smallest numbers; `None` beyond the largest.
     #[must_use]
     pub fn new(format: FloatFormat, step: u32, centers: [u8; 2]) -> Option<Self> {
-        let limit = if format.mantissa_bits < MAX_CELLS_LOG2 - 1 {
-            u32::MAX
-        } else {
-            step.saturating_add(MAX_CELLS_LOG2)
-        };
+        let has_all_cells = format.mantissa_bits < MAX_CELLS_LOG2 - 1;
+        let limit = if has_all_cells { u32::MAX } else { step.saturating_add(MAX_CELLS_LOG2) };
         (step <= format.max_step()).then(|| Self {
             format,
             step,
             least: format.power(step),
+            second: format.power(step + 1),
+            dense: format.power(step + format.mantissa_bits),
             limit: format.power(limit),
             centers,
         })
@@ -119,135 +129,39 @@ impl Grid {
     pub fn step(&self) -> u32 {
         self.step
     }
+}
 
-    /// Low bits of a magnitude outside the cell of zero that its cell leaves open; never more than the significand has.
-    #[inline(always)]
-    fn open_bits(&self, magnitude: u64) -> u32 {
-        let exponent = (magnitude >> self.format.mantissa_bits).max(1);
-        let exponent = u32::try_from(exponent).unwrap_or(u32::MAX);
-        let open_bits = (self.step + 1).saturating_sub(exponent).min(self.format.mantissa_bits);
-        if magnitude < self.limit { open_bits } else { 0 }
-    }
-
-    /// The cell of a magnitude below the limit, counted from that of zero.
-    #[inline(always)]
-    fn cell(&self, magnitude: u64) -> u64 {
-        let m = self.format.mantissa_bits;
-        if magnitude < self.least {
-            return 0;
-        }
-        match self.open_bits(magnitude) {
-            0 => (1 << m) + magnitude - self.format.power(self.step + m),
-            open_bits => {
-                let exponent = magnitude >> m;
-                let implicit = u64::from(exponent > 0) << m;
-                (magnitude - (exponent << m) + implicit) >> open_bits
+/// Calls a loop by the instruction set.
+macro_rules! on_isa {
+    ($isa:expr, $function:ident($($argument:expr),*)) => {
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if $isa.available() => {
+                // SAFETY: `available` has just tested every feature that the function enables.
+                unsafe { x86::avx512::$function($($argument),*) }
             }
-        }
-    }
-
-    /// The first magnitude of the cell `cell`, and its open bits; `None` for one that does not exist.
-    #[inline(always)]
-    fn bounds(&self, cell: u32) -> Option<(u64, u32)> {
-        let m = self.format.mantissa_bits;
-        let octave = cell.checked_ilog2()?;
-        let cell = u64::from(cell);
-        let (magnitude, open_bits) = if octave >= m {
-            (self.format.power(self.step + m) + (cell - (1 << m)), 0)
-        } else if self.step + octave < m {
-            (cell << self.step, self.step)
-        } else {
-            let open_bits = m - octave;
-            // The significand's top bit adds the one that is taken from the exponent.
-            ((u64::from(self.step + octave - m) << m) + (cell << open_bits), open_bits)
-        };
-        (magnitude < self.limit).then_some((magnitude, open_bits))
-    }
-
-    /// The magnitude that stands for the cell that begins at `magnitude`.
-    #[inline(always)]
-    fn center(&self, magnitude: u64, open_bits: u32) -> u64 {
-        let [next_to_zero, others] = self.centers;
-        let is_next = magnitude < self.format.power(self.step + 1);
-        let center = if is_next { next_to_zero } else { others };
-        magnitude.wrapping_add(u64::from(center) << open_bits >> 8)
-    }
-}
-
-#[inline(always)]
-fn read<const N: usize>(element: &[u8; N]) -> u64 {
-    let mut bytes = [0; 8];
-    bytes[..N].copy_from_slice(element);
-    u64::from_le_bytes(bytes)
-}
-
-#[inline(always)]
-fn write<const N: usize>(bits: u64, element: &mut [u8; N]) {
-    element.copy_from_slice(&bits.to_le_bytes()[..N]);
-}
-
-/// Calls `$function` with the elements of `$bytes` as arrays.
-macro_rules! by_width {
-    ($format:expr, $function:ident, $bytes:expr $(, $argument:expr)*) => {
-        match $format.element_bytes {
-            2 => $function($bytes.as_chunks::<2>().0 $(, $argument)*),
-            4 => $function($bytes.as_chunks::<4>().0 $(, $argument)*),
-            _ => $function($bytes.as_chunks::<8>().0 $(, $argument)*),
-        }
-    };
-}
-macro_rules! by_width_mut {
-    ($format:expr, $function:ident, $bytes:expr $(, $argument:expr)*) => {
-        match $format.element_bytes {
-            2 => $function($bytes.as_chunks_mut::<2>().0 $(, $argument)*),
-            4 => $function($bytes.as_chunks_mut::<4>().0 $(, $argument)*),
-            _ => $function($bytes.as_chunks_mut::<8>().0 $(, $argument)*),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if $isa.available() => {
+                // SAFETY: as above.
+                unsafe { x86::avx2::$function($($argument),*) }
+            }
+            _ => scalar::$function($($argument),*),
         }
     };
 }
 
 /// Writes the index of each element: its cell with its sign, or [`ESCAPE`]. As many as the shorter slice holds.
-pub fn indices(grid: &Grid, bytes: &[u8], indices: &mut [i32]) {
-    by_width!(grid.format, indices_of, bytes, grid, indices);
-}
-
-fn indices_of<const N: usize>(elements: &[[u8; N]], grid: &Grid, indices: &mut [i32]) {
-    let sign = grid.format.sign();
-    for (element, index) in elements.iter().zip(indices) {
-        let bits = read(element);
-        let magnitude = bits & (sign - 1);
-        *index = if magnitude < grid.limit {
-            let cell = i32::try_from(grid.cell(magnitude)).unwrap_or(0);
-            if bits & sign == 0 { cell } else { -cell }
-        } else {
-            ESCAPE
-        };
-    }
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn indices(isa: Isa, grid: &Grid, bytes: &[u8], indices: &mut [i32]) {
+    on_isa!(isa, indices(grid, bytes, indices));
 }
 
 /// Writes the element that stands for each index, and leaves those of [`ESCAPE`] as they are. As many as the shorter
 /// slice holds; `None` for an index without a cell.
 #[must_use]
-pub fn values(grid: &Grid, indices: &[i32], bytes: &mut [u8]) -> Option<()> {
-    by_width_mut!(grid.format, values_of, bytes, grid, indices)
-}
-
-fn values_of<const N: usize>(elements: &mut [[u8; N]], grid: &Grid, indices: &[i32]) -> Option<()> {
-    let sign_bit = grid.format.sign_bit();
-    let mut all_exist = true;
-    for (element, &index) in elements.iter_mut().zip(indices) {
-        match index {
-            0 => *element = [0; N],
-            ESCAPE => {}
-            _ => {
-                let found = grid.bounds(index.unsigned_abs()).filter(|_| index.unsigned_abs() < MAX_CELLS);
-                all_exist &= found.is_some();
-                let (magnitude, open_bits) = found.unwrap_or_default();
-                let bits = grid.center(magnitude, open_bits) | u64::from(index < 0) << sign_bit;
-                write(bits, element);
-            }
-        }
-    }
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn values(isa: Isa, grid: &Grid, indices: &[i32], bytes: &mut [u8]) -> Option<()> {
+    let all_exist = on_isa!(isa, values(grid, indices, bytes));
     all_exist.then_some(())
 }
 
@@ -261,8 +175,13 @@ pub struct Offsets {
 
 impl Offsets {
     /// Adds those of the elements of `bytes` in cells of more than one number.
-    pub fn measure(&mut self, grid: &Grid, bytes: &[u8]) {
-        by_width!(grid.format, add_offsets, bytes, grid, self);
+    #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+    pub fn measure(&mut self, isa: Isa, grid: &Grid, bytes: &[u8]) {
+        let found = on_isa!(isa, offsets(grid, bytes));
+        for place in 0..2 {
+            self.sums[place] += found.sums[place];
+            self.counts[place] += found.counts[place];
+        }
     }
 
     /// The means, in 1/256 of a cell; the middle where there are no elements.
@@ -278,50 +197,26 @@ impl Offsets {
     }
 }
 
-fn add_offsets<const N: usize>(elements: &[[u8; N]], grid: &Grid, offsets: &mut Offsets) {
-    let sign = grid.format.sign();
-    let second = grid.format.power(grid.step + 1);
-    for element in elements {
-        let magnitude = read(element) & (sign - 1);
-        let open_bits = grid.open_bits(magnitude);
-        if magnitude < grid.least || magnitude >= grid.limit || open_bits == 0 {
-            continue;
-        }
-        let below = magnitude & ((1 << open_bits) - 1);
-        let place = usize::from(magnitude >= second);
-        offsets.sums[place] += (below << 8) >> open_bits;
-        offsets.counts[place] += 1;
-    }
-}
-
 /// How many elements are zero, of either sign, and how many are not finite.
 #[must_use]
-pub fn count_kept(format: FloatFormat, bytes: &[u8]) -> (u64, u64) {
-    by_width!(format, count_kept_of, bytes, format)
-}
-
-fn count_kept_of<const N: usize>(elements: &[[u8; N]], format: FloatFormat) -> (u64, u64) {
-    let sign = format.sign();
-    elements.iter().fold((0, 0), |(zeros, specials), element| {
-        let magnitude = read(element) & (sign - 1);
-        (zeros + u64::from(magnitude == 0), specials + u64::from(magnitude >= format.infinity()))
-    })
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn count_kept(isa: Isa, format: FloatFormat, bytes: &[u8]) -> (u64, u64) {
+    on_isa!(isa, count_kept(format, bytes))
 }
 
 /// How many elements have each exponent field; all that are not finite are in the last. `counts` has a place for each
 /// exponent of the format, 2^(bits of it).
 pub fn count_exponents(format: FloatFormat, bytes: &[u8], counts: &mut [u32]) {
-    by_width!(format, count_exponents_of, bytes, format, counts);
+    scalar::count_exponents(format, bytes, counts);
 }
 
-fn count_exponents_of<const N: usize>(elements: &[[u8; N]], format: FloatFormat, counts: &mut [u32]) {
-    let sign = format.sign();
-    for element in elements {
-        let exponent = (read(element) & (sign - 1)) >> format.mantissa_bits;
-        if let Some(count) = usize::try_from(exponent).ok().and_then(|exponent| counts.get_mut(exponent)) {
-            *count += 1;
-        }
-    }
+/// The lowest bits that are 0 in all elements outside the cell of zero of `grid`, those that are kept exactly left out;
+/// at most the bits of the significand.
+#[must_use]
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn zero_bits(isa: Isa, grid: &Grid, bytes: &[u8]) -> u32 {
+    let any = on_isa!(isa, any_bits(grid, bytes));
+    any.trailing_zeros().min(grid.format.mantissa_bits)
 }
 
 /// The step from one grid to a finer one, or to the elements themselves.
@@ -336,93 +231,28 @@ pub struct Refinement {
 }
 
 impl Refinement {
-    /// Open bits of the element before, and the lowest bit that is not open after.
-    #[inline(always)]
-    fn bits(&self, magnitude: u64) -> (u32, u32) {
-        let after = self.after.map_or(0, |grid| grid.open_bits(magnitude));
-        (self.before.open_bits(magnitude), after)
-    }
-
-    #[inline(always)]
-    fn width(&self, magnitude: u64) -> u8 {
-        let (before, after) = self.bits(magnitude);
-        let width = before.saturating_sub(after.max(self.zero_bits));
-        if magnitude < self.before.least { IN_ZERO } else { width.to_le_bytes()[0] }
+    /// The finer grid; for the elements themselves one on which all are alone.
+    fn finer(&self) -> Grid {
+        self.after.unwrap_or(Grid { limit: 0, ..self.before })
     }
 
     /// Writes how many bits are to be added to each element, or [`IN_ZERO`]. `bytes` may hold elements as they were
     /// before or as they are at last: it is the same for both. As many as the shorter slice holds.
-    pub fn widths(&self, bytes: &[u8], widths: &mut [u8]) {
-        by_width!(self.before.format, widths_of, bytes, self, widths);
+    #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+    pub fn widths(&self, isa: Isa, bytes: &[u8], widths: &mut [u8]) {
+        on_isa!(isa, widths(self, bytes, widths));
     }
 
-    /// Writes the bits that are to be added to each element of `bytes`, the original, and how many they are.
-    pub fn rests(&self, bytes: &[u8], widths: &mut [u8], rests: &mut [u64]) {
-        by_width!(self.before.format, rests_of, bytes, self, widths, rests);
+    /// Writes the bits that are to be added to each element of `bytes`, the original; how many they are is what
+    /// [`Self::widths`] says. Those of elements in the cell of zero mean nothing.
+    #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+    pub fn rests(&self, isa: Isa, bytes: &[u8], rests: &mut [u64]) {
+        on_isa!(isa, rests(self, bytes, rests));
     }
 
     /// Adds its bits to each element outside the cell of zero.
-    pub fn place(&self, rests: &[u64], bytes: &mut [u8]) {
-        by_width_mut!(self.before.format, place_in, bytes, self, rests);
+    #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+    pub fn place(&self, isa: Isa, rests: &[u64], bytes: &mut [u8]) {
+        on_isa!(isa, place(self, rests, bytes));
     }
 }
-
-fn widths_of<const N: usize>(elements: &[[u8; N]], refinement: &Refinement, widths: &mut [u8]) {
-    let sign = refinement.before.format.sign();
-    for (element, width) in elements.iter().zip(widths) {
-        *width = refinement.width(read(element) & (sign - 1));
-    }
-}
-
-fn rests_of<const N: usize>(
-    elements: &[[u8; N]],
-    refinement: &Refinement,
-    widths: &mut [u8],
-    rests: &mut [u64],
-) {
-    let sign = refinement.before.format.sign();
-    for ((element, width), rest) in elements.iter().zip(widths).zip(rests) {
-        let magnitude = read(element) & (sign - 1);
-        *width = refinement.width(magnitude);
-        let (before, after) = refinement.bits(magnitude);
-        let low = magnitude & ((1 << before) - 1);
-        *rest = low >> after.max(refinement.zero_bits);
-    }
-}
-
-fn place_in<const N: usize>(elements: &mut [[u8; N]], refinement: &Refinement, rests: &[u64]) {
-    let sign = refinement.before.format.sign();
-    for (element, &rest) in elements.iter_mut().zip(rests) {
-        let bits = read(element);
-        let magnitude = bits & (sign - 1);
-        let (before, after) = refinement.bits(magnitude);
-        if magnitude < refinement.before.least || before == 0 {
-            continue;
-        }
-        let start = magnitude >> before << before | rest << after.max(refinement.zero_bits);
-        let placed = match &refinement.after {
-            Some(grid) if after > 0 => grid.center(start, after),
-            _ => start,
-        };
-        write(bits & sign | placed & (sign - 1), element);
-    }
-}
-
-/// The lowest bits that are 0 in all elements outside the cell of zero of `grid`, those that are kept exactly left out;
-/// at most the bits of the significand.
-#[must_use]
-pub fn zero_bits(grid: &Grid, bytes: &[u8]) -> u32 {
-    let any = by_width!(grid.format, any_bits, bytes, grid);
-    any.trailing_zeros().min(grid.format.mantissa_bits)
-}
-
-fn any_bits<const N: usize>(elements: &[[u8; N]], grid: &Grid) -> u64 {
-    let sign = grid.format.sign();
-    elements.iter().fold(0, |any, element| {
-        let magnitude = read(element) & (sign - 1);
-        if (grid.least..grid.limit).contains(&magnitude) { any | magnitude } else { any }
-    })
-}
-
-#[cfg(test)]
-mod tests;

@@ -22,6 +22,10 @@ fn to_bytes(format: FloatFormat, magnitudes: &[u64]) -> Vec<u8> {
     both.flat_map(|bits| bits.to_le_bytes()[..format.element_bytes].to_vec()).collect()
 }
 
+fn isas() -> impl Iterator<Item = Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.available())
+}
+
 /// Steps of which there are few enough to try all pairs.
 fn steps(format: FloatFormat) -> Vec<u32> {
     let (m, most) = (format.mantissa_bits, format.max_step());
@@ -56,7 +60,7 @@ fn a_cell_is_what_division_by_the_step_gives() {
                 let x = (f64::from(cell) + if cell < 1 << 15 && step > 23 { fraction } else { 0.0 })
                     * format.step_value(step);
                 let mut found = [0];
-                indices(&grid, &(-x as f32).to_le_bytes(), &mut found);
+                indices(Isa::Scalar, &grid, &(-x as f32).to_le_bytes(), &mut found);
                 assert_eq!(found[0], -(cell as i32), "{x}");
             }
         }
@@ -71,12 +75,21 @@ fn indices_name_the_cells_and_values_lie_within_them() {
         for step in steps(format) {
             for centers in [[128, 128], [0, 255], [255, 0]] {
                 let grid = Grid::new(format, step, centers).unwrap();
-                let (mut found, mut again) = (vec![0; n], vec![0; n]);
-                indices(&grid, &bytes, &mut found);
-                let mut rebuilt = bytes.clone();
-                values(&grid, &found, &mut rebuilt).unwrap();
-                indices(&grid, &rebuilt, &mut again);
-                assert_eq!(found, again, "{dtype:?} {step}");
+                let mut first = None;
+                for isa in isas() {
+                    let (mut found, mut again) = (vec![0; n], vec![0; n]);
+                    indices(isa, &grid, &bytes, &mut found);
+                    let mut rebuilt = bytes.clone();
+                    values(isa, &grid, &found, &mut rebuilt).unwrap();
+                    indices(isa, &grid, &rebuilt, &mut again);
+                    assert_eq!(found, again, "{dtype:?} {step} {isa:?}");
+                    let mut offsets = Offsets::default();
+                    offsets.measure(isa, &grid, &bytes);
+                    let counts = (zero_bits(isa, &grid, &bytes), count_kept(isa, format, &bytes));
+                    let result = (found, rebuilt, offsets, counts);
+                    let first = first.get_or_insert_with(|| result.clone());
+                    assert!(*first == result, "{dtype:?} {step} {isa:?}");
+                }
             }
         }
     }
@@ -88,9 +101,10 @@ fn refining_gives_the_finer_layer_and_at_last_the_elements() {
         let bytes = to_bytes(format, &magnitudes(format));
         let n = bytes.len() / format.element_bytes;
         let layer = |grid: &Grid| {
+            let isa = Isa::Scalar;
             let (mut found, mut rebuilt) = (vec![0; n], bytes.clone());
-            indices(grid, &bytes, &mut found);
-            values(grid, &found, &mut rebuilt).unwrap();
+            indices(isa, grid, &bytes, &mut found);
+            values(isa, grid, &found, &mut rebuilt).unwrap();
             rebuilt
         };
         for before in steps(format).into_iter().map(|step| Grid::new(format, step, [100, 130]).unwrap()) {
@@ -99,14 +113,27 @@ fn refining_gives_the_finer_layer_and_at_last_the_elements() {
             for after in after {
                 let refinement = Refinement { before, after, zero_bits: 0 };
                 let (mut widths, mut same, mut rests) = (vec![0; n], vec![0; n], vec![0; n]);
-                refinement.rests(&bytes, &mut widths, &mut rests);
+                let isa = Isa::Scalar;
+                refinement.widths(isa, &bytes, &mut widths);
+                refinement.rests(isa, &bytes, &mut rests);
                 let mut rebuilt = layer(&before);
-                refinement.widths(&rebuilt, &mut same);
-                assert_eq!(widths, same, "{dtype:?}");
+                for isa in isas() {
+                    refinement.widths(isa, &rebuilt, &mut same);
+                    assert_eq!(widths, same, "{dtype:?} {isa:?}");
+                    let mut same = vec![0; n];
+                    refinement.rests(isa, &bytes, &mut same);
+                    assert_eq!(rests, same, "{dtype:?} {isa:?}");
+                }
                 for (rest, width) in rests.iter().zip(&widths).filter(|(_, width)| **width != IN_ZERO) {
                     assert!(*width <= 52 && rest >> width == 0);
                 }
-                refinement.place(&rests, &mut rebuilt);
+                let coarse = rebuilt.clone();
+                refinement.place(isa, &rests, &mut rebuilt);
+                for isa in isas() {
+                    let mut same = coarse.clone();
+                    refinement.place(isa, &rests, &mut same);
+                    assert!(rebuilt == same, "{dtype:?} {isa:?}");
+                }
                 let expected = after.map_or_else(|| bytes.clone(), |grid| layer(&grid));
                 let elements =
                     rebuilt.chunks(format.element_bytes).zip(expected.chunks(format.element_bytes));
@@ -131,14 +158,22 @@ fn any_bits_and_indices_are_taken_without_a_panic() {
                 let mut bytes = any.clone();
                 let mut list = vec![0; n];
                 list[at] = *index;
-                let found = values(&grid, &list, &mut bytes);
+                let found = values(Isa::Scalar, &grid, &list, &mut bytes);
+                for isa in isas() {
+                    assert_eq!(values(isa, &grid, &list, &mut any.clone()), found);
+                }
                 assert!(found.is_some() || index.unsigned_abs() > 1 || step == format.max_step());
             }
             for zero_bits in [0, 5, 63] {
                 for after in [None, Grid::new(format, step / 2, [255, 0])] {
                     let refinement = Refinement { before: grid, after, zero_bits };
                     let mut bytes = any.clone();
-                    refinement.place(&vec![u64::MAX; n], &mut bytes);
+                    refinement.place(Isa::Scalar, &vec![u64::MAX; n], &mut bytes);
+                    for isa in isas() {
+                        let mut same = any.clone();
+                        refinement.place(isa, &vec![u64::MAX; n], &mut same);
+                        assert!(bytes == same, "{isa:?}");
+                    }
                 }
             }
         }

@@ -42,7 +42,7 @@ impl BlockEncoder {
         self.original.clear();
         self.original.extend_from_slice(bytes);
         let start = dst.len();
-        if after == Some(before) && self.layers.coarsen(before, dtype, bytes).is_some() {
+        if after == Some(before) && self.layers.coarsen(self.isa, before, dtype, bytes).is_some() {
             // Nothing is added, and an empty payload says so.
             return (Coding::Refined, loss(self.isa, dtype, &self.original, bytes));
         }
@@ -68,7 +68,7 @@ impl BlockEncoder {
     ) -> Option<()> {
         let start = dst.len();
         let mut layers = std::mem::take(&mut self.layers);
-        let written = layers.split(before, after, dtype, bytes).and_then(|split| {
+        let written = layers.split(self.isa, before, after, dtype, bytes).and_then(|split| {
             let coder = self.fields.plane_coder();
             layers.write_rests(self.isa, &split, coder, &mut self.zstd.planes, dst)?;
             match (after, layers.dense.as_slice()) {
@@ -98,7 +98,7 @@ impl BlockDecoder {
         }
         let wrong = || corrupt("the refined block breaks the format");
         let mut layers = std::mem::take(&mut self.layers);
-        let opened = layers.open(payload, bytes).ok_or_else(wrong);
+        let opened = layers.open(self.isa, payload, bytes).ok_or_else(wrong);
         let refined = opened.and_then(|opened| {
             let mut dense = layers.take_dense(opened.dense_bytes());
             let decoded = if dense.is_empty() {

@@ -12,6 +12,7 @@ impl LayerEncoder {
     /// the cells. `None` where the dtype has no layers or the step does not exist; `bytes` are then as they were.
     pub(in crate::stage) fn coarsen(
         &mut self,
+        isa: Isa,
         step: LayerStep,
         dtype: Dtype,
         bytes: &mut [u8],
@@ -20,14 +21,14 @@ impl LayerEncoder {
         let n_elements = bytes.len() / format.element_bytes;
         let mut offsets = Offsets::default();
         for (grid, run) in step.grids(format, [0; 2], n_elements)? {
-            offsets.measure(&grid, &bytes[run_of(bytes, &run, format.element_bytes)]);
+            offsets.measure(isa, &grid, &bytes[run_of(bytes, &run, format.element_bytes)]);
         }
         let centers = offsets.centers();
         let indices = scratch(&mut self.indices, n_elements);
         for (grid, run) in step.grids(format, centers, n_elements)? {
             let range = run_of(bytes, &run, format.element_bytes);
-            dyadic::indices(&grid, &bytes[range.clone()], &mut indices[run.clone()]);
-            dyadic::values(&grid, &indices[run], &mut bytes[range])?;
+            dyadic::indices(isa, &grid, &bytes[range.clone()], &mut indices[run.clone()]);
+            dyadic::values(isa, &grid, &indices[run], &mut bytes[range])?;
         }
         Some(centers)
     }
@@ -41,7 +42,7 @@ impl LayerEncoder {
         bytes: &mut [u8],
         dst: &mut Vec<u8>,
     ) -> Option<()> {
-        let centers = self.coarsen(step, dtype, bytes)?;
+        let centers = self.coarsen(isa, step, dtype, bytes)?;
         let unit_bytes = dtype.unit_bytes();
         let indices = &self.indices[..bytes.len() / unit_bytes];
         dst.extend([dtype_id(dtype)?, 0]);
@@ -78,7 +79,7 @@ impl LayerDecoder {
         self.index_decoder.decode(isa, src.rest(), false, indices)?;
         for (grid, run) in grids {
             let range = run_of(dst, &run, unit_bytes);
-            dyadic::values(&grid, &indices[run], &mut dst[range])?;
+            dyadic::values(isa, &grid, &indices[run], &mut dst[range])?;
         }
         for (element, _) in
             dst.chunks_exact_mut(unit_bytes).zip(indices).filter(|(_, index)| **index == ESCAPE)

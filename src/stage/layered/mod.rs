@@ -120,7 +120,7 @@ pub(super) struct LayerEncoder {
 /// What was lost of `original`, whose layer `bytes` are.
 pub(super) fn loss(isa: Isa, dtype: Dtype, original: &[u8], bytes: &[u8]) -> BlockLoss {
     let errors = quantize::measure(isa, dtype, original, bytes).unwrap_or_default();
-    let kept = |format| dyadic::count_kept(format, bytes);
+    let kept = |format| dyadic::count_kept(isa, format, bytes);
     let (zeros, escapes) = FloatFormat::of(dtype).map(kept).unwrap_or_default();
     BlockLoss { errors, max_scaled: errors.max_abs, zeros, escapes }
 }

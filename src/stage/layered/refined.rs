@@ -94,6 +94,7 @@ impl LayerEncoder {
     /// dtype has no layers, a step does not exist or the layer after is the coarser one.
     pub(in crate::stage) fn split(
         &mut self,
+        isa: Isa,
         before: LayerStep,
         after: Option<LayerStep>,
         dtype: Dtype,
@@ -105,8 +106,9 @@ impl LayerEncoder {
         let whole = |step: LayerStep| LayerStep { finer_len: step.finer_len.min(n_elements), ..step };
         let (before, after) = (whole(before), after.map(whole));
         let grids = before.grids(format, [0; 2], n_elements)?;
-        let zero_bits =
-            grids.iter().map(|(grid, run)| dyadic::zero_bits(grid, &bytes[run_of(bytes, run, unit_bytes)]));
+        let zero_bits = grids
+            .iter()
+            .map(|(grid, run)| dyadic::zero_bits(isa, grid, &bytes[run_of(bytes, run, unit_bytes)]));
         let zero_bits = zero_bits.min().unwrap_or(0).to_le_bytes()[0];
         let header = Header { dtype, before, after, centers: [0; 2], zero_bits, dense_coding: 0 };
         let (widths, rests) = (scratch(&mut self.widths, TILE_LEN), scratch(&mut self.rests, TILE_LEN));
@@ -117,7 +119,8 @@ impl LayerEncoder {
             let dense_start = self.dense.len();
             for tile in bytes[run_of(bytes, &run, unit_bytes)].chunks(TILE_LEN * unit_bytes) {
                 let n_tile = tile.len() / unit_bytes;
-                refinement.rests(tile, widths, rests);
+                refinement.widths(isa, tile, widths);
+                refinement.rests(isa, tile, rests);
                 self.writer.push(&widths[..n_tile], &rests[..n_tile]);
                 let elements = tile.chunks_exact(unit_bytes).zip(&*widths);
                 elements
@@ -128,7 +131,7 @@ impl LayerEncoder {
         }
         self.writer.finish();
         let centers = match after {
-            Some(step) => self.coarsen(step, dtype, bytes)?,
+            Some(step) => self.coarsen(isa, step, dtype, bytes)?,
             None => [0; 2],
         };
         Some(Split { header: Header { centers, ..header }, dense_runs })
@@ -163,6 +166,7 @@ impl LayerEncoder {
         for (grid, run_len) in &split.dense_runs {
             let run = at..at + run_len;
             dyadic::indices(
+                isa,
                 grid.as_ref()?,
                 &self.dense[run_of(&self.dense, &run, unit_bytes)],
                 &mut indices[run],
@@ -235,7 +239,12 @@ impl Opened<'_> {
 
 impl LayerDecoder {
     /// Takes the payload of a layer apart; `bytes` hold the layer before.
-    pub(in crate::stage) fn open<'a>(&mut self, payload: &'a [u8], bytes: &[u8]) -> Option<Opened<'a>> {
+    pub(in crate::stage) fn open<'a>(
+        &mut self,
+        isa: Isa,
+        payload: &'a [u8],
+        bytes: &[u8],
+    ) -> Option<Opened<'a>> {
         let mut src = ByteCursor::new(payload);
         let header = Header::read(&mut src)?;
         let unit_bytes = header.dtype.unit_bytes();
@@ -245,7 +254,7 @@ impl LayerDecoder {
         let mut sizes = RestSizes::default();
         for (refinement, run) in &refinements {
             for tile in bytes[run_of(bytes, run, unit_bytes)].chunks(TILE_LEN * unit_bytes) {
-                refinement.widths(tile, widths);
+                refinement.widths(isa, tile, widths);
                 sizes.add(&widths[..tile.len() / unit_bytes]);
             }
         }
@@ -273,11 +282,11 @@ impl LayerDecoder {
         for (refinement, run) in &opened.refinements {
             let start = at;
             for tile in bytes[run_of(bytes, run, unit_bytes)].chunks(TILE_LEN * unit_bytes) {
-                refinement.widths(tile, widths);
+                refinement.widths(isa, tile, widths);
                 at += widths[..tile.len() / unit_bytes].iter().filter(|width| **width == IN_ZERO).count();
             }
             let range = run_of(dense, &(start..at), unit_bytes);
-            dyadic::values(refinement.after.as_ref()?, indices.get(start..at)?, &mut dense[range])?;
+            dyadic::values(isa, refinement.after.as_ref()?, indices.get(start..at)?, &mut dense[range])?;
         }
         Some(())
     }
@@ -315,9 +324,9 @@ impl LayerDecoder {
             let range = run_of(bytes, run, unit_bytes);
             for tile in bytes[range].chunks_mut(TILE_LEN * unit_bytes) {
                 let n_tile = tile.len() / unit_bytes;
-                refinement.widths(tile, widths);
+                refinement.widths(isa, tile, widths);
                 reader.next(&widths[..n_tile], rests);
-                refinement.place(&rests[..n_tile], tile);
+                refinement.place(isa, &rests[..n_tile], tile);
                 let elements = tile.chunks_exact_mut(unit_bytes).zip(&*widths);
                 for (element, _) in elements.filter(|(_, width)| **width == IN_ZERO) {
                     element.copy_from_slice(dense.next()?);

@@ -44,18 +44,19 @@ impl Octaves {
         bits + plain(in_zero)
     }
 
-    /// The largest step at which [`Self::bits`] are `least` or more; 0 where none is.
-    pub(super) fn step_of_bits(&self, least: f64) -> u32 {
+    /// The step at which [`Self::bits`] are nearest to `bits`.
+    pub(super) fn step_of_bits(&self, bits: f64) -> u32 {
         let (mut low, mut high) = (0, self.format.max_step() + 1);
         while low + 1 < high {
             let middle = low.midpoint(high);
-            if self.bits(middle) >= least {
+            if self.bits(middle) >= bits {
                 low = middle;
             } else {
                 high = middle;
             }
         }
-        low
+        let is_nearer = high <= self.format.max_step() && bits - self.bits(high) < self.bits(low) - bits;
+        if is_nearer { high } else { low }
     }
 }
 
@@ -71,7 +72,8 @@ mod tests {
         // Steps of 2^-7 and 2^-6: 256 and 128 cells below 2, and as many that negative numbers would have.
         let (fine, coarse) = (octaves.bits(142) / n, octaves.bits(143) / n);
         assert!((fine - 9.0).abs() < 0.05 && (coarse - 8.0).abs() < 0.05, "{fine} {coarse}");
-        assert_eq!(octaves.step_of_bits(8.5 * n), 142);
+        assert_eq!(octaves.step_of_bits(8.6 * n), 142);
+        assert_eq!(octaves.step_of_bits(8.4 * n), 143);
         assert_eq!(octaves.step_of_bits(1e9), 0);
         assert!(Octaves::count(Dtype::I32, &[0; 8]).is_none());
     }
