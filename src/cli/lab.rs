@@ -1,14 +1,24 @@
 //! `alcm lab`: the laboratory's commands.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
-use super::args::CommonArgs;
+use super::args::{CommonArgs, LossyArgs};
 use super::commands::Session;
-use crate::error::Result;
+use super::exit::FAILED;
+use super::lossy_file::LossyFile;
+use crate::error::{Error, ErrorKind, Result};
+use crate::lab::ablation::ablation;
+use crate::lab::compare::{Preset, compare};
+use crate::lab::curves::curves;
 use crate::lab::experiment::synthetic;
 use crate::lab::section::Section;
+use crate::lab::variance::{robust, variance};
+use crate::lab::{report, reproduce};
+use crate::pipeline::train::write_file;
 
 /// Arguments of `lab`.
 #[derive(Debug, Args)]
@@ -23,6 +33,20 @@ pub struct LabArgs {
 pub enum LabCommand {
     /// The ten-epoch experiment of the original report.
     Synthetic(RunsArgs),
+    /// How much size, time and CAQ vary over repeats and over inputs.
+    Variance(VarianceArgs),
+    /// Robust estimates of CAQ over runs.
+    Robust(RunsArgs),
+    /// Everybody's codecs and ours, on the synthetic tensors or on files.
+    Compare(FilesArgs),
+    /// Error against bits of lossy compression.
+    Curves(FilesArgs),
+    /// Models of entropy against what is counted, and as rate control.
+    Ablation(FilesArgs),
+    /// Run everything with --deterministic; write a record of it, or check one.
+    Reproduce(ReproduceArgs),
+    /// Run everything and write one page.
+    Report(ReportArgs),
 }
 
 /// Arguments of measurements that are repeated.
@@ -36,23 +60,189 @@ pub struct RunsArgs {
     pub common: CommonArgs,
 }
 
+/// Arguments of `lab variance`.
+#[derive(Debug, Args)]
+pub struct VarianceArgs {
+    /// The ratio that one codec has as its goal.
+    #[arg(long, value_name = "R", default_value_t = 6.0)]
+    pub ratio: f64,
+    /// Arguments of measurements that are repeated.
+    #[command(flatten)]
+    pub runs: RunsArgs,
+}
+
+/// Arguments of measurements on files.
+#[derive(Debug, Args)]
+pub struct FilesArgs {
+    /// Checkpoints; without any the one of this repository, where the command is run in it.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Arguments of measurements that are repeated.
+    #[command(flatten)]
+    pub runs: RunsArgs,
+}
+
+/// Arguments of `lab reproduce`.
+#[derive(Debug, Args)]
+pub struct ReproduceArgs {
+    /// A record to hold this run against.
+    #[arg(long, value_name = "RECORD", required_unless_present = "output")]
+    pub check: Option<PathBuf>,
+    /// Where this run's record goes (JSON).
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace the output if it exists.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Arguments of measurements on files.
+    #[command(flatten)]
+    pub files: FilesArgs,
+}
+
+/// Arguments of `lab report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Where the page goes (HTML).
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Replace the output if it exists.
+    #[arg(long, short)]
+    pub force: bool,
+    /// Arguments of measurements on files.
+    #[command(flatten)]
+    pub files: FilesArgs,
+}
+
+/// The checkpoint that measurements are on where none is given, in the repository.
+const REPOSITORY_CHECKPOINT: &str = "tests/data/digits_resnet/train_state.safetensors";
+/// Presets that comparisons show.
+const PRESETS: [&str; 3] = ["near-lossless", "balanced", "small"];
+
 pub(super) fn run_lab(args: &LabArgs) -> Result<ExitCode> {
     match &args.command {
         LabCommand::Synthetic(args) => {
-            let session = Session::new(&args.common, false)?;
-            let section = synthetic(&session.context(), args.runs.into())?;
-            print_section(&session, &section)
+            one(&args.common, |session| synthetic(&session.context(), args.runs.into()))
         }
+        LabCommand::Variance(args) => {
+            one(&args.runs.common, |session| variance(&session.context(), args.runs.runs.into(), args.ratio))
+        }
+        LabCommand::Robust(args) => one(&args.common, |session| robust(&session.context(), args.runs.into())),
+        LabCommand::Compare(args) => one(&args.runs.common, |session| {
+            // A file that is named is what is asked for; without one there is the whole comparison.
+            let with_synthetic = args.files.is_empty();
+            compare(&session.context(), &args.files(), with_synthetic, &presets()?, args.runs.runs.into())
+        }),
+        LabCommand::Curves(args) => {
+            one(&args.runs.common, |session| curves(&session.context(), &args.files()))
+        }
+        LabCommand::Ablation(args) => {
+            one(&args.runs.common, |session| ablation(&session.context(), &args.files()))
+        }
+        LabCommand::Reproduce(args) => run_reproduce(args),
+        LabCommand::Report(args) => run_report(args),
     }
 }
 
-/// Prints `section` as text or JSON.
-fn print_section(session: &Session, section: &Section) -> Result<ExitCode> {
+impl FilesArgs {
+    fn files(&self) -> Vec<PathBuf> {
+        let ours = Path::new(REPOSITORY_CHECKPOINT);
+        if self.files.is_empty() && ours.is_file() { vec![ours.to_owned()] } else { self.files.clone() }
+    }
+}
+
+fn presets() -> Result<Vec<Preset>> {
+    let file = LossyFile::load(None)?;
+    let preset = |name: &&str| -> Result<Preset> {
+        let flags = LossyArgs { lossy: true, preset: Some((*name).to_owned()), ..LossyArgs::default() };
+        Ok(Preset { name: (*name).to_owned(), settings: file.settings(&flags)? })
+    };
+    PRESETS.iter().map(preset).collect()
+}
+
+/// Runs one measurement and prints it as text or JSON.
+fn one(common: &CommonArgs, measure: impl FnOnce(&Session) -> Result<Section>) -> Result<ExitCode> {
+    let session = Session::new(common, false)?;
+    let section = measure(&session)?;
     session.bars.clear();
     if session.json {
         session.print(&format!("{}\n", section.to_json()))?;
     } else if !session.quiet {
         session.print(&section.to_string())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The sections whose results are the same in every run.
+fn exact_sections(session: &Session, files: &[PathBuf], runs: usize) -> Result<Vec<Section>> {
+    let ctx = session.context();
+    Ok(vec![
+        synthetic(&ctx, runs)?,
+        variance(&ctx, runs, 6.0)?,
+        compare(&ctx, files, true, &presets()?, runs)?,
+        curves(&ctx, files)?,
+    ])
+}
+
+fn run_reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
+    // What is wrong with a record is said before the minutes that a run takes.
+    let expected = args.check.as_deref().map(reproduce::read).transpose()?;
+    let common = CommonArgs { deterministic: Some(true), ..args.files.runs.common.clone() };
+    let session = Session::new(&common, false)?;
+    let files = args.files.files();
+    let names: Vec<_> =
+        files.iter().filter_map(|file| file.file_name()).map(|n| n.to_string_lossy()).collect();
+    let settings = json!({"deterministic": true, "seed": 42, "files": names});
+    let sections = exact_sections(&session, &files, 1)?;
+    let record = reproduce::record(&session.context(), &settings, &sections);
+    session.bars.clear();
+    if let Some(output) = &args.output {
+        let text = serde_json::to_string_pretty(&record)
+            .map_err(|e| Error::new(ErrorKind::Internal, format!("cannot write a record: {e}")))?;
+        write_file(output, (text + "\n").as_bytes(), args.force)?;
+    }
+    let Some(expected) = expected else {
+        if session.json {
+            session.print(&format!("{record}\n"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let differences = reproduce::differences(&expected, &record);
+    let is_same = differences.rows.is_empty();
+    if session.json {
+        let value =
+            json!({"command": "lab reproduce", "reproduced": is_same, "differences": differences.to_json()});
+        session.print(&format!("{value}\n"))?;
+    } else if !session.quiet {
+        if is_same {
+            differences.notes.iter().try_for_each(|note| session.print(&format!("{note}\n")))?;
+            session.print("reproduced: every size, hash and error is that of the record\n")?;
+        } else {
+            session.print(&differences.to_string())?;
+        }
+    }
+    Ok(if is_same { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+}
+
+fn run_report(args: &ReportArgs) -> Result<ExitCode> {
+    let session = Session::new(&args.files.runs.common, false)?;
+    if args.output.exists() && !args.force {
+        // Before the minutes that a run takes.
+        let message = "the output exists; --force replaces it";
+        return Err(Error::new(ErrorKind::InvalidConfig, message).in_file(&args.output));
+    }
+    let (files, runs) = (args.files.files(), args.files.runs.runs.into());
+    let ctx = session.context();
+    let mut sections = exact_sections(&session, &files, runs)?;
+    sections.push(ablation(&ctx, &files)?);
+    sections.push(robust(&ctx, usize::max(runs, 10))?);
+    session.bars.clear();
+    let page = report::page(&sections, &reproduce::machine(&ctx));
+    write_file(&args.output, page.as_bytes(), args.force)?;
+    if session.json {
+        let sections: Vec<_> = sections.iter().map(Section::to_json).collect();
+        session.print(&format!("{}\n", json!({"command": "lab report", "sections": sections})))?;
+    } else if !session.quiet {
+        session.print(&format!("{} sections, {} bytes\n", sections.len(), page.len()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,15 +4,21 @@
 //! compressor uses it. Every command gives a [`section::Section`]: tables and plots, printed, written as JSON or set in
 //! a page.
 
+pub mod ablation;
 pub mod clock;
 pub mod codec;
+pub mod compare;
+pub mod curves;
 pub mod experiment;
 pub mod npz;
 pub mod numpy_legacy;
+pub mod report;
+pub mod reproduce;
 pub mod section;
 pub mod stats;
 pub mod svg;
 pub mod synthetic;
+pub mod variance;
 
 #[cfg(test)]
 pub(crate) mod tests {
