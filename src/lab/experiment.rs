@@ -76,7 +76,7 @@ pub fn synthetic(ctx: &Context<'_>, runs: usize) -> Result<Section> {
         intro,
         tables: vec![summary(&names, &by_codec, &scores), epochs(&names, &by_codec, &scores)],
         plots: vec![Plot {
-            caption: "CAQ gain over npz by epoch, per cent".into(),
+            caption: "CAQ gain over npz by epoch, without loss; the lossy rows lie far above".into(),
             svg: gains_chart(&names, &scores, &baseline).to_svg(),
         }],
         record: record(&names, &by_codec),
@@ -158,21 +158,21 @@ fn epochs(names: &[&str], by_codec: &[Vec<Measured>], scores: &[Vec<f64>]) -> Ta
     table
 }
 
-/// The exact rows and the report's claim; the lossy row is so far above them that it would press them flat.
+/// The rows without loss and the report's claim; the lossy row is so far above them that it would press them flat.
 fn gains_chart(names: &[&str], scores: &[Vec<f64>], baseline: &[f64]) -> Chart {
     let by_epoch = |gains: &mut dyn Iterator<Item = f64>| (1..).map(f64::from).zip(gains).collect();
-    let ours = names.iter().zip(scores).skip(1).map(|(name, scores)| {
+    let ours = names.iter().zip(scores).skip(1).take(2).map(|(name, scores)| {
         let mut gains = scores.iter().zip(baseline).map(|(score, baseline)| gain_percent(*score, *baseline));
         Series { name: (*name).to_owned(), points: by_epoch(&mut gains), mark: Mark::Line }
     });
     let reported = Series {
-        name: "the report's claim".into(),
+        name: "the report's claim, lossy".into(),
         points: by_epoch(&mut REPORTED_GAINS.into_iter()),
         mark: Mark::Dashed,
     };
     Chart {
         x: Axis::linear("epoch"),
-        y: Axis::log("CAQ gain, per cent"),
+        y: Axis::linear("CAQ gain, per cent"),
         series: ours.chain(std::iter::once(reported)).collect(),
     }
 }

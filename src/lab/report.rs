@@ -59,7 +59,7 @@ td.text { white-space: normal; min-width: 8rem; }
 .quiet { color: var(--quiet); font-size: .9rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: 1.2rem; margin-top: 1.4rem; }
 figure { margin: 0; padding: .9rem; border: 1px solid var(--line); border-radius: .5rem; min-width: 0; }
-figure svg { display: block; width: 100%; height: auto; }
+figure svg { display: block; width: 100%; max-width: 46rem; height: auto; margin: 0 auto; }
 figcaption { font-size: .875rem; font-weight: 600; margin-bottom: .5rem; overflow-wrap: anywhere; }
 ";
 

@@ -9,9 +9,9 @@ use std::fmt::Write;
 pub const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f"];
 
 /// Width of every picture; pages scale it.
-const WIDTH: f64 = 720.0;
+const WIDTH: f64 = 560.0;
 /// Height of the plotting area of a [`Chart`].
-const PLOT_HEIGHT: f64 = 300.0;
+const PLOT_HEIGHT: f64 = 250.0;
 /// Room for labels of the y axis, and beside the last one of the x axis.
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 20.0;
