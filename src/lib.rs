@@ -254,6 +254,7 @@ pub mod dtype;
 pub mod entropy;
 pub mod error;
 pub mod kernels;
+#[cfg(feature = "lab")]
 pub mod lab;
 pub mod limits;
 pub mod pipeline;

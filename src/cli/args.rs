@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::lab::LabArgs;
 use crate::kernels::Isa;
 use crate::pipeline::layer_choice::LayerChoice;
 use crate::pipeline::lossy::settings::{Goal, LayerGoal, RateModel};
@@ -36,6 +37,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Measure how the values of one checkpoint differ from those of another.
     Compare(CompareArgs),
+    /// Reproduce and check the numbers that this project and the original report state.
+    Lab(LabArgs),
 }
 
 /// Arguments that every command takes.

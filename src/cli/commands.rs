@@ -13,6 +13,7 @@ use super::comparison::{comparison_table, exceeded};
 use super::config_file::{ConfigFile, RunSettings, coding};
 use super::describe::{archive_json, archive_table, tensor_json, tree_json, tree_table};
 use super::exit::{FAILED, is_broken_pipe, print_error, printable, report_failures};
+use super::lab::run_lab;
 use super::lossy_file::LossyFile;
 use super::progress::Bars;
 use super::train::run_train;
@@ -45,6 +46,7 @@ pub(super) fn run(command: Command) -> Result<ExitCode> {
         Command::Extract(args) => run_extract(&args),
         Command::Train(args) => run_train(&args),
         Command::Compare(args) => run_compare(&args),
+        Command::Lab(args) => run_lab(&args),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config_file;
 mod describe;
 pub mod entropy_config;
 pub mod exit;
+pub mod lab;
 pub mod lossy_file;
 pub mod progress;
 mod train;

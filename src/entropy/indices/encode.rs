@@ -62,6 +62,21 @@ impl IndexEncoder {
         });
     }
 
+    /// Bits that `indices`, which stand for many more like them, take on average; see [`Self::encode`].
+    pub fn estimate(&mut self, isa: Isa, indices: &[i32], dependent: bool) -> f64 {
+        let low_bits = choose_low_bits(indices, dependent);
+        let paired = dependent && low_bits == 0;
+        self.symbols.clear();
+        self.symbols.resize(indices.len(), 0);
+        symbols(isa, indices, low_bits, paired, &mut self.symbols);
+        self.quantizers.clear();
+        if paired {
+            trace_quantizers(isa, &self.symbols, &mut self.quantizers);
+        }
+        let low = f64::from(low_bits) * indices.len() as f64;
+        low + self.planner.estimate(isa, &self.symbols, &self.quantizers)
+    }
+
     /// Puts escapes in place of symbols that their table has no slots for.
     fn take_escapes(&mut self, indices: &[i32], low_bits: u32, paired: bool) {
         self.escapes.clear();

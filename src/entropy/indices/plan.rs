@@ -107,6 +107,28 @@ pub(super) struct Planner {
 impl Planner {
     /// Plans for `symbols` and, where tables come in pairs, a word of quantizer bits for each row.
     pub(super) fn plan(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) {
+        self.cluster(isa, symbols, quantizers);
+        let counts = self.tallies.iter().map(total).collect();
+        let merged = self.merge(counts, !quantizers.is_empty());
+        let n_used = if quantizers.is_empty() { 1 } else { 2 };
+        self.tables.clear();
+        self.tables.extend(merged.iter().map(|counts| Fitted::new(&counts[..n_used])));
+    }
+
+    /// Bits of `symbols` that are part of many more: what tables take is left out, and so is what it costs that they have
+    /// to be the same for all, which is about as much.
+    pub(super) fn estimate(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) -> f64 {
+        self.cluster(isa, symbols, quantizers);
+        let bits_q16 = |counts: Counts| -> u64 {
+            let escapes = u64::from(counts[0][0] + counts[1][0]) * ESCAPE_BITS;
+            counts.iter().map(entropy_q16).sum::<u64>() + (escapes << 16)
+        };
+        let symbols: u64 = self.tallies.iter().map(|tally| bits_q16(total(tally))).sum();
+        symbols as f64 / 65_536.0 + f64::from(id_bits(self.tallies.len())) * self.sums.len() as f64
+    }
+
+    /// Gives segments with like symbols a table in common, and counts what each is for.
+    fn cluster(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) {
         // 1024: rows of weights are about as long; shorter where there would be few segments.
         self.segment_log2 = (symbols.len() / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, 10);
         let segment_len = segment_len(2, self.segment_log2);
@@ -122,11 +144,6 @@ impl Planner {
             let quantizers = quantizers.get(idx * segment_len / LANES..).unwrap_or_default();
             count(segment, quantizers, &mut self.tallies[usize::from(id)]);
         }
-        let counts = self.tallies.iter().map(total).collect();
-        let merged = self.merge(counts, !quantizers.is_empty());
-        let n_used = if quantizers.is_empty() { 1 } else { 2 };
-        self.tables.clear();
-        self.tables.extend(merged.iter().map(|counts| Fitted::new(&counts[..n_used])));
     }
 
     /// Merges neighbouring clusters as long as that saves bits, and renumbers the table ids.

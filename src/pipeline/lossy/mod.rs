@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! rules ─▶ candidates ─▶ moments ─▶ rate control ─▶ steps ─▶ fit ─▶ prune ─▶ plan ─▶ blocks
-//!                        (one pass)  (entropy model)          (measured error)
+//!                        (one pass)  (entropy model,          (measured error)
+//!                                     set right by samples)
 //! ```
 //!
 //! The plan is complete before the first byte is written: every step has been tried on the whole tensor and the
 //! error measured on decoded values, so that a bound that was asked for holds, or the tensor is exact.
 
+mod calibration;
 mod fit;
 mod layers;
 mod plan;

@@ -24,7 +24,15 @@ use crate::pipeline::settings::CodingSettings;
 use crate::pipeline::source::Source;
 use crate::pipeline::timings::Step;
 use crate::pipeline::tree::SourceFile;
+use crate::quantize::predictor::EntropyModel;
 use crate::stage::{BlockLoss, Choice, QuantSpec};
+
+/// Times that samples are asked how far a model is off.
+const MAX_CALIBRATIONS: usize = 6;
+/// Share of the goal that the rate of the samples may then be off by.
+const CALIBRATED: f64 = 0.002;
+/// The same, after a whole encoding has shown what the samples do not.
+const CORRECTED: f64 = 0.0003;
 
 /// A tensor that may change.
 #[derive(Debug, Clone)]
@@ -307,7 +315,9 @@ impl LossyPlanner<'_> {
             failed.map_or(Ok(step), Err)?
         } else {
             let solve = || rate::solve(model.as_ref(), self.settings, &mut units, budget);
-            self.memory.time(Step::Prediction, solve)
+            let step = self.memory.time(Step::Prediction, solve);
+            step.map(|step| self.calibrate((goal, files), model.as_ref(), &units, budget, step, CALIBRATED))
+                .transpose()?
         };
         let step = step.ok_or_else(|| {
             let message = format!("no step leads to {} {}", goal.kind().name(), goal.value());
@@ -316,9 +326,9 @@ impl LossyPlanner<'_> {
         let mut specs = self.rate_specs(goal, files, &units, step)?;
         if self.settings.correct_rate {
             let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
-            let slope = || rate::slope(model.as_ref(), self.settings.quantizer, &units, step);
-            let slope = self.memory.time(Step::Prediction, slope);
-            let step = step * ((coded_bits - bits) / (n_elements as f64 * slope)).clamp(-2.0, 2.0).exp2();
+            // What was off about it stays off.
+            let corrected = Budget { bits: 2.0 * bits - coded_bits, ..budget };
+            let step = self.calibrate((goal, files), model.as_ref(), &units, corrected, step, CORRECTED)?;
             specs = self.rate_specs(goal, files, &units, step)?;
         }
         let mut specs = specs.into_iter();
@@ -333,6 +343,61 @@ impl LossyPlanner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The step for `goal` once more, from `step` on, which the model gave, after samples of the tensors have shown by how
+    /// much it is wrong about them. Their rate is then within `tolerance` of the goal, as a share, if that is to be had.
+    fn calibrate(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &[RateUnit],
+        budget: Budget,
+        mut step: f64,
+        tolerance: f64,
+    ) -> Result<f64> {
+        let Some(rates) = rate::Rates::new(model, self.settings.quantizer, units, budget) else {
+            return Ok(step);
+        };
+        let mut tried: Vec<(f64, f64)> = Vec::new();
+        for _ in 0..MAX_CALIBRATIONS {
+            let error = rates.excess(step) + self.excess_bits((goal, files), model, units, step)?;
+            // One bit an octave where the rate is high, less where it is low.
+            let slope = match tried.last() {
+                Some((last, last_error)) => (last_error - error) / (step / last).log2(),
+                None => self.memory.time(Step::Prediction, || rates.slope(step)),
+            };
+            tried.push((step, error));
+            if error.abs() < tolerance * rates.goal {
+                break;
+            }
+            step *= (error / slope.clamp(0.125, 2.0)).clamp(-2.0, 2.0).exp2();
+        }
+        let best = tried.into_iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+        Ok(best.map_or(step, |(step, _)| step))
+    }
+
+    /// Bits an element by which the tensors that wait for `goal`, which have `units`, take more than `model` says.
+    fn excess_bits(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<f64> {
+        let excess = |(tensor, own): &(TensorSource<'_>, &[RateUnit])| -> Result<(f64, f64)> {
+            let n_elements = tensor.n_elements() as f64;
+            Ok((tensor.excess_bits(model, self.settings, own, step)? * n_elements, n_elements))
+        };
+        let tensors = self.waiting_with(goal, files, units);
+        let found: Vec<Result<(f64, f64)>> = tensors.par_iter().map(excess).collect();
+        let (mut bits, mut n_elements) = (0.0, 0.0);
+        // In order, so that the sum does not depend on the threads.
+        for part in found {
+            let part = part?;
+            (bits, n_elements) = (bits + part.0, n_elements + part.1);
+        }
+        Ok(if n_elements > 0.0 { bits / n_elements } else { 0.0 })
     }
 
     /// The tensors of `files` that wait for a step for `goal`, in order.
@@ -351,20 +416,30 @@ impl LossyPlanner<'_> {
         })
     }
 
+    /// The tensors of `files` that wait for a step for `goal`, each with its part of `units`.
+    fn waiting_with<'f>(
+        &'f self,
+        goal: Goal,
+        files: &'f [(Vec<Found>, Opened)],
+        mut units: &'f [RateUnit],
+    ) -> Vec<(TensorSource<'f>, &'f [RateUnit])> {
+        let with_own = |(survey, tensor): (&Survey, TensorSource<'f>)| {
+            let (own, others) = units.split_at(survey.n_units.min(units.len()));
+            units = others;
+            (tensor, own)
+        };
+        self.waiting(goal, files).map(with_own).collect()
+    }
+
     /// How each tensor that waits for `goal` is quantized at the common `step`.
     fn rate_specs(
         &self,
         goal: Goal,
         files: &[(Vec<Found>, Opened)],
-        mut units: &[RateUnit],
+        units: &[RateUnit],
         step: f64,
     ) -> Result<Vec<QuantSpec>> {
-        let mut tensors = Vec::new();
-        for (survey, tensor) in self.waiting(goal, files) {
-            let (own, others) = units.split_at(survey.n_units.min(units.len()));
-            units = others;
-            tensors.push((tensor, own));
-        }
+        let tensors = self.waiting_with(goal, files, units);
         let specs: Vec<Result<QuantSpec>> =
             tensors.into_par_iter().map(|(tensor, own)| tensor.rate_spec(self.settings, own, step)).collect();
         specs.into_iter().collect()

@@ -21,7 +21,7 @@ const MAX_UNITS: usize = 8192;
 /// Header and index entry of a record, in bytes.
 pub(super) const RECORD_BYTES: u64 = 32 + 12;
 /// What a block takes besides its indices, in bits: record, header, states, and tables of about 80 bytes.
-const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 80.0);
+pub(super) const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 80.0);
 /// Rounds of looking for the step.
 const MAX_ROUNDS: usize = 40;
 /// The predicted rate is then this close to the goal, in bits an element.
@@ -53,7 +53,7 @@ pub(super) fn keep_one_in(n_elements: u64) -> u64 {
 /// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the distribution.
 /// The tables are the means of what 2 Mi normal and 2 Mi Laplacian values took (`scripts/rate_calibration.py`), over
 /// what the shipped network predicts for them, so that its bias at fine steps is in them too.
-fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
+pub(super) fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
     let table: &[(f64, f64)] = match quantizer {
         Quantizer::Uniform => &UNIFORM_BITS,
         Quantizer::Trellis => &TRELLIS_BITS,
@@ -166,10 +166,38 @@ pub(super) fn solve_by_counting(
     find(&mut |step| coded_bits(settings.quantizer, counted(step) / n_elements), start, goal)
 }
 
-/// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
-pub(super) fn slope(model: &dyn EntropyModel, quantizer: Quantizer, units: &[RateUnit], step: f64) -> f64 {
-    let at = |octaves: f64| predicted_rate(model, quantizer, units, step * octaves.exp2());
-    ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
+/// What is predicted of units at any step, against their budget.
+#[derive(Clone, Copy)]
+pub(super) struct Rates<'a> {
+    model: &'a dyn EntropyModel,
+    quantizer: Quantizer,
+    units: &'a [RateUnit],
+    /// Bits an element that are left for indices.
+    pub(super) goal: f64,
+}
+
+impl<'a> Rates<'a> {
+    /// `None` where nothing is left for indices.
+    pub(super) fn new(
+        model: &'a dyn EntropyModel,
+        quantizer: Quantizer,
+        units: &'a [RateUnit],
+        budget: Budget,
+    ) -> Option<Self> {
+        let (goal, _) = goal_and_start(units, budget)?;
+        Some(Self { model, quantizer, units, goal })
+    }
+
+    /// Bits an element that are predicted beyond the goal.
+    pub(super) fn excess(&self, step: f64) -> f64 {
+        predicted_rate(self.model, self.quantizer, self.units, step) - self.goal
+    }
+
+    /// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
+    pub(super) fn slope(&self, step: f64) -> f64 {
+        let at = |octaves: f64| self.excess(step * octaves.exp2());
+        ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
+    }
 }
 
 /// The step at which `rate` is `goal` bits an element, from `start` on.
@@ -177,6 +205,7 @@ fn find(rate: &mut dyn FnMut(f64) -> f64, start: f64, goal: f64) -> Option<f64> 
     // log2 of steps with too many and too few bits.
     let (mut finer, mut coarser): (Option<f64>, Option<f64>) = (None, None);
     let mut at = start.log2();
+    let mut last: Option<(f64, f64)> = None;
     for _ in 0..MAX_ROUNDS {
         let excess = rate(at.exp2()) - goal;
         if excess.abs() < TOLERANCE {
@@ -187,11 +216,13 @@ fn find(rate: &mut dyn FnMut(f64) -> f64, start: f64, goal: f64) -> Option<f64> 
         } else {
             coarser = Some(at);
         }
-        // One bit an octave where the rate is high, less where it is low.
-        let newton = at + excess;
+        // One bit an octave where the rate is high, less where it is low, as the last two show.
+        let slope = last.map_or(1.0, |(last_at, last_excess)| (last_excess - excess) / (at - last_at));
+        let slope = if slope.is_finite() { slope.clamp(0.1, 2.0) } else { 1.0 };
+        let newton = at + (excess / slope).clamp(-6.0, 6.0);
+        last = Some((at, excess));
         at = match (finer, coarser) {
             (Some(finer), Some(coarser)) if newton <= finer || newton >= coarser => (finer + coarser) / 2.0,
-            (Some(_), None) => newton.max(at + 0.25),
             _ => newton,
         };
         if !at.is_finite() || at.abs() > 140.0 {

@@ -21,7 +21,9 @@ use crate::pipeline::source::Source;
 use crate::pipeline::timings::{Step, Timings};
 use crate::quantize::predictor::{Unit, target};
 use crate::quantize::rdo::Tuner;
-use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, Domain, Level, Part, QuantRun, QuantSpec};
+use crate::stage::{
+    BlockEncoder, BlockLoss, BlockQuantizer, ChannelSteps, Domain, Level, Part, QuantRun, QuantSpec,
+};
 
 /// Elements of a sample, and of each of its runs.
 pub(super) const SAMPLE_LEN: u64 = 1 << 16;
@@ -51,7 +53,7 @@ pub(super) struct TensorSource<'a> {
 }
 
 impl TensorSource<'_> {
-    fn unit_bytes(&self) -> u64 {
+    pub(super) fn unit_bytes(&self) -> u64 {
         self.candidate.dtype.unit_bytes() as u64
     }
 
@@ -206,9 +208,7 @@ impl TensorSource<'_> {
             for run in bytes.chunks(UNIT_LEN * dtype.unit_bytes()) {
                 let n_elements = (run.len() / dtype.unit_bytes()) as u64;
                 if (first_element / UNIT_LEN as u64).is_multiple_of(keep_one_in) {
-                    let unit =
-                        if is_log { log_unit(isa, dtype, run) } else { Unit::measure(isa, dtype, run) };
-                    let unit = unit.unwrap_or_default();
+                    let unit = self.measure_unit(run).unwrap_or_default();
                     let weight = n_elements as f64;
                     units.push(RateUnit {
                         unit,
@@ -242,6 +242,36 @@ impl TensorSource<'_> {
         Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
     }
 
+    /// The element that a run of a sample of `sample_len` begins with.
+    pub(super) fn run_start(&self, run_idx: u64, sample_len: u64) -> u64 {
+        let n_elements = self.n_elements();
+        if n_elements <= sample_len {
+            return run_idx * RUN_LEN;
+        }
+        // Whole units of rate control.
+        n_elements / (sample_len / RUN_LEN) * run_idx / RUN_LEN * RUN_LEN
+    }
+
+    pub(super) fn measure_unit(&self, run: &[u8]) -> Option<Unit> {
+        let (isa, dtype) = (self.ctx.isa, self.candidate.dtype);
+        match self.candidate.treatment.domain {
+            Domain::Log2 => log_unit(isa, dtype, run),
+            Domain::Linear => Unit::measure(isa, dtype, run),
+        }
+    }
+
+    /// How the tensor is quantized at `step`, `sample` being values of it.
+    pub(super) fn plain_spec(&self, settings: &LossySettings, sample: &[f32], step: f32) -> QuantSpec {
+        QuantSpec {
+            step,
+            domain: self.candidate.treatment.domain,
+            channels: None,
+            prune_below: 0.0,
+            choice: choice(self.ctx.isa, settings.quantizer, &mut Tuner::default(), sample, step),
+            backend: settings.backend,
+        }
+    }
+
     /// How the tensor is quantized at the common `step`, `units` having the multipliers of its channels.
     pub(super) fn rate_spec(
         &self,
@@ -252,18 +282,15 @@ impl TensorSource<'_> {
         let sample = self.sample()?;
         #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
+        let plain = self.time(Step::Prediction, || self.plain_spec(settings, &sample, step));
+        Ok(QuantSpec { channels: self.channel_steps(units), ..plain })
+    }
+
+    /// The multipliers of the channels, where `units` have any.
+    pub(super) fn channel_steps(&self, units: &[RateUnit]) -> Option<ChannelSteps> {
         let (inner_len, n_channels) = self.channel_shape();
         let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
-        let isa = self.ctx.isa;
-        let choose = || choice(isa, settings.quantizer, &mut Tuner::default(), &sample, step);
-        Ok(QuantSpec {
-            step,
-            domain: self.candidate.treatment.domain,
-            channels: if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None },
-            prune_below: 0.0,
-            choice: self.time(Step::Prediction, choose),
-            backend: settings.backend,
-        })
+        if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None }
     }
 
     /// Runs `work`, which is all on this thread, and books its time on `step`.
@@ -290,7 +317,8 @@ impl TensorSource<'_> {
         let run_bytes = if is_whole { info.byte_len() } else { RUN_LEN * self.unit_bytes() };
         let mut bytes = self.memory.buffer(usize::try_from(n_runs * run_bytes).unwrap_or(0));
         for (run_idx, run) in (0..).zip(bytes.chunks_mut(usize::try_from(run_bytes).unwrap_or(1).max(1))) {
-            self.source.read(info.start + n_elements / n_runs * run_idx * self.unit_bytes(), run)?;
+            let first = if is_whole { 0 } else { self.run_start(run_idx, sample_len) };
+            self.source.read(info.start + first * self.unit_bytes(), run)?;
         }
         Ok(bytes)
     }
@@ -304,7 +332,7 @@ impl TensorSource<'_> {
     }
 
     /// `bytes` in the domain that is quantized; what has no logarithm is left out.
-    fn values(&self, bytes: &[u8]) -> Vec<f32> {
+    pub(super) fn values(&self, bytes: &[u8]) -> Vec<f32> {
         let mut values = vec![0.0; bytes.len() / self.candidate.dtype.unit_bytes()];
         // The dtype is one that converts: others are no candidates.
         let _ = convert::to_f32(self.ctx.isa, self.candidate.dtype, bytes, &mut values);

@@ -58,6 +58,13 @@ impl ChannelSteps {
         self.multipliers.get(channel_idx).map_or(1.0, |bits| Self::value(*bits))
     }
 
+    /// Multiplier of the tensor's element `element_idx`.
+    #[must_use]
+    pub fn multiplier_of(&self, element_idx: u64) -> f32 {
+        let channel = element_idx / self.inner_len.max(1) as u64 % self.multipliers.len().max(1) as u64;
+        self.multiplier(usize::try_from(channel).unwrap_or(usize::MAX))
+    }
+
     /// What a block needs of this tensor: the channels that its `n_elements` elements from `first_element` on run
     /// through, in that order, and how many elements of the first channel's run lie before the block.
     fn of_block(&self, first_element: u64, n_elements: usize) -> BlockChannels {

@@ -14,6 +14,7 @@ pub use loss::BlockLoss;
 
 use super::payload::corrupt;
 use crate::dtype::Dtype;
+use crate::entropy::indices::IndexEncoder;
 use crate::error::Result;
 use crate::kernels::quantize::{ESCAPE, Rounding};
 use crate::kernels::trellis::Costs;
@@ -214,6 +215,12 @@ impl BlockQuantizer {
             }
         }
         Some(Ok(loss))
+    }
+
+    /// Bits that the indices that [`Self::apply`] left take, if they are a sample of many more, and what has none.
+    pub(super) fn estimate(&self, isa: Isa, spec: &QuantSpec, encoder: &mut IndexEncoder) -> f64 {
+        let is_path = spec.quantizer() == Quantizer::Trellis;
+        8.0 * self.escapes.len() as f64 + encoder.estimate(isa, &self.scratch.indices, is_path)
     }
 
     /// Appends the payload of the indices that [`Self::apply`] left, or `None` where they cannot be stored.
