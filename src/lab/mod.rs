@@ -7,12 +7,14 @@
 pub mod clock;
 pub mod codec;
 pub mod experiment;
+pub mod impact;
 pub mod npz;
 pub mod numpy_legacy;
 pub mod section;
 pub mod stats;
 pub mod svg;
 pub mod synthetic;
+pub mod transfer;
 
 #[cfg(test)]
 pub(crate) mod tests {
