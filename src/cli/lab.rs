@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::args::{CommonArgs, LossyArgs};
+use super::args::{CommonArgs, LevelArg, LossyArgs};
 use super::commands::Session;
 use super::exit::FAILED;
 use super::lossy_file::LossyFile;
@@ -15,6 +15,7 @@ use crate::lab::ablation::ablation;
 use crate::lab::compare::{Preset, compare};
 use crate::lab::curves::curves;
 use crate::lab::experiment::synthetic;
+use crate::lab::impact::{ImpactOptions, impact};
 use crate::lab::section::Section;
 use crate::lab::variance::{robust, variance};
 use crate::lab::{report, reproduce};
@@ -43,10 +44,72 @@ pub enum LabCommand {
     Curves(FilesArgs),
     /// Models of entropy against what is counted, and as rate control.
     Ablation(FilesArgs),
+    /// What compressing a checkpoint saves: storage by schedule, transfer time by bandwidth.
+    Impact(ImpactArgs),
     /// Run everything with --deterministic; write a record of it, or check one.
     Reproduce(ReproduceArgs),
     /// Run everything and write one page.
     Report(ReportArgs),
+}
+
+/// Arguments of `lab impact`.
+#[derive(Debug, Args)]
+pub struct ImpactArgs {
+    /// Files and directories that together are one checkpoint.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Effort of the encoder.
+    #[arg(long, value_enum, default_value = "default")]
+    pub level: LevelArg,
+    /// Let tensors change within this relative L2 error; without it every bit is kept.
+    #[arg(long, value_name = "BOUND", value_parser = positive)]
+    pub rel_l2: Option<f64>,
+    /// Times that it is compressed and restored; times are medians.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: u16,
+    /// Folder for archives and restored files, which needs room for both and is left as it was.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Nodes, each of which writes a checkpoint like this one.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    pub nodes: u32,
+    /// Checkpoints of each node in an hour.
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = positive)]
+    pub per_hour: f64,
+    /// Hours that checkpoints are kept; several, with commas, for several schedules.
+    #[arg(long, value_name = "HOURS", value_delimiter = ',', default_value = "24,168,720", value_parser = positive)]
+    pub retain_hours: Vec<f64>,
+    /// Bandwidths in Gbit/s, with commas.
+    #[arg(long, value_name = "GBIT/S", value_delimiter = ',', default_value = "0.1,1,10,25,100", value_parser = positive)]
+    pub bandwidth: Vec<f64>,
+    /// Arguments that every command takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+impl ImpactArgs {
+    fn options(&self) -> ImpactOptions {
+        ImpactOptions {
+            level: self.level.into(),
+            rel_l2: self.rel_l2,
+            runs: self.runs.into(),
+            scratch: self.scratch.clone(),
+            nodes: self.nodes,
+            per_hour: self.per_hour,
+            retention_hours: self.retain_hours.clone(),
+            gbits_s: self.bandwidth.clone(),
+        }
+    }
+}
+
+/// A finite number above 0.
+fn positive(text: &str) -> std::result::Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if value.is_finite() && value > 0.0 {
+        Ok(value)
+    } else {
+        Err("allowed are finite numbers above 0".to_owned())
+    }
 }
 
 /// Arguments of measurements that are repeated.
@@ -137,6 +200,9 @@ pub(super) fn run_lab(args: &LabArgs) -> Result<ExitCode> {
         }
         LabCommand::Ablation(args) => {
             one(&args.runs.common, |session| ablation(&session.context(), &args.files()))
+        }
+        LabCommand::Impact(args) => {
+            one(&args.common, |session| impact(&session.context(), &args.paths, &args.options()))
         }
         LabCommand::Reproduce(args) => run_reproduce(args),
         LabCommand::Report(args) => run_report(args),
@@ -235,6 +301,9 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     let mut sections = exact_sections(&session, &files, runs)?;
     sections.push(ablation(&ctx, &files)?);
     sections.push(robust(&ctx, usize::max(runs, 10))?);
+    if !files.is_empty() {
+        sections.push(impact(&ctx, &files, &ImpactOptions { runs, ..ImpactOptions::default() })?);
+    }
     session.bars.clear();
     let page = report::page(&sections, &reproduce::machine(&ctx));
     write_file(&args.output, page.as_bytes(), args.force)?;

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod compare;
 pub mod curves;
 pub mod experiment;
+pub mod impact;
 pub mod npz;
 pub mod numpy_legacy;
 pub mod report;
@@ -18,6 +19,7 @@ pub mod section;
 pub mod stats;
 pub mod svg;
 pub mod synthetic;
+pub mod transfer;
 pub mod variance;
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ impl Axis {
 pub enum Mark {
     /// A line with a dot at each.
     Line,
+    /// A line without dots.
+    Plain,
     /// A dashed line.
     Dashed,
     /// Dots.
@@ -250,7 +252,7 @@ impl Chart {
         let mut column_idx = 0;
         for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
             match series.mark {
-                Mark::Line | Mark::Dashed => polyline(&mut body, series, colour, &x, &y),
+                Mark::Line | Mark::Plain | Mark::Dashed => polyline(&mut body, series, colour, &x, &y),
                 Mark::Dots => dots(&mut body, series, colour, &x, &y),
                 Mark::Columns => {
                     columns(&mut body, series, colour, &x, &y, (column_idx, n_columns));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::rests::{MAX_PLANES, RestReader, RestSizes};
+use super::rests::{MAX_PLANES, RestReader, RestSizes, gather, scatter};
 use super::{DTYPES, LayerDecoder, LayerEncoder, LayerStep, TILE_LEN, dtype_id, refinements, run_of};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
@@ -122,10 +122,11 @@ impl LayerEncoder {
                 refinement.widths(isa, tile, widths);
                 refinement.rests(isa, tile, rests);
                 self.writer.push(&widths[..n_tile], &rests[..n_tile]);
-                let elements = tile.chunks_exact(unit_bytes).zip(&*widths);
-                elements
-                    .filter(|(_, width)| **width == IN_ZERO)
-                    .for_each(|(element, _)| self.dense.extend(element));
+                match unit_bytes {
+                    2 => gather(widths, tile.as_chunks::<2>().0, &mut self.dense),
+                    4 => gather(widths, tile.as_chunks::<4>().0, &mut self.dense),
+                    _ => gather(widths, tile.as_chunks::<8>().0, &mut self.dense),
+                }
             }
             dense_runs.push((refinement.after, (self.dense.len() - dense_start) / unit_bytes));
         }
@@ -318,7 +319,7 @@ impl LayerDecoder {
             };
         }
         let mut reader = RestReader::new(planes, opened.packed);
-        let mut dense = dense.chunks_exact(unit_bytes);
+        let mut at = 0;
         let (widths, rests) = (scratch(&mut self.widths, TILE_LEN), scratch(&mut self.rests, TILE_LEN));
         for (refinement, run) in &opened.refinements {
             let range = run_of(bytes, run, unit_bytes);
@@ -327,13 +328,14 @@ impl LayerDecoder {
                 refinement.widths(isa, tile, widths);
                 reader.next(&widths[..n_tile], rests);
                 refinement.place(isa, &rests[..n_tile], tile);
-                let elements = tile.chunks_exact_mut(unit_bytes).zip(&*widths);
-                for (element, _) in elements.filter(|(_, width)| **width == IN_ZERO) {
-                    element.copy_from_slice(dense.next()?);
+                match unit_bytes {
+                    2 => scatter(widths, dense.as_chunks::<2>().0, &mut at, tile.as_chunks_mut::<2>().0),
+                    4 => scatter(widths, dense.as_chunks::<4>().0, &mut at, tile.as_chunks_mut::<4>().0),
+                    _ => scatter(widths, dense.as_chunks::<8>().0, &mut at, tile.as_chunks_mut::<8>().0),
                 }
             }
         }
-        dense.next().is_none().then_some(())
+        (at * unit_bytes == dense.len()).then_some(())
     }
 
     /// A buffer of `len` bytes for elements, to be given back by [`Self::put_dense`].
