@@ -15,7 +15,10 @@ pub fn check(schema: &Value, value: &Value) -> Result<(), String> {
 
 fn check_at(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     let Some(rules) = schema.as_object() else { return Err(format!("the schema of {at} is no object")) };
-    rules.iter().try_for_each(|(keyword, rule)| check_keyword(schema, keyword, rule, value, at))
+    // The type first: what else a value of another type breaks says little.
+    let (types, others): (Vec<_>, Vec<_>) = rules.iter().partition(|(keyword, _)| *keyword == "type");
+    let mut ordered = types.into_iter().chain(others);
+    ordered.try_for_each(|(keyword, rule)| check_keyword(schema, keyword, rule, value, at))
 }
 
 fn check_keyword(schema: &Value, keyword: &str, rule: &Value, value: &Value, at: &str) -> Result<(), String> {
