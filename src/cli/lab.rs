@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::{CommonArgs, LevelArg, LossyArgs};
 use super::commands::Session;
 use super::exit::FAILED;
+use super::lab_bundles::{BundlesArgs, run_bundles};
 use super::lossy_file::LossyFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::ablation::ablation;
@@ -46,6 +47,8 @@ pub enum LabCommand {
     Ablation(FilesArgs),
     /// What compressing a checkpoint saves: storage by schedule, transfer time by bandwidth.
     Impact(ImpactArgs),
+    /// Small sets of natural data with recorded results.
+    Bundles(BundlesArgs),
     /// Run everything with --deterministic; write a record of it, or check one.
     Reproduce(ReproduceArgs),
     /// Run everything and write one page.
@@ -204,6 +207,7 @@ pub(super) fn run_lab(args: &LabArgs) -> Result<ExitCode> {
         LabCommand::Impact(args) => {
             one(&args.common, |session| impact(&session.context(), &args.paths, &args.options()))
         }
+        LabCommand::Bundles(args) => run_bundles(args),
         LabCommand::Reproduce(args) => run_reproduce(args),
         LabCommand::Report(args) => run_report(args),
     }
@@ -226,9 +230,17 @@ fn presets() -> Result<Vec<Preset>> {
 }
 
 /// Runs one measurement and prints it as text or JSON.
-fn one(common: &CommonArgs, measure: impl FnOnce(&Session) -> Result<Section>) -> Result<ExitCode> {
+pub(super) fn one(
+    common: &CommonArgs,
+    measure: impl FnOnce(&Session) -> Result<Section>,
+) -> Result<ExitCode> {
     let session = Session::new(common, false)?;
     let section = measure(&session)?;
+    print_section(&session, &section)
+}
+
+/// Prints `section` as text or JSON.
+pub(super) fn print_section(session: &Session, section: &Section) -> Result<ExitCode> {
     session.bars.clear();
     if session.json {
         session.print(&format!("{}\n", section.to_json()))?;

@@ -9,6 +9,7 @@ mod describe;
 pub mod entropy_config;
 pub mod exit;
 pub mod lab;
+pub mod lab_bundles;
 pub mod lossy_file;
 pub mod progress;
 mod train;

@@ -5,6 +5,7 @@
 //! a page.
 
 pub mod ablation;
+pub mod bundles;
 pub mod clock;
 pub mod codec;
 pub mod compare;
@@ -20,6 +21,7 @@ pub mod stats;
 pub mod svg;
 pub mod synthetic;
 pub mod transfer;
+pub mod untrusted;
 pub mod variance;
 
 #[cfg(test)]
