@@ -19,7 +19,7 @@ use crate::lab::experiment::synthetic;
 use crate::lab::impact::{ImpactOptions, impact};
 use crate::lab::section::Section;
 use crate::lab::variance::{robust, variance};
-use crate::lab::{report, reproduce};
+use crate::lab::{bundles, report, reproduce};
 use crate::pipeline::train::write_file;
 
 /// Arguments of `lab`.
@@ -253,12 +253,18 @@ pub(super) fn print_section(session: &Session, section: &Section) -> Result<Exit
 /// The sections whose results are the same in every run.
 fn exact_sections(session: &Session, files: &[PathBuf], runs: usize) -> Result<Vec<Section>> {
     let ctx = session.context();
-    Ok(vec![
+    let mut sections = vec![
         synthetic(&ctx, runs)?,
         variance(&ctx, runs, 6.0)?,
         compare(&ctx, files, true, &presets()?, runs)?,
         curves(&ctx, files)?,
-    ])
+    ];
+    let bundles_dir = Path::new(bundles::REPOSITORY_DIR);
+    if bundles_dir.is_dir() {
+        // What differs from the bundles' own record is told in the section.
+        sections.push(bundles::run(&ctx, bundles_dir, runs)?.section);
+    }
+    Ok(sections)
 }
 
 fn run_reproduce(args: &ReproduceArgs) -> Result<ExitCode> {

@@ -85,7 +85,7 @@ pub fn page(sections: &[Section], machine: &Value) -> String {
         escaped(&machine_text(machine))
     );
     for section in sections {
-        let _ = writeln!(html, "<a href=\"#{}\">{}</a>", escaped(section.command), escaped(&section.title));
+        let _ = writeln!(html, "<a href=\"#{}\">{}</a>", anchor(section), escaped(&section.title));
     }
     html += "</nav>\n";
     original(&mut html);
@@ -93,7 +93,7 @@ pub fn page(sections: &[Section], machine: &Value) -> String {
         let _ = writeln!(
             html,
             "<section id=\"{}\">\n<h2>{}</h2>\n<p><code>alcm lab {}</code></p>\n<p>{}</p>",
-            escaped(section.command),
+            anchor(section),
             escaped(&section.title),
             escaped(section.command),
             escaped(&section.intro)
@@ -114,6 +114,11 @@ pub fn page(sections: &[Section], machine: &Value) -> String {
         html += "</section>\n";
     }
     html + "</body>\n</html>\n"
+}
+
+/// A name for links, which holds no blank.
+fn anchor(section: &Section) -> String {
+    escaped(&section.command.replace(' ', "-"))
 }
 
 fn machine_text(machine: &Value) -> String {
