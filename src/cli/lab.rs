@@ -10,6 +10,7 @@ use super::args::{CommonArgs, LevelArg, LossyArgs};
 use super::commands::Session;
 use super::exit::FAILED;
 use super::lab_bundles::{BundlesArgs, run_bundles};
+use super::lab_leaderboard::{LeaderboardArgs, run_leaderboard};
 use super::lossy_file::LossyFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::ablation::ablation;
@@ -49,6 +50,8 @@ pub enum LabCommand {
     Impact(ImpactArgs),
     /// Small sets of natural data with recorded results.
     Bundles(BundlesArgs),
+    /// Results that anybody may send in, decoded and computed anew.
+    Leaderboard(LeaderboardArgs),
     /// Run everything with --deterministic; write a record of it, or check one.
     Reproduce(ReproduceArgs),
     /// Run everything and write one page.
@@ -208,6 +211,7 @@ pub(super) fn run_lab(args: &LabArgs) -> Result<ExitCode> {
             one(&args.common, |session| impact(&session.context(), &args.paths, &args.options()))
         }
         LabCommand::Bundles(args) => run_bundles(args),
+        LabCommand::Leaderboard(args) => run_leaderboard(args),
         LabCommand::Reproduce(args) => run_reproduce(args),
         LabCommand::Report(args) => run_report(args),
     }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::codec::{AlcmArchive, Codec, Common, Measured, Subject, SubjectKind, measure};
 use super::experiment::sha256;
-use super::section::{Cell, Section, Table};
+use super::section::{Cell, Outcome, Section, Table};
 use super::stats::{caq, gain_percent, mean};
 use super::untrusted::{is_plain_name, read_within};
 use crate::error::{Error, ErrorKind, Result};
@@ -82,15 +82,6 @@ pub struct Loaded {
     pub bundle: Bundle,
     /// Its files, in the order of the list.
     pub subjects: Vec<Subject>,
-}
-
-/// Results of a run, and what is wrong with them.
-#[derive(Debug)]
-pub struct Outcome {
-    /// All that was measured.
-    pub section: Section,
-    /// Results that are not as recorded; none where all is well.
-    pub failures: Vec<Error>,
 }
 
 /// Reads the bundle `name` of `dir` and checks every file.

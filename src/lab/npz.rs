@@ -14,6 +14,8 @@ const MAGIC: &[u8] = b"\x93NUMPY\x01\x00";
 const ALIGNMENT: usize = 64;
 /// `savez_compressed` passes zlib's default level.
 const DEFLATE_LEVEL: i64 = 6;
+/// Most bytes of magic, length and header.
+const MAX_HEADER_BYTES: u64 = 10 + u16::MAX as u64;
 /// Largest member that is read back.
 const MAX_MEMBER_BYTES: u64 = 64 << 30;
 
@@ -40,16 +42,29 @@ pub fn write(name: &str, descr: &str, shape: &[u64], bytes: &[u8]) -> Result<Vec
 /// # Errors
 /// [`ErrorKind::Corrupt`] for what is no archive of a `.npy` member.
 pub fn read(archive: &[u8]) -> Result<Vec<u8>> {
+    read_up_to(archive, MAX_MEMBER_BYTES)
+}
+
+/// The elements of the first member, of them at most `limit_bytes`, whatever it would inflate to.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_up_to(archive: &[u8], limit_bytes: u64) -> Result<Vec<u8>> {
     let corrupt = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Corrupt, format!("no npz archive: {e}"));
     let mut zip = ZipArchive::new(Cursor::new(archive)).map_err(|e| corrupt(&e))?;
     let member = zip.by_index(0).map_err(|e| corrupt(&e))?;
     let mut npy = Vec::new();
-    member.take(MAX_MEMBER_BYTES).read_to_end(&mut npy).map_err(|e| corrupt(&e))?;
+    member
+        .take(limit_bytes.saturating_add(MAX_HEADER_BYTES))
+        .read_to_end(&mut npy)
+        .map_err(|e| corrupt(&e))?;
     let after_magic = npy.strip_prefix(MAGIC).ok_or_else(|| corrupt(&"another magic"))?;
     let elements = after_magic
         .split_first_chunk()
         .and_then(|(len, rest)| rest.get(usize::from(u16::from_le_bytes(*len))..));
-    elements.map(<[u8]>::to_vec).ok_or_else(|| corrupt(&"its header is cut"))
+    let elements = elements.ok_or_else(|| corrupt(&"its header is cut"))?;
+    let len = usize::try_from(limit_bytes).unwrap_or(usize::MAX).min(elements.len());
+    Ok(elements[..len].to_vec())
 }
 
 fn npy_header(descr: &str, shape: &[u64]) -> Vec<u8> {

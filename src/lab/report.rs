@@ -32,7 +32,8 @@ const ORIGINAL: [(&str, &str, &str); 17] = [
     ),
 ];
 
-const STYLE: &str = "
+/// The style of pages.
+pub(crate) const STYLE: &str = "
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent);
   --faint: color-mix(in srgb, currentColor 5%, transparent); --quiet: color-mix(in srgb, currentColor 68%, transparent); }
 * { box-sizing: border-box; }
@@ -150,7 +151,8 @@ fn original(html: &mut String) {
     write_table(html, &table);
 }
 
-fn write_table(html: &mut String, table: &Table) {
+/// Appends `table`; whatever it holds stays text.
+pub(crate) fn write_table(html: &mut String, table: &Table) {
     if !table.title.is_empty() {
         let _ = writeln!(html, "<h3>{}</h3>", escaped(&table.title));
     }

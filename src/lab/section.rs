@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use crate::error::Error;
+
 /// One result of the laboratory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Section {
@@ -20,6 +22,15 @@ pub struct Section {
     /// What must come out the same in every run on any machine: sizes, hashes, errors, never times. Empty for a command
     /// that measures only time or this machine.
     pub record: Value,
+}
+
+/// A result and what is wrong with it.
+#[derive(Debug)]
+pub struct Outcome {
+    /// All that was measured.
+    pub section: Section,
+    /// What is not as it should be; none where all is well.
+    pub failures: Vec<Error>,
 }
 
 /// A picture.
