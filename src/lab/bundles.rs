@@ -161,11 +161,11 @@ impl Row {
 }
 
 fn measure_all(ctx: &Context<'_>, loaded: &Loaded, runs: usize) -> Result<Vec<Row>> {
-    let row = |codec: &Box<dyn Codec + '_>| -> Result<Row> {
-        let files = loaded.subjects.iter().map(|subject| measure(ctx, codec.as_ref(), subject, runs));
+    let row = |codec: &dyn Codec| -> Result<Row> {
+        let files = loaded.subjects.iter().map(|subject| measure(ctx, codec, subject, runs));
         Ok(Row { codec: codec.name().to_owned(), files: files.collect::<Result<_>>()? })
     };
-    codecs(ctx).iter().map(row).collect()
+    codecs(ctx).iter().map(|codec| row(codec.as_ref())).collect()
 }
 
 /// Checks the bundles of `dir`, runs every codec `runs` times on each file, and compares with what is recorded: sizes
