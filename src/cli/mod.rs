@@ -10,6 +10,7 @@ pub mod entropy_config;
 pub mod exit;
 pub mod lab;
 pub mod lab_bundles;
+pub mod lab_machine;
 pub mod lossy_file;
 pub mod progress;
 mod train;
