@@ -48,3 +48,55 @@ fn impact_measures_and_leaves_nothing_behind() {
     }
     alcm(root, "lab impact no-such-path").assert().code(1);
 }
+
+#[test]
+fn timing_books_all_time_on_stages_or_other() {
+    let section = lab("lab timing tests/data/digits_resnet/params_bf16.safetensors --elements 8192 --runs 1");
+    let rows = section["tables"][0]["rows"].as_array().unwrap();
+    let stages = ["statistics", "prediction", "quantization", "pruning", "backend", "other", "all"];
+    assert_eq!(rows.len(), 5 * stages.len());
+    for tensor in rows.chunks(stages.len()) {
+        let sum: f64 = tensor[..6].iter().map(|row| number(row, "ms")).sum();
+        assert!((sum / number(&tensor[6], "ms") - 1.0).abs() < 1e-9);
+        assert!(tensor.iter().zip(stages).all(|(row, stage)| row["stage"] == stage));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    alcm(root, "lab timing no-such-file").assert().code(1);
+    alcm(root, "lab timing --elements 0").assert().code(2);
+}
+
+#[test]
+fn memory_counts_what_parts_hold() {
+    let section = lab("lab memory");
+    let parts = section["tables"][0]["rows"].as_array().unwrap();
+    let tensor = parts.iter().find(|row| row["part"] == "tensor").unwrap();
+    assert_eq!(number(tensor, "heap bytes"), 40_000.0);
+    assert!(parts.iter().all(|row| number(row, "bytes") > 0.0));
+    // Five scores of 8 bytes.
+    let scheduler = parts.iter().find(|row| row["part"].as_str().unwrap().starts_with("scheduler")).unwrap();
+    assert_eq!(number(scheduler, "heap bytes"), 40.0);
+    let calls = section["tables"][1]["rows"].as_array().unwrap();
+    assert_eq!(calls.len(), 4);
+    for call in calls {
+        assert!(number(call, "peak heap bytes") >= number(call, "result bytes"), "{call}");
+        assert!(number(call, "peak heap bytes") < 64e6, "{call}");
+    }
+    let most = number(&section["tables"][2]["rows"][0], "bytes");
+    assert!(most > 40_000.0);
+    if Path::new("/proc/self/status").exists() {
+        assert!(number(&section["tables"][2]["rows"][1], "bytes") > 40_000.0);
+    }
+}
+
+#[test]
+fn energy_names_its_meter() {
+    let section = lab("lab energy tests/data/digits_resnet/params_bf16.safetensors --watts 20 --min-ms 1");
+    let rows = section["tables"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        let by = row["energy by"].as_str().unwrap();
+        assert!(by.starts_with("RAPL") || by == "model: 20 W × processor seconds", "{by}");
+        assert!(number(row, "ratio") >= 1.0);
+    }
+    alcm(Path::new(env!("CARGO_MANIFEST_DIR")), "lab energy --watts 0").assert().code(2);
+}

@@ -11,6 +11,8 @@ use super::commands::Session;
 use super::exit::FAILED;
 use super::lab_bundles::{BundlesArgs, run_bundles};
 use super::lab_leaderboard::{LeaderboardArgs, run_leaderboard};
+use super::lab_machine::{EnergyArgs, MemoryArgs, TimingArgs};
+use super::lab_machine::{machine_sections, run_energy, run_memory, run_timing};
 use super::lossy_file::LossyFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::ablation::ablation;
@@ -48,6 +50,12 @@ pub enum LabCommand {
     Ablation(FilesArgs),
     /// What compressing a checkpoint saves: storage by schedule, transfer time by bandwidth.
     Impact(ImpactArgs),
+    /// Thread time of the five stages of lossy coding, for a small tensor and for layers.
+    Timing(TimingArgs),
+    /// Bytes that parts of the compressor hold, by a counting allocator, and the most that was resident.
+    Memory(MemoryArgs),
+    /// Joules of encoding and decoding, by the processor's counters or a model.
+    Energy(EnergyArgs),
     /// Small sets of natural data with recorded results.
     Bundles(BundlesArgs),
     /// Results that anybody may send in, decoded and computed anew.
@@ -109,7 +117,7 @@ impl ImpactArgs {
 }
 
 /// A finite number above 0.
-fn positive(text: &str) -> std::result::Result<f64, String> {
+pub(super) fn positive(text: &str) -> std::result::Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if value.is_finite() && value > 0.0 {
         Ok(value)
@@ -207,6 +215,9 @@ pub(super) fn run_lab(args: &LabArgs) -> Result<ExitCode> {
         LabCommand::Ablation(args) => {
             one(&args.runs.common, |session| ablation(&session.context(), &args.files()))
         }
+        LabCommand::Timing(args) => run_timing(args),
+        LabCommand::Memory(args) => run_memory(args),
+        LabCommand::Energy(args) => run_energy(args),
         LabCommand::Impact(args) => {
             one(&args.common, |session| impact(&session.context(), &args.paths, &args.options()))
         }
@@ -218,7 +229,7 @@ pub(super) fn run_lab(args: &LabArgs) -> Result<ExitCode> {
 }
 
 impl FilesArgs {
-    fn files(&self) -> Vec<PathBuf> {
+    pub(super) fn files(&self) -> Vec<PathBuf> {
         let ours = Path::new(REPOSITORY_CHECKPOINT);
         if self.files.is_empty() && ours.is_file() { vec![ours.to_owned()] } else { self.files.clone() }
     }
@@ -323,6 +334,7 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     let mut sections = exact_sections(&session, &files, runs)?;
     sections.push(ablation(&ctx, &files)?);
     sections.push(robust(&ctx, usize::max(runs, 10))?);
+    sections.extend(machine_sections(&ctx, &files, runs)?);
     if !files.is_empty() {
         sections.push(impact(&ctx, &files, &ImpactOptions { runs, ..ImpactOptions::default() })?);
     }

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod lab;
 pub mod lab_bundles;
 pub mod lab_leaderboard;
+pub mod lab_machine;
 pub mod lossy_file;
 pub mod progress;
 mod train;
