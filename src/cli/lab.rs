@@ -20,6 +20,8 @@ use crate::lab::compare::{Preset, compare};
 use crate::lab::curves::curves;
 use crate::lab::experiment::synthetic;
 use crate::lab::impact::{ImpactOptions, impact};
+use crate::lab::leaderboard::baselines::baselines;
+use crate::lab::leaderboard::render::render;
 use crate::lab::section::Section;
 use crate::lab::variance::{robust, variance};
 use crate::lab::{bundles, report, reproduce};
@@ -335,6 +337,12 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     sections.push(ablation(&ctx, &files)?);
     sections.push(robust(&ctx, usize::max(runs, 10))?);
     sections.extend(machine_sections(&ctx, &files, runs)?);
+    let bundles_dir = Path::new(bundles::REPOSITORY_DIR);
+    if bundles_dir.is_dir() {
+        let board = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+        baselines(&ctx, bundles_dir, board.path(), runs)?;
+        sections.push(render(board.path())?);
+    }
     if !files.is_empty() {
         sections.push(impact(&ctx, &files, &ImpactOptions { runs, ..ImpactOptions::default() })?);
     }
