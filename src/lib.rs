@@ -25,7 +25,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `cli` | arguments, settings file, progress bars, exit codes (feature `cli`) |
-//! | [`lab`] | what reproduces stated numbers: tensors of the original report |
+//! | `lab` | what measures and reproduces stated numbers (feature `lab`) |
 //! | [`pipeline`] | directory trees to archives and back, over worker threads |
 //! | [`container`], [`checkpoint`], [`storage`] | the archive format, the safetensors header, files |
 //! | [`stage`] | one block of elements to one payload and back |

@@ -49,7 +49,9 @@ fn the_page_holds_every_section_and_loads_in_a_browser() {
     let html = fs::read_to_string(&page).unwrap();
     let ids: Vec<&str> =
         html.split("<section id=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
-    for command in ["synthetic", "variance", "compare", "curves", "ablation", "robust"] {
+    for command in
+        ["synthetic", "variance", "compare", "curves", "ablation", "robust", "bundles-run", "impact"]
+    {
         assert!(ids.contains(&command), "{command} is not among {ids:?}");
     }
     let Some(browser) = browser() else {

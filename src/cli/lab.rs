@@ -20,9 +20,11 @@ use crate::lab::compare::{Preset, compare};
 use crate::lab::curves::curves;
 use crate::lab::experiment::synthetic;
 use crate::lab::impact::{ImpactOptions, impact};
+use crate::lab::leaderboard::baselines::baselines;
+use crate::lab::leaderboard::render::render;
 use crate::lab::section::Section;
 use crate::lab::variance::{robust, variance};
-use crate::lab::{report, reproduce};
+use crate::lab::{bundles, report, reproduce};
 use crate::pipeline::train::write_file;
 
 /// Arguments of `lab`.
@@ -268,12 +270,18 @@ pub(super) fn print_section(session: &Session, section: &Section) -> Result<Exit
 /// The sections whose results are the same in every run.
 fn exact_sections(session: &Session, files: &[PathBuf], runs: usize) -> Result<Vec<Section>> {
     let ctx = session.context();
-    Ok(vec![
+    let mut sections = vec![
         synthetic(&ctx, runs)?,
         variance(&ctx, runs, 6.0)?,
         compare(&ctx, files, true, &presets()?, runs)?,
         curves(&ctx, files)?,
-    ])
+    ];
+    let bundles_dir = Path::new(bundles::REPOSITORY_DIR);
+    if bundles_dir.is_dir() {
+        // What differs from the bundles' own record is told in the section.
+        sections.push(bundles::run(&ctx, bundles_dir, runs)?.section);
+    }
+    Ok(sections)
 }
 
 fn run_reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
@@ -329,6 +337,12 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     sections.push(ablation(&ctx, &files)?);
     sections.push(robust(&ctx, usize::max(runs, 10))?);
     sections.extend(machine_sections(&ctx, &files, runs)?);
+    let bundles_dir = Path::new(bundles::REPOSITORY_DIR);
+    if bundles_dir.is_dir() {
+        let board = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+        baselines(&ctx, bundles_dir, board.path(), runs)?;
+        sections.push(render(board.path())?);
+    }
     if !files.is_empty() {
         sections.push(impact(&ctx, &files, &ImpactOptions { runs, ..ImpactOptions::default() })?);
     }

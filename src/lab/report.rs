@@ -86,7 +86,7 @@ pub fn page(sections: &[Section], machine: &Value) -> String {
         escaped(&machine_text(machine))
     );
     for section in sections {
-        let _ = writeln!(html, "<a href=\"#{}\">{}</a>", escaped(section.command), escaped(&section.title));
+        let _ = writeln!(html, "<a href=\"#{}\">{}</a>", anchor(section), escaped(&section.title));
     }
     html += "</nav>\n";
     original(&mut html);
@@ -94,7 +94,7 @@ pub fn page(sections: &[Section], machine: &Value) -> String {
         let _ = writeln!(
             html,
             "<section id=\"{}\">\n<h2>{}</h2>\n<p><code>alcm lab {}</code></p>\n<p>{}</p>",
-            escaped(section.command),
+            anchor(section),
             escaped(&section.title),
             escaped(section.command),
             escaped(&section.intro)
@@ -115,6 +115,11 @@ pub fn page(sections: &[Section], machine: &Value) -> String {
         html += "</section>\n";
     }
     html + "</body>\n</html>\n"
+}
+
+/// A name for links, which holds no blank.
+fn anchor(section: &Section) -> String {
+    escaped(&section.command.replace(' ', "-"))
 }
 
 fn machine_text(machine: &Value) -> String {

@@ -239,6 +239,12 @@ impl Chart {
     /// The picture.
     #[must_use]
     pub fn to_svg(&self) -> String {
+        let (body, height) = self.body();
+        open(height) + &body + "</svg>\n"
+    }
+
+    /// What the picture holds, and its height.
+    fn body(&self) -> (String, f64) {
         let all = || self.series.iter().flat_map(|series| series.points.iter().copied());
         let has_columns = self.series.iter().any(|series| series.mark == Mark::Columns);
         let pad = if has_columns { 0.5 } else { 0.0 };
@@ -265,7 +271,7 @@ impl Chart {
             let names: Vec<&str> = self.series.iter().map(|series| series.name.as_str()).collect();
             height += legend(&mut body, height, &names);
         }
-        open(height) + &body + "</svg>\n"
+        (body, height)
     }
 
     fn axes(&self, svg: &mut String, x: &Placement, y: &Placement) {
@@ -287,6 +293,18 @@ impl Chart {
             escaped(&self.y.label)
         );
     }
+}
+
+/// Charts below each other, as one picture.
+#[must_use]
+pub fn stacked(charts: &[Chart]) -> String {
+    let (mut all, mut top) = (String::new(), 0.0);
+    for chart in charts {
+        let (body, height) = chart.body();
+        let _ = writeln!(all, "<g transform=\"translate(0 {top})\">\n{body}</g>");
+        top += height;
+    }
+    open(top) + &all + "</svg>\n"
 }
 
 fn placed<'a>(
@@ -440,7 +458,7 @@ mod tests {
         let chart = Chart { x: label(), y: label(), series: vec![series.clone(), series] };
         let bars = bars(&[(hostile.into(), 1.0)], hostile);
         let shares = shares(&[hostile], &[(hostile.into(), vec![1.0])]);
-        for svg in [chart.to_svg(), bars, shares] {
+        for svg in [chart.to_svg(), stacked(&[chart.clone(), chart]), bars, shares] {
             assert!(!svg.contains("<script") && !svg.contains('\u{202e}'), "{svg}");
             assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
             assert!(!svg.contains("NaN") && !svg.contains("inf"));
