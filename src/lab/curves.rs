@@ -122,7 +122,8 @@ pub fn curves(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Section> {
             Chart { x: Axis::linear("stored bits per element"), y: Axis::log("relative L2 error"), series };
         plots.push(Plot { caption: format!("{title}: error against bits"), svg: chart.to_svg() });
         if !is_normal {
-            let caption = format!("{title}: bits per element of its largest tensors at {BARS_AT} bits");
+            let caption =
+                format!("{title}: bits per element of its largest lossy tensors at a mean of {BARS_AT}");
             plots.push(Plot { caption, svg: bars(&bits_of_tensors, "bits") });
         }
         tables.push(table);
@@ -139,7 +140,9 @@ pub fn curves(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Section> {
     })
 }
 
+/// The largest of the tensors that may change; those that may not would dwarf them.
 fn largest(mut tensors: Vec<TensorReport>) -> Vec<(String, f64)> {
+    tensors.retain(|tensor| tensor.loss.is_some());
     tensors.sort_by(|a, b| b.tally.elements.cmp(&a.tally.elements).then_with(|| a.name.cmp(&b.name)));
     tensors.truncate(MAX_BARS);
     tensors.into_iter().map(|tensor| (tensor.name, tensor.tally.bits_per_element())).collect()

@@ -49,9 +49,11 @@ impl HeapMeter {
     fn of<T>(&self, f: impl FnOnce() -> T) -> (T, Heap) {
         // The highest mark can only rise. An allocation that nothing writes to, so that it takes up no memory, lifts
         // the level to the mark: whatever is allocated above it then shows.
-        let ballast: Vec<u8> = Vec::with_capacity((self.most)().saturating_sub((self.held)()));
+        let ballast_len = (self.most)().saturating_sub((self.held)());
+        let ballast = std::hint::black_box(Vec::<u8>::with_capacity(ballast_len));
         let (held, most) = ((self.held)(), (self.most)());
-        let result = f();
+        // Without the fence an optimiser leaves out what nobody reads.
+        let result = std::hint::black_box(f());
         let heap =
             Heap { held: (self.held)().saturating_sub(held), peak: (self.most)().saturating_sub(most) };
         drop(ballast);
