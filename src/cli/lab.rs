@@ -16,6 +16,7 @@ use super::lab_machine::{machine_sections, run_energy, run_memory, run_timing};
 use super::lossy_file::LossyFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lab::ablation::ablation;
+use crate::lab::codec::scratch;
 use crate::lab::compare::{Preset, compare};
 use crate::lab::curves::curves;
 use crate::lab::experiment::synthetic;
@@ -275,7 +276,11 @@ fn exact_sections(session: &Session, files: &[PathBuf], runs: usize) -> Result<V
         variance(&ctx, runs, 6.0)?,
         compare(&ctx, files, true, &presets()?, runs)?,
         curves(&ctx, files)?,
+        ablation(&ctx, files)?,
     ];
+    if !files.is_empty() {
+        sections.push(impact(&ctx, files, &ImpactOptions { runs, ..ImpactOptions::default() })?);
+    }
     let bundles_dir = Path::new(bundles::REPOSITORY_DIR);
     if bundles_dir.is_dir() {
         // What differs from the bundles' own record is told in the section.
@@ -334,17 +339,13 @@ fn run_report(args: &ReportArgs) -> Result<ExitCode> {
     let (files, runs) = (args.files.files(), args.files.runs.runs.into());
     let ctx = session.context();
     let mut sections = exact_sections(&session, &files, runs)?;
-    sections.push(ablation(&ctx, &files)?);
     sections.push(robust(&ctx, usize::max(runs, 10))?);
     sections.extend(machine_sections(&ctx, &files, runs)?);
     let bundles_dir = Path::new(bundles::REPOSITORY_DIR);
     if bundles_dir.is_dir() {
-        let board = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+        let board = scratch(None)?;
         baselines(&ctx, bundles_dir, board.path(), runs)?;
         sections.push(render(board.path())?);
-    }
-    if !files.is_empty() {
-        sections.push(impact(&ctx, &files, &ImpactOptions { runs, ..ImpactOptions::default() })?);
     }
     session.bars.clear();
     let page = report::page(&sections, &reproduce::machine(&ctx));

@@ -4,17 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::curves::lossy_run;
 use super::section::{Cell, Plot, Section, Table};
 use super::stats::mean;
 use super::svg::{Axis, Chart, Mark, Series};
-use crate::checkpoint::SafetensorsHeader;
 use crate::error::{Error, Result};
 use crate::kernels::convert::{is_convertible, to_f32};
 use crate::pipeline::context::Context;
 use crate::pipeline::lossy::settings::{Goal, LossySettings, RateModel};
+use crate::pipeline::source::Source;
 use crate::quantize::elementary::exp2;
 use crate::quantize::predictor::target::counted_bits;
 use crate::quantize::predictor::{Networks, Unit, models};
@@ -70,8 +70,9 @@ pub fn ablation(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Section> {
     }
     let names: Vec<&str> = models.iter().map(|(name, _)| *name).collect();
     let mut tables = vec![predictions(&names, &samples, &seconds, counting_s)];
+    let mut record = Vec::new();
     for file in files {
-        tables.push(rate_control(ctx, file)?);
+        tables.push(rate_control(ctx, file, &mut record)?);
     }
     Ok(Section {
         command: "ablation",
@@ -84,7 +85,7 @@ pub fn ablation(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Section> {
         ),
         tables,
         plots: vec![fit(&names, &samples)],
-        record: Value::Null,
+        record: Value::Array(record),
     })
 }
 
@@ -96,17 +97,17 @@ fn std_of(unit: &Unit) -> f64 {
 fn units_of(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Vec<(Unit, Vec<f32>)>> {
     let mut units = Vec::new();
     for path in files {
-        let bytes = fs::read(path).map_err(|e| Error::io("cannot read", e).in_file(path))?;
-        let header = SafetensorsHeader::parse(&bytes, Some(bytes.len() as u64), &ctx.limits)
-            .map_err(|e| e.in_file(path))?;
-        for tensor in header.tensors() {
+        let size = fs::metadata(path).map_err(|e| Error::io("cannot read", e).in_file(path))?.len();
+        let source = Source::open(path, size)?;
+        for tensor in source.header(&ctx.limits)?.tensors() {
             let Some(dtype) = tensor.dtype.filter(|dtype| is_convertible(*dtype)) else { continue };
-            let range = usize::try_from(tensor.start).ok().zip(usize::try_from(tensor.end).ok());
-            let Some(elements) = range.and_then(|(start, end)| bytes.get(start..end)) else { continue };
-            let elements = &elements[..elements.len().min(MAX_ELEMENTS * dtype.unit_bytes())];
+            let n_elements =
+                usize::try_from(tensor.n_elements()).map_or(MAX_ELEMENTS, |n| n.min(MAX_ELEMENTS));
+            let mut elements = vec![0; n_elements * dtype.unit_bytes()];
+            source.read(tensor.start, &mut elements)?;
             let mut values = vec![0.0; elements.len() / dtype.unit_bytes()];
-            let unit = Unit::measure(ctx.isa, dtype, elements);
-            let converted = to_f32(ctx.isa, dtype, elements, &mut values);
+            let unit = Unit::measure(ctx.isa, dtype, &elements);
+            let converted = to_f32(ctx.isa, dtype, &elements, &mut values);
             if let (Some(unit), Some(_)) = (unit, converted)
                 && values.len() >= MIN_ELEMENTS
                 && unit.moments.n_not_finite == 0
@@ -172,7 +173,7 @@ fn fit(names: &[&str], samples: &[Sample]) -> Plot {
 }
 
 /// What each model makes of goals in bits, over the whole of a file.
-fn rate_control(ctx: &Context<'_>, file: &Path) -> Result<Table> {
+fn rate_control(ctx: &Context<'_>, file: &Path, record: &mut Vec<Value>) -> Result<Table> {
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let columns =
         ["goal bits", "rate model", "bits", "off goal %", "relative L2", "encode s", "encode CPU s"];
@@ -187,6 +188,7 @@ fn rate_control(ctx: &Context<'_>, file: &Path) -> Result<Table> {
         ] {
             let run =
                 lossy_run(ctx, file, LossySettings { rate_model, ..LossySettings::new(Goal::Bits(goal)) })?;
+            record.push(json!([name, goal, model, run.archive_bytes, run.relative_l2]));
             table.push([
                 Cell::Float(goal, 0),
                 model.into(),

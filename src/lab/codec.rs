@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
 use super::clock::{Taken, median_of, time};
 use super::npz;
+use super::stats::mean;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::quantize::measure as errors_of;
@@ -16,6 +17,7 @@ use crate::pipeline::compare::compare;
 use crate::pipeline::compress::compress_file;
 use crate::pipeline::context::Context;
 use crate::pipeline::lossy::settings::LossySettings;
+use crate::pipeline::report::Report;
 use crate::pipeline::settings::{AsBytes, CodingSettings, CompressOptions};
 use crate::pipeline::stream::{compress_stream, decompress_stream};
 use crate::pipeline::tensor::{Tensor, TensorMode, compress_tensor, decompress_tensor};
@@ -120,6 +122,11 @@ impl Measured {
     }
 }
 
+/// The mean of `field` over `measured`.
+pub fn mean_of(measured: &[Measured], field: impl Fn(&Measured) -> f64) -> f64 {
+    mean(&measured.iter().map(field).collect::<Vec<_>>())
+}
+
 /// Encodes and decodes `subject` `runs` times, at least once, and compares what came back.
 ///
 /// # Errors
@@ -172,7 +179,7 @@ pub fn relative_l2(ctx: &Context<'_>, subject: &Subject, decoded: &[u8]) -> Resu
             })
         }
         SubjectKind::File(path) => {
-            let dir = scratch()?;
+            let dir = scratch(None)?;
             // Under its own name, which says what it holds.
             let copy = dir.path().join(path.file_name().unwrap_or_default());
             fs::write(&copy, decoded).map_err(|e| Error::io("cannot write", e).in_file(&copy))?;
@@ -185,8 +192,22 @@ pub fn relative_l2(ctx: &Context<'_>, subject: &Subject, decoded: &[u8]) -> Resu
     }
 }
 
-fn scratch() -> Result<tempfile::TempDir> {
-    tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))
+/// A report without failures.
+///
+/// # Errors
+/// The first of its failures.
+pub fn done(mut report: Report) -> Result<Report> {
+    if report.failures.is_empty() { Ok(report) } else { Err(report.failures.swap_remove(0).error) }
+}
+
+/// A temporary folder within `parent`, or where the system has them; removed when it is dropped.
+///
+/// # Errors
+/// [`ErrorKind::Io`].
+pub fn scratch(parent: Option<&Path>) -> Result<tempfile::TempDir> {
+    parent
+        .map_or_else(tempfile::tempdir, tempfile::tempdir_in)
+        .map_err(|e| Error::io("cannot make a temporary folder", e))
 }
 
 /// What the xz decoder may take; a file of preset 9 needs 65 MiB, a header can claim 4 GiB.
@@ -343,17 +364,14 @@ impl AlcmArchive<'_> {
         let SubjectKind::File(path) = &subject.kind else {
             return Err(Error::new(ErrorKind::InvalidInput, format!("{} is no file", subject.name)));
         };
-        let dir = scratch()?;
+        let dir = scratch(None)?;
         let archive = dir.path().join("archive.alcm");
         let options = CompressOptions {
             coding: self.coding(),
             lossy: Some(lossy.clone()),
             ..CompressOptions::default()
         };
-        let report = compress_file(self.ctx, path, &archive, &options)?;
-        if let Some(failure) = report.failures.into_iter().next() {
-            return Err(failure.error);
-        }
+        done(compress_file(self.ctx, path, &archive, &options)?)?;
         fs::read(&archive).map_err(|e| Error::io("cannot read", e).in_file(&archive))
     }
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use super::codec::{AlcmArchive, Codec, Common, Measured, Subject, measure};
+use super::codec::{AlcmArchive, Codec, Common, Measured, Subject, mean_of, measure};
 use super::experiment::{frames, sha256, subject};
 use super::section::{Cell, Plot, Section, Table};
-use super::stats::{caq, mean};
+use super::stats::caq;
 use super::svg::bars;
 use super::synthetic::N_EPOCHS;
 use crate::error::Result;
@@ -45,7 +45,7 @@ pub fn compare(
         for codec in codecs {
             let all: Vec<Measured> =
                 subjects.iter().map(|subject| measure(ctx, *codec, subject, runs)).collect::<Result<_>>()?;
-            ratios.push((codec.name().to_owned(), of_all(&all, |m| m.ratio)));
+            ratios.push((codec.name().to_owned(), mean_of(&all, |m| m.ratio)));
             let made = all.iter().map(|m| json!({"bytes": m.encoded.len(), "sha256": sha256(&m.encoded)}));
             outputs.insert(codec.name().to_owned(), Value::Array(made.collect()));
             table.push(row(codec.name(), &all));
@@ -97,19 +97,15 @@ pub fn compare(
     })
 }
 
-fn of_all(measured: &[Measured], field: impl Fn(&Measured) -> f64) -> f64 {
-    mean(&measured.iter().map(field).collect::<Vec<_>>())
-}
-
 fn row(name: &str, all: &[Measured]) -> [Cell; COLUMNS.len()] {
     [
         name.into(),
-        Cell::Float(of_all(all, |m| m.encoded.len() as f64), 0),
-        Cell::Float(of_all(all, |m| m.ratio), 4),
-        Cell::Float(of_all(all, |m| caq(m.ratio, m.encode.cpu_s)), 4),
-        Cell::Float(of_all(all, Measured::encode_mb_s), 1),
-        Cell::Float(of_all(all, Measured::decode_mb_s), 1),
-        Cell::Small(of_all(all, |m| m.relative_l2)),
+        Cell::Float(mean_of(all, |m| m.encoded.len() as f64), 0),
+        Cell::Float(mean_of(all, |m| m.ratio), 4),
+        Cell::Float(mean_of(all, |m| caq(m.ratio, m.encode.cpu_s)), 4),
+        Cell::Float(mean_of(all, Measured::encode_mb_s), 1),
+        Cell::Float(mean_of(all, Measured::decode_mb_s), 1),
+        Cell::Small(mean_of(all, |m| m.relative_l2)),
         all.iter().all(|m| m.is_exact).into(),
     ]
 }

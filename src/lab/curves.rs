@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::clock::{Taken, time};
+use super::codec::{done, scratch};
 use super::numpy_legacy::RandomState;
 use super::section::{Cell, Plot, Section, Table};
 use super::svg::{Axis, Chart, Mark, Series, bars};
@@ -48,13 +49,11 @@ pub struct LossyRun {
 /// # Errors
 /// What compressing and comparing report.
 pub fn lossy_run(ctx: &Context<'_>, path: &Path, settings: LossySettings) -> Result<LossyRun> {
-    let dir = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+    let dir = scratch(None)?;
     let archive = dir.path().join("archive.alcm");
     let options = CompressOptions { lossy: Some(settings), ..CompressOptions::default() };
     let (report, encode) = time(|| compress_file(ctx, path, &archive, &options));
-    if let Some(failure) = report?.failures.into_iter().next() {
-        return Err(failure.error);
-    }
+    done(report?)?;
     let described = inspect(ctx, &archive)?;
     let mut lossy = Tally::default();
     for tensor in described.tensors.iter().filter(|tensor| tensor.loss.is_some()) {
@@ -77,7 +76,7 @@ pub fn lossy_run(ctx: &Context<'_>, path: &Path, settings: LossySettings) -> Res
 /// # Errors
 /// What compressing reports.
 pub fn curves(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Section> {
-    let dir = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+    let dir = scratch(None)?;
     let normal = dir.path().join("normal.safetensors");
     fs::write(&normal, normal_file()).map_err(|e| Error::io("cannot write", e).in_file(&normal))?;
     let (mut tables, mut plots, mut record) = (Vec::new(), Vec::new(), Vec::new());

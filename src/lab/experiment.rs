@@ -1,9 +1,9 @@
 //! `lab synthetic`: the ten-epoch experiment of the original report, on its own tensors, with everything decoded.
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use super::codec::{AlcmTensor, Codec, Common, Measured, Subject, SubjectKind, measure};
+use super::codec::{AlcmTensor, Codec, Common, Measured, Subject, SubjectKind, mean_of, measure};
 use super::section::{Cell, Plot, Section, Table};
 use super::stats::{caq, gain_percent, mean};
 use super::svg::{Axis, Chart, Mark, Series};
@@ -11,6 +11,7 @@ use super::synthetic;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::pipeline::context::Context;
+use crate::pipeline::digest::Digest;
 use crate::pipeline::tensor::{TensorGoal, TensorMode};
 use crate::stage::Quantizer;
 
@@ -30,7 +31,7 @@ pub fn subject(epoch: u32) -> Subject {
 /// Hex digits of the SHA-256 of `bytes`.
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Digest(Sha256::digest(bytes).into()).to_string()
 }
 
 /// The frames of this project that the experiment shows, and the reason of each name.
@@ -87,10 +88,6 @@ fn score(measured: &Measured) -> f64 {
     caq(measured.ratio, measured.encode.cpu_s)
 }
 
-fn of_all(measured: &[Measured], field: impl Fn(&Measured) -> f64) -> f64 {
-    mean(&measured.iter().map(field).collect::<Vec<_>>())
-}
-
 fn summary(names: &[&str], by_codec: &[Vec<Measured>], scores: &[Vec<f64>]) -> Table {
     let columns = [
         "codec",
@@ -108,14 +105,14 @@ fn summary(names: &[&str], by_codec: &[Vec<Measured>], scores: &[Vec<f64>]) -> T
     for ((name, measured), scores) in names.iter().zip(by_codec).zip(scores) {
         table.push([
             (*name).into(),
-            Cell::Float(of_all(measured, |m| m.ratio), 4),
+            Cell::Float(mean_of(measured, |m| m.ratio), 4),
             Cell::Float(mean(scores), 4),
             Cell::Signed(gain_percent(mean(scores), baseline), 2),
-            Cell::Small(of_all(measured, |m| m.relative_l2)),
+            Cell::Small(mean_of(measured, |m| m.relative_l2)),
             measured.iter().all(|m| m.is_exact).into(),
-            Cell::Float(of_all(measured, |m| m.encode.cpu_s * 1e3), 3),
-            Cell::Float(of_all(measured, |m| m.decode.cpu_s * 1e3), 3),
-            Cell::Float(of_all(measured, |m| m.encoded.len() as f64), 1),
+            Cell::Float(mean_of(measured, |m| m.encode.cpu_s * 1e3), 3),
+            Cell::Float(mean_of(measured, |m| m.decode.cpu_s * 1e3), 3),
+            Cell::Float(mean_of(measured, |m| m.encoded.len() as f64), 1),
         ]);
     }
     table.note("Entropy bounds of this source: ratio 1.6229 bit for bit, 1.6480 with −0 folded.");

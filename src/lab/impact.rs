@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::codec::{done, scratch};
 use super::section::{Cell, Plot, Section, Table};
 use super::stats::median;
 use super::svg::{Axis, Chart, Mark, Series};
@@ -14,7 +15,6 @@ use crate::pipeline::compress::compress_tree;
 use crate::pipeline::context::Context;
 use crate::pipeline::decompress::{DecompressOptions, decompress_tree};
 use crate::pipeline::lossy::settings::{Goal, LossySettings};
-use crate::pipeline::report::Report;
 use crate::pipeline::settings::{AsBytes, CodingSettings, CompressOptions};
 use crate::stage::Level;
 
@@ -187,17 +187,6 @@ pub fn run(ctx: &Context<'_>, path: &Path, options: &ImpactOptions) -> Result<Ch
         decode_s: median(&decode_s),
         relative_l2,
     })
-}
-
-/// A report without failures.
-fn done(mut report: Report) -> Result<Report> {
-    if report.failures.is_empty() { Ok(report) } else { Err(report.failures.swap_remove(0).error) }
-}
-
-fn scratch(parent: Option<&Path>) -> Result<tempfile::TempDir> {
-    parent
-        .map_or_else(tempfile::tempdir, tempfile::tempdir_in)
-        .map_err(|e| Error::io("cannot make a temporary folder", e))
 }
 
 const GB: f64 = 1e9;

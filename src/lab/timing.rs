@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::codec::{done, scratch};
 use super::experiment::{ORIGINAL_ERROR, subject};
 use super::numpy_legacy::RandomState;
 use super::section::{Cell, Plot, Section, Table};
@@ -139,7 +140,7 @@ fn frame_parts(ctx: &Context<'_>, runs: usize) -> Result<Parts> {
 }
 
 fn archive_parts(ctx: &Context<'_>, layer: &Layer, prunes: bool, runs: usize) -> Result<Parts> {
-    let dir = tempfile::tempdir().map_err(|e| Error::io("cannot make a temporary folder", e))?;
+    let dir = scratch(None)?;
     let path = dir.path().join("layer.safetensors");
     write_safetensors(layer, &path).map_err(|e| Error::io("cannot write", e).in_file(&path))?;
     let mut lossy = LossySettings::new(Goal::RelL2(ORIGINAL_ERROR));
@@ -147,10 +148,7 @@ fn archive_parts(ctx: &Context<'_>, layer: &Layer, prunes: bool, runs: usize) ->
     let options = CompressOptions { lossy: Some(lossy), force: true, ..CompressOptions::default() };
     let mut all = Vec::new();
     for _ in 0..runs.max(1) {
-        let mut report = compress_file(ctx, &path, &dir.path().join("layer.alcm"), &options)?;
-        if !report.failures.is_empty() {
-            return Err(report.failures.swap_remove(0).error);
-        }
+        let report = done(compress_file(ctx, &path, &dir.path().join("layer.alcm"), &options)?)?;
         let timings = &report.timings;
         if timings.spent(Step::Quantization).is_zero() {
             let message = format!("{}: no step meets the goal, so that no stage was run", layer.name);

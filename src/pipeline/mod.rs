@@ -35,7 +35,7 @@ pub mod progress;
 pub mod report;
 mod resume;
 pub mod settings;
-mod source;
+pub(crate) mod source;
 pub mod stream;
 pub mod tensor;
 pub mod timings;

@@ -9,9 +9,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use super::context::Context;
+use super::digest::Digest;
 use super::source::{CHECKPOINT_SUFFIX, Source};
 use super::tree::SourceTree;
 use crate::checkpoint::TensorInfo;
@@ -160,7 +161,7 @@ pub fn train_networks(
     };
     let bytes = networks.to_bytes();
     Ok(TrainReport {
-        sha256: Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: Digest(Sha256::digest(&bytes).into()).to_string(),
         held_out: evaluate(&held_out),
         files: held_out_files
             .iter()

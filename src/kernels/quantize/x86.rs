@@ -41,6 +41,23 @@ pub(super) fn quantize_avx2(values: &[f32], step: f32, rounding: &Rounding, indi
     scalar::quantize(rest, step, rounding, index_rest);
 }
 
+/// The indices of 16 elements by the thresholds `low` and `high`, and which of them are within [`MAX_STEPS`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn indices_of(x: __m512, step: __m512, low: __m512, high: __m512) -> (__m512i, __mmask16) {
+    let steps = _mm512_abs_ps(_mm512_div_ps(x, step));
+    let floor = _mm512_cvttps_epi32(steps);
+    let fraction = _mm512_sub_ps(steps, _mm512_cvtepi32_ps(floor));
+    let entry = _mm512_min_epu32(floor, _mm512_set1_epi32(LAST_ENTRY));
+    let threshold = _mm512_permutex2var_ps(low, entry, high);
+    let up = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(fraction, threshold);
+    let k = _mm512_mask_add_epi32(floor, up, floor, _mm512_set1_epi32(1));
+    let negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
+    let k = _mm512_mask_sub_epi32(k, negative, _mm512_setzero_si512(), k);
+    let is_in_range = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(steps, _mm512_set1_ps(MAX_STEPS));
+    (k, is_in_range)
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn quantize_avx512(values: &[f32], step: f32, rounding: &Rounding, indices: &mut [i32]) {
     let Rounding::Thresholds(table) = rounding else {
@@ -51,16 +68,7 @@ pub(super) fn quantize_avx512(values: &[f32], step: f32, rounding: &Rounding, in
     let (index_vectors, index_rest) = indices.as_chunks_mut::<16>();
     for (vector, dst) in vectors.iter().zip(index_vectors) {
         let x: __m512 = cast(*vector);
-        let steps = _mm512_abs_ps(_mm512_div_ps(x, _mm512_set1_ps(step)));
-        let floor = _mm512_cvttps_epi32(steps);
-        let fraction = _mm512_sub_ps(steps, _mm512_cvtepi32_ps(floor));
-        let entry = _mm512_min_epu32(floor, _mm512_set1_epi32(LAST_ENTRY));
-        let threshold = _mm512_permutex2var_ps(low, entry, high);
-        let up = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(fraction, threshold);
-        let k = _mm512_mask_add_epi32(floor, up, floor, _mm512_set1_epi32(1));
-        let negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
-        let k = _mm512_mask_sub_epi32(k, negative, _mm512_setzero_si512(), k);
-        let is_in_range = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(steps, _mm512_set1_ps(MAX_STEPS));
+        let (k, is_in_range) = indices_of(x, _mm512_set1_ps(step), low, high);
         *dst = cast(_mm512_mask_mov_epi32(_mm512_set1_epi32(super::ESCAPE), is_in_range, k));
     }
     scalar::quantize(rest, step, rounding, index_rest);
@@ -137,16 +145,7 @@ fn replace_chunk(
     let n_elements = 16 * rows.len() as u64;
     for (row, dst) in rows.iter_mut().zip(indices) {
         let x: __m512 = cast(*row);
-        let steps = _mm512_abs_ps(_mm512_div_ps(x, step));
-        let floor = _mm512_cvttps_epi32(steps);
-        let fraction = _mm512_sub_ps(steps, _mm512_cvtepi32_ps(floor));
-        let entry = _mm512_min_epu32(floor, _mm512_set1_epi32(LAST_ENTRY));
-        let threshold = _mm512_permutex2var_ps(low, entry, high);
-        let up = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(fraction, threshold);
-        let k = _mm512_mask_add_epi32(floor, up, floor, _mm512_set1_epi32(1));
-        let negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
-        let k = _mm512_mask_sub_epi32(k, negative, _mm512_setzero_si512(), k);
-        let is_in_range = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(steps, _mm512_set1_ps(MAX_STEPS));
+        let (k, is_in_range) = indices_of(x, step, low, high);
         *dst = cast(_mm512_mask_mov_epi32(_mm512_set1_epi32(super::ESCAPE), is_in_range, k));
         let rebuilt = _mm512_mask_mul_ps(x, is_in_range, _mm512_cvtepi32_ps(k), step);
         *row = cast(rebuilt);
