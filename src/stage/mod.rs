@@ -139,21 +139,39 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
         enter: &mut dyn FnMut(Part),
     ) -> (Coding, BlockLoss) {
-        let QuantRun { spec, dtype, first_element } = run;
+        let QuantRun { spec, dtype, .. } = run;
         if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
             return self.encode_quantized_sparse(spec, dtype, bytes, dst, enter);
         }
-        let start = dst.len();
         let loss = self.quantizer.apply_watched(self.isa, run, bytes, enter);
         enter(Part::Backend);
+        (self.encode_tried(run, bytes, dst), loss)
+    }
+
+    /// The first half of [`Self::encode_quantized_watched`] in [`Domain::Linear`]: fills `bytes` with what quantizing
+    /// `source` gives, and says what was lost.
+    pub(crate) fn try_quantized(
+        &mut self,
+        run: QuantRun<'_>,
+        source: &[u8],
+        bytes: &mut [u8],
+        enter: &mut dyn FnMut(Part),
+    ) -> BlockLoss {
+        self.quantizer.apply_from(self.isa, run, Some(source), bytes, enter)
+    }
+
+    /// The second half: appends the payload of `bytes`, which [`Self::try_quantized`] has filled by the same `run` just before.
+    pub(crate) fn encode_tried(&mut self, run: QuantRun<'_>, bytes: &[u8], dst: &mut Vec<u8>) -> Coding {
+        let QuantRun { spec, dtype, first_element } = run;
+        let start = dst.len();
         if constant::element(dtype, bytes).is_none()
             && self.write_indices(spec, dtype, first_element, dst).is_some()
             && dst.len() - start < bytes.len()
         {
-            return (Coding::Quantized, loss);
+            return Coding::Quantized;
         }
         dst.truncate(start);
-        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+        self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst)
     }
 
     /// Bits that the payload of elements takes of which `bytes` are a sample, less what a payload takes however many they
