@@ -24,10 +24,18 @@ impl EncodeMemory {
         let EarlyTrial { scratch: Scratch { encoder, timings }, snapshot, .. } = &mut trial;
         timings.time(Step::Read, || fetch(span, snapshot))?;
         let source_piece = timings.time(Step::Hash, || Piece::hash(span.offset, snapshot));
-        let mut record = empty_record(span);
+        let mut record = self.empty_record(span);
         let (coding, loss) =
             timings.time_parts(|enter| encoder.encode_quantized_watched(run, snapshot, &mut record, enter));
         trial.seal(span, source_piece, (coding, loss), record)
+    }
+
+    /// A record that has a header of zeros, and room for a payload, and for one that is tried in vain.
+    fn empty_record(&self, span: &BlockSpan) -> Vec<u8> {
+        let mut record = self.records.take_with_room(RECORD_HEADER_BYTES + 2 * span.len);
+        record.clear();
+        record.resize(RECORD_HEADER_BYTES, 0);
+        record
     }
 
     /// Room to try steps on the block at `span`.
@@ -36,13 +44,6 @@ impl EncodeMemory {
         let scratch = self.scratch.take(make);
         EarlyTrial { memory: self, scratch, snapshot: self.buffer(span.len) }
     }
-}
-
-/// A record that has a header of zeros, and room for a payload that is no longer than the block at `span`.
-fn empty_record(span: &BlockSpan) -> Vec<u8> {
-    let mut record = Vec::with_capacity(RECORD_HEADER_BYTES + span.len);
-    record.resize(RECORD_HEADER_BYTES, 0);
-    record
 }
 
 /// A block that steps are tried on before its file's turn.
@@ -68,14 +69,14 @@ impl EarlyTrial<'_> {
         source: &[u8],
         loss: BlockLoss,
     ) -> Result<KeptBlock> {
-        let Self { scratch: Scratch { encoder, timings }, snapshot, .. } = &mut self;
+        let Self { memory, scratch: Scratch { encoder, timings }, snapshot } = &mut self;
         let source_piece = timings.time(Step::Hash, || Piece::hash(span.offset, source));
-        let mut record = empty_record(span);
+        let mut record = memory.empty_record(span);
         let coding = timings.time(Step::Backend, || encoder.encode_tried(run, snapshot, &mut record));
         self.seal(span, source_piece, (coding, loss), record)
     }
 
-    /// The block with its checksums.
+    /// The block with its checksums, its record put aside.
     fn seal(
         mut self,
         span: &BlockSpan,
@@ -83,17 +84,17 @@ impl EarlyTrial<'_> {
         (coding, loss): (Coding, BlockLoss),
         mut record: Vec<u8>,
     ) -> Result<KeptBlock> {
-        let Self { scratch: Scratch { timings, .. }, snapshot, .. } = &mut self;
+        let Self { memory, scratch: Scratch { timings, .. }, snapshot } = &mut self;
         let piece = timings.time(Step::Hash, || Piece::hash(span.offset, snapshot));
         let decoded_crc = timings.time(Step::Checksum, || crc64(snapshot));
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
         let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
         let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;
         head.copy_from_slice(&header);
-        // It waits for its turn: what was never touched goes back.
-        record.shrink_to_fit();
+        let kept = timings.time(Step::Write, || memory.kept.store(&record));
+        memory.records.put(record);
         self.end();
-        Ok(KeptBlock { info, decoded_crc, source_piece, piece, record, loss })
+        Ok(KeptBlock { info, decoded_crc, source_piece, piece, record: kept, loss })
     }
 
     /// Gives the memory back.

@@ -281,8 +281,8 @@ impl<'a> FileEncoder<'a> {
     }
 
     fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
-        if let Some((place, kept)) = self.take_kept(&job) {
-            let KeptBlock { info, decoded_crc, source_piece, piece, record, loss } = kept;
+        if let Some((place, kept, record)) = self.take_kept(&job) {
+            let KeptBlock { info, decoded_crc, source_piece, piece, loss, .. } = kept;
             let quantized = Some(Quantized { source_piece, loss: Some((place, loss)) });
             let span = job.span;
             return Ok(Coded {
@@ -350,8 +350,8 @@ impl<'a> FileEncoder<'a> {
         Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
     }
 
-    /// The block as it was coded when its tensor was planned, and the tensor's place in the plan.
-    fn take_kept(&self, job: &Job) -> Option<(usize, KeptBlock)> {
+    /// The tensor's place in the plan, the block as it was coded when that was made, and its record.
+    fn take_kept(&self, job: &Job) -> Option<(usize, KeptBlock, Vec<u8>)> {
         let Some(Changes::Lossy(plan)) = self.changes else { return None };
         // A SHA-256 is of bytes that are not kept.
         if self.settings.sha256 || job.reference.is_some() || job.bytes.is_some() {
@@ -359,8 +359,9 @@ impl<'a> FileEncoder<'a> {
         }
         let (place, tensor) = plan.at(job.span.offset)?;
         let tensor_place = (self.settings.file_idx, tensor.candidate.info.start);
-        let kept = self.memory.kept.take(tensor_place, &job.span, tensor.spec.as_ref()?)?;
-        Some((place, kept))
+        let EncodeMemory { kept, records, .. } = self.memory;
+        let (kept, record) = kept.take(tensor_place, &job.span, tensor.spec.as_ref()?, records)?;
+        Some((place, kept, record))
     }
 
     /// Codes a block of a tensor that may change: `snapshot` is then what a decoder will give. With the coding, the

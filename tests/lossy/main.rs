@@ -255,7 +255,8 @@ fn archives_do_not_depend_on_threads_or_isa_and_restore_alike() {
             alcm(dir.path(), &args).assert().code(0);
             let coded_again = fs::read(dir.path().join("g.alcm")).unwrap();
             let index_offset = expected.len() - 128 + 16;
-            let records = ..u64::from_le_bytes(*expected[index_offset..].first_chunk().unwrap()) as usize;
+            let index_offset = u64::from_le_bytes(*expected[index_offset..].first_chunk().unwrap());
+            let records = ..usize::try_from(index_offset).unwrap();
             assert!(coded_again[records] == expected[records], "{args}");
         }
     }

@@ -33,9 +33,9 @@ impl TensorSource<'_> {
         let Some(keeps) = self.keeps.filter(|_| spec.channels.is_none()) else { return self.try_spec(spec) };
         let kept = &self.memory.kept;
         kept.forget(self.place(keeps));
-        // What is quantized takes less than half almost always; what it takes is counted in the end.
-        let reserved = usize::try_from(self.candidate.info.byte_len() / 2).unwrap_or(usize::MAX);
-        if !kept.reserve(reserved) {
+        // What is quantized takes less than half almost always. Where it does not, it is coded again in its turn.
+        let likely_bytes = usize::try_from(self.candidate.info.byte_len() / 2).unwrap_or(usize::MAX);
+        if !kept.has_room(likely_bytes) {
             return self.try_spec(spec);
         }
         let code = |span: &BlockSpan| {
@@ -46,7 +46,6 @@ impl TensorSource<'_> {
         };
         let spans = self.spans();
         let coded: Vec<Result<KeptBlock>> = spans.par_iter().with_max_len(1).map(code).collect();
-        kept.release(reserved);
         let (mut total, mut blocks) = (BlockLoss::default(), HashMap::new());
         for (span, block) in spans.iter().zip(coded) {
             let block = block?;
@@ -90,10 +89,9 @@ impl TensorSource<'_> {
         });
         match &found {
             Ok(Some((spec, loss)))
-                if last.as_ref() == Some(spec) && self.memory.kept.reserve(bytes.len()) =>
+                if last.as_ref() == Some(spec) && self.memory.kept.has_room(bytes.len() / 2) =>
             {
                 let block = trial.keep(span, QuantRun { spec, dtype, first_element: 0 }, bytes, *loss);
-                self.memory.kept.release(bytes.len());
                 self.keep(keeps, spec, HashMap::from([(span.offset, block?)]));
             }
             _ => trial.end(),
