@@ -3,7 +3,7 @@
 use super::super::cluster::Clusters;
 use super::super::freq::log2_fast_q16;
 use super::super::log_freq::Fitted;
-use super::{MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len};
+use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len};
 use crate::kernels::Isa;
 use crate::kernels::index_split::{MAX_LOW_BITS, distance_sum};
 use crate::kernels::rans12::{LANES, SLOTS};
@@ -42,10 +42,9 @@ pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
         inside * 16 < n * 15
     });
     let least = u32::try_from(length.count()).unwrap_or(0).saturating_sub(6).min(MAX_LOW_BITS);
-    let mut counts = count_sampled::<{ 2 * HALF_SPAN as usize }>(indices, one_in, |index| {
-        ((index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN).unsigned_abs()
-    });
-    counts[0] -= n_escapes;
+    let key = |index: i32| ((index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN).unsigned_abs();
+    let mut counts = count_sampled::<{ 2 * HALF_SPAN as usize }>(indices, one_in, key);
+    counts[key(ESCAPE) as usize] -= n_escapes;
     let cost = |fold: u32| {
         let (symbols, table) = folded_cost(&counts, fold, paired && least + fold == 0);
         (symbols + ((n as u64 * u64::from(fold)) << 16)) * one_in as u64 + table
