@@ -245,6 +245,9 @@ pub struct Decoder<'a> {
     n_symbols: usize,
     position: Position,
     slots: scalar::SlotCache,
+    /// Of each table, for AVX2.
+    #[cfg(target_arch = "x86_64")]
+    steps: Vec<x86_avx2::Steps>,
 }
 
 impl<'a> Decoder<'a> {
@@ -281,6 +284,12 @@ impl<'a> Decoder<'a> {
             n_symbols,
             position,
             slots: scalar::SlotCache::default(),
+            #[cfg(target_arch = "x86_64")]
+            steps: if isa == Isa::Avx2 {
+                plan.tables.iter().map(x86_avx2::Steps::new).collect()
+            } else {
+                vec![]
+            },
         })
     }
 
@@ -294,7 +303,15 @@ impl<'a> Decoder<'a> {
             return None;
         }
         let states = &mut self.states[..step];
-        let mut tile = Tile { plan: &self.plan, stream: self.stream, escapes: self.escapes, first, dst };
+        let mut tile = Tile {
+            plan: &self.plan,
+            #[cfg(target_arch = "x86_64")]
+            steps: &self.steps,
+            stream: self.stream,
+            escapes: self.escapes,
+            first,
+            dst,
+        };
         let mut position = decode_vectors(self.isa, &mut tile, states, self.position);
         if position.symbol < first + tile.dst.len() {
             position = decode_end(self.isa, &mut tile, states, position)?;
@@ -318,6 +335,8 @@ impl<'a> Decoder<'a> {
 /// What the loops decode from and into: `dst` begins with symbol `first` of the block.
 struct Tile<'a, 'd> {
     plan: &'a Plan<'a, Table>,
+    #[cfg(target_arch = "x86_64")]
+    steps: &'a [x86_avx2::Steps],
     stream: &'a [u8],
     escapes: &'a [u8],
     first: usize,
@@ -353,6 +372,8 @@ fn decode_end(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], position: P
     let padded = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
     let mut end = Tile {
         plan: tile.plan,
+        #[cfg(target_arch = "x86_64")]
+        steps: tile.steps,
         stream: padded,
         escapes: tile.escapes,
         first: tile.first,
@@ -381,8 +402,14 @@ fn decode_vectors(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], positio
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
-            // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86_avx2::decode(tile, states, position) }
+            // SAFETY: `available` has just tested every feature that the functions enable.
+            unsafe {
+                match tile.plan.groups {
+                    1 => x86_avx2::decode::<1>(tile, states, position),
+                    2 => x86_avx2::decode::<2>(tile, states, position),
+                    _ => x86_avx2::decode::<MAX_GROUPS>(tile, states, position),
+                }
+            }
         }
         _ => position,
     }
@@ -393,23 +420,34 @@ fn decode_vectors(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], positio
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
 fn join_vectors(
     isa: Isa,
-    plan: &Plan<'_, Table>,
-    stream: &[u8],
+    tile: &mut Tile<'_, '_>,
     shape: joined::Shape,
     residual: &Residual<'_>,
     states: &mut [u16],
-    dst: &mut [u8],
 ) -> Position {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             use x86_avx512::decode_joined;
+            let (plan, stream, dst) = (tile.plan, tile.stream, &mut *tile.dst);
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
                 match plan.groups {
                     1 => decode_joined::<1>(plan, stream, shape, residual, states, dst),
                     2 => decode_joined::<2>(plan, stream, shape, residual, states, dst),
                     _ => decode_joined::<MAX_GROUPS>(plan, stream, shape, residual, states, dst),
+                }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            use x86_avx2::decode_joined;
+            // SAFETY: as above.
+            unsafe {
+                match tile.plan.groups {
+                    1 => decode_joined::<1>(tile, shape, residual, states),
+                    2 => decode_joined::<2>(tile, shape, residual, states),
+                    _ => decode_joined::<MAX_GROUPS>(tile, shape, residual, states),
                 }
             }
         }
