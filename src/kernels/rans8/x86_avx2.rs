@@ -1,9 +1,7 @@
-//! AVX2: a group's 64 symbols in two vectors of slots and four of states.
+//! AVX2: a group's 64 symbols in vectors of 32 bytes, or of 16 states.
 //!
-//! There is no 256-byte look-up, so the entry of a slot is the number of cumulative sums that the slot has
-//! reached: one compare and one subtract for each entry and 32 slots. Frequencies, sums and values come by
-//! `vpshufb` from rows of 16 entries. The refill and the encoder's output go through shuffle tables for eight
-//! lanes at a time.
+//! Frequencies, sums and values come by `vpshufb` from rows of 16 entries; `entries` tells how a slot's entry is found
+//! where there is no 256-byte look-up. The encoder's output goes through a shuffle table for eight lanes at a time.
 
 use std::arch::x86_64::*;
 
@@ -155,19 +153,23 @@ fn encode_with<const N: usize>(
 ) -> Encoded {
     let tables: Vec<EncodeRegisters> = plan.tables.iter().map(|table| encode_registers(table)).collect();
     let mut vectors = load_states(states, plan.groups);
+    let mut entries = [[0u8; GROUP_LEN]; MAX_GROUPS];
     let mut at = stream.len() - SLACK_BYTES;
     let mut escape_at = escapes.len() - SLACK_BYTES;
     for (segment, &id) in symbols.chunks(plan.segment_len).zip(plan.table_ids).rev() {
         let (table, registers) = (&plan.tables[usize::from(id)], &tables[usize::from(id)]);
         let (groups, _) = segment.as_chunks::<GROUP_LEN>();
         for step in groups.chunks_exact(plan.groups).rev() {
-            for (group, vectors) in step.iter().zip(&mut vectors[..plan.groups]).rev() {
-                let mut entries = [0u8; GROUP_LEN];
+            // All entries first, those that are wanted first to begin with: vectors are loaded from bytes that were stored one
+            // by one, which waits until these have left the store queue.
+            for (entries, group) in entries.iter_mut().zip(step).rev() {
                 for (entry, &symbol) in entries.iter_mut().zip(group) {
                     *entry = table.entry_of[usize::from(symbol)];
                 }
-                escape_at = push_escapes(table.escape, &entries, group, escapes, escape_at);
-                at = encode_group::<N>(registers, &entries, vectors, stream, at);
+            }
+            for ((group, entries), vectors) in step.iter().zip(&entries).zip(&mut vectors).rev() {
+                escape_at = push_escapes(table.escape, entries, group, escapes, escape_at);
+                at = encode_group::<N>(registers, entries, vectors, stream, at);
             }
         }
     }
