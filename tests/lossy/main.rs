@@ -273,6 +273,34 @@ fn a_rate_is_met_within_two_percent() {
     check_rates(&[Tensor::new(Dtype::F32, Kind::Bell, &[512, 700], 1)]);
 }
 
+/// Stored bytes and the squared error of all tensors of the training state in tests/data, compressed with `flags`.
+fn training_state(dir: &Path, flags: &str) -> (u64, f64) {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/digits_resnet/train_state.safetensors");
+    fs::copy(data, dir.join("state.safetensors")).unwrap();
+    alcm(dir, &format!("compress state.safetensors -o state.alcm -f -q --lossy {flags}")).assert().success();
+    let output =
+        alcm(dir, "compare state.safetensors state.alcm --json").assert().code(1).get_output().clone();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (fs::metadata(dir.join("state.alcm")).unwrap().len(), found["total"]["relative_l2"].as_f64().unwrap())
+}
+
+#[test]
+fn trellis_is_never_worse_than_uniform_on_mixed_state() {
+    let dir = tempdir().unwrap();
+    // Moments of Adam are so small beside the weights that hardly a bit is left for them.
+    for bits in ["2", "3", "5"] {
+        let [uniform, trellis] =
+            QUANTIZERS.map(|quantizer| training_state(dir.path(), &format!("--bits {bits} {quantizer}")));
+        assert!(trellis.1 < 0.95 * uniform.1, "{bits} bits: {trellis:?} against {uniform:?}");
+        assert!((trellis.0 as f64 / uniform.0 as f64 - 1.0).abs() < 0.01, "{trellis:?} against {uniform:?}");
+    }
+    for goal in ["0.9", "0.5", "0.02"] {
+        let [uniform, trellis] =
+            QUANTIZERS.map(|quantizer| training_state(dir.path(), &format!("--rel-l2 {goal} {quantizer}")).0);
+        assert!(trellis <= uniform, "--rel-l2 {goal}: {trellis} bytes against {uniform}");
+    }
+}
+
 #[test]
 fn a_bound_buys_size_and_compare_agrees_with_it() {
     let dir = tempdir().unwrap();

@@ -12,6 +12,7 @@
 mod calibration;
 mod fit;
 mod layers;
+mod method;
 mod plan;
 mod prune;
 mod rate;

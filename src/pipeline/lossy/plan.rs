@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use rayon::prelude::*;
 
 use super::fit::Fitter;
+use super::method::Method;
 use super::prune::{Fitted, Saving};
 use super::rate::{self, Budget, RateUnit};
 use super::series::PruneSeries;
@@ -254,7 +255,9 @@ impl LossyPlanner<'_> {
             let tensor = self.tensor(&file.source, candidate);
             if candidate.goal.is_rate() {
                 let exact = || Found::Planned(Box::default());
-                return Ok(tensor.survey(keep_one_in)?.map_or_else(exact, Found::Surveyed));
+                return Ok(tensor
+                    .survey(Method::best_of(self.settings.quantizer), keep_one_in)?
+                    .map_or_else(exact, Found::Surveyed));
             }
             Ok(Found::Planned(Box::new(Fitter::new(self.settings, tensor).fit()?)))
         };
@@ -314,6 +317,7 @@ impl LossyPlanner<'_> {
             let step = rate::solve_by_counting(&mut count, self.settings, &units, budget);
             failed.map_or(Ok(step), Err)?
         } else {
+            self.choose_methods((goal, files), model.as_ref(), &mut units, budget)?;
             let solve = || rate::solve(model.as_ref(), self.settings, &mut units, budget);
             let step = self.memory.time(Step::Prediction, solve);
             step.map(|step| self.calibrate((goal, files), model.as_ref(), &units, budget, step, CALIBRATED))
@@ -345,6 +349,34 @@ impl LossyPlanner<'_> {
         Ok(())
     }
 
+    /// Gives `units`, those of the tensors that wait for `goal`, the method that suits each tensor, where there is a choice.
+    fn choose_methods(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &mut [RateUnit],
+        budget: Budget,
+    ) -> Result<()> {
+        if Method::of_run(self.settings.quantizer).len() == 1 {
+            return Ok(());
+        }
+        let solve = || rate::common_step(model, self.settings, units, budget);
+        let Some(step) = self.memory.time(Step::Prediction, solve) else { return Ok(()) };
+        let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
+        let floor = self.settings.min_bits * budget.bits / n_elements;
+        let tensors: Vec<(&Survey, TensorSource<'_>)> = self.waiting(goal, files).collect();
+        let choose = |(survey, tensor): &(&Survey, TensorSource<'_>)| {
+            Ok((survey.n_units, tensor.best_method(self.settings, step, floor)?))
+        };
+        let methods: Vec<Result<(usize, Method)>> = tensors.par_iter().map(choose).collect();
+        let mut units = units.iter_mut();
+        for found in methods {
+            let (n_units, method) = found?;
+            units.by_ref().take(n_units).for_each(|unit| unit.method = method);
+        }
+        Ok(())
+    }
+
     /// The step for `goal` once more, from `step` on, which the model gave, after samples of the tensors have shown by how
     /// much it is wrong about them. Their rate is then within `tolerance` of the goal, as a share, if that is to be had.
     fn calibrate(
@@ -356,7 +388,8 @@ impl LossyPlanner<'_> {
         mut step: f64,
         tolerance: f64,
     ) -> Result<f64> {
-        let Some(rates) = rate::Rates::new(model, self.settings.quantizer, units, budget) else {
+        let Some(rates) = rate::Rates::new(model, Method::best_of(self.settings.quantizer), units, budget)
+        else {
             return Ok(step);
         };
         let mut tried: Vec<(f64, f64)> = Vec::new();
