@@ -23,12 +23,16 @@ file_bytes() { find "$1" -type f -printf '%s\n' | awk '{ sum += $1 } END { print
 tree_bytes="$(file_bytes "$work/tree")"
 find "$work/tree" -type f -exec cat {} + >/dev/null # warms the page cache
 
-timed() { # timed NAME COMMAND...: appends the wall seconds, without and with the write-back, to $work/NAME.*
-    local name="$1" start end synced
-    shift
-    # A virtual machine may have given its free memory back to the host, and then waits for the host at the first write
-    # of each page, which takes ten times as long as writing it: this has the memory that the command will need.
-    find "$work/tree" -type f -exec cat {} + >"$work/memory" && rm "$work/memory"
+timed() { # timed NAME OUTPUT COMMAND...: appends the wall seconds, without and with the write-back, to $work/NAME.*
+    local name="$1" output="$2" start end synced
+    shift 2
+    # A virtual machine gives free memory back to its host, and then waits for the host at the first write of each page,
+    # which takes ten times as long as writing it. So each command runs twice, and the second time counts: then it gets
+    # the memory that removing the first output has just set free.
+    rm -rf "$output"
+    "$@" >/dev/null
+    sync -f "$work"
+    rm -rf "$output"
     start="$(date +%s.%N)"
     "$@" >/dev/null
     end="$(date +%s.%N)"
@@ -43,10 +47,9 @@ compress() { "$alcm" compress "$work/tree" -o "$work/archive" --level "$level" -
 decompress() { "$alcm" decompress "$work/archive" -o "$work/restored" --threads "$threads" --quiet; }
 
 for ((round = 0; round < rounds; round++)); do
-    rm -rf "$work/copied" "$work/archive" "$work/restored"
-    timed cp copy_tree
-    timed compress compress
-    timed decompress decompress
+    timed cp "$work/copied" copy_tree
+    timed compress "$work/archive" compress
+    timed decompress "$work/restored" decompress
     if [ "$round" -eq 0 ]; then
         restored="$(find "$work/restored" -name config.json -printf '%h\n' -quit)"
         diff -r "$work/tree" "$restored" || { echo "the restored tree differs" >&2; exit 1; }

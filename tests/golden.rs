@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
+use alcm::Dtype;
 use alcm::container::{Archive, no_other_files};
 use alcm::kernels::Isa;
-use alcm::stage::{BlockDecoder, Coding};
+use alcm::pipeline::tensor::{Tensor, TensorGoal, TensorMode, compress_tensor};
+use alcm::stage::{BlockDecoder, Coding, Quantizer};
 use common::alcm;
 use common::fixtures::{fixtures, isas, read_as_stream, read_at_random};
 use common::golden::{
@@ -174,6 +176,18 @@ fn fuzz_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         // The target takes at most 256 units of 4 bytes.
         block.truncate(1024);
         seeds.push(("refined_payload", entry.block_idx.to_string(), [&[255], &block[..], payload].concat()));
+    }
+    let shape = [25, 8];
+    let singles = fixtures().into_iter().find(|fixture| fixture.name == "dtype-f32").unwrap();
+    let bytes = &singles.bytes[..800];
+    let goal = TensorGoal::RelL2(0.01);
+    for (name, mode) in [("exact", TensorMode::Exact), ("lossy", TensorMode::Lossy(goal, Quantizer::Uniform))]
+    {
+        let tensor = Tensor { dtype: Dtype::F32, shape: &shape, bytes };
+        let frame = compress_tensor(Isa::Scalar, tensor, mode).unwrap().frame;
+        // Dtype and goal of the target's other half, then what is between magic and CRC.
+        let middle = &frame[4..frame.len() - 8];
+        seeds.push(("tensor_frame", name.into(), [&[1, 0x43], middle].concat()));
     }
     let json = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,1],\"data_offsets\":[0,8]},\
                 \"b\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[8,10]},\

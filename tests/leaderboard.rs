@@ -10,6 +10,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use alcm::lab::synthetic::gradients;
+use base64::Engine as _;
 use common::alcm;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
@@ -24,14 +25,7 @@ fn bundles() -> PathBuf {
 }
 
 fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |group: &[u8]| {
-        let bits =
-            group.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - group.len()));
-        let digit = |idx: usize| char::from(DIGITS[(bits >> (18 - 6 * idx)) as usize & 63]);
-        (0..4).map(|idx| if idx <= group.len() { digit(idx) } else { '=' }).collect::<String>()
-    };
-    bytes.chunks(3).map(group).collect()
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 /// A folder with a good submission of mixed_stream, one file beside it and one within.

@@ -1,16 +1,20 @@
-//! Escaped symbols: ranked by how common they are, ranks in unary.
+//! Escaped symbols: ranked by how common they are, ranks in Golomb-Rice codes (R. Rice, 1979).
 //!
 //! Below a table's range the weights of a trained tensor halve with each step of the exponent, so the unary code of
-//! the rank (one bit for the commonest, two for the next) is close to ideal.
+//! the rank (one bit for the commonest, two for the next), which is the Rice code of parameter 0, is close to ideal.
+//! Exponents that are spread evenly, as those of weights that decay to nothing, want a larger parameter.
 
 use crate::bits::{BitReader, BitWriter};
 use crate::kernels::histogram::Counters;
 
+/// Largest Rice parameter: ranks are below 256.
+pub const MAX_PARAMETER: u8 = 7;
+
 /// Appends the section: number of different values less 1, the values by falling count, the bits. Nothing for no
-/// escapes.
-pub fn write(escapes: &[u8], dst: &mut Vec<u8>) {
+/// escapes. Returns the Rice parameter.
+pub fn write(escapes: &[u8], dst: &mut Vec<u8>) -> u8 {
     if escapes.is_empty() {
-        return;
+        return 0;
     }
     let mut counters = Counters::default();
     counters.count(escapes);
@@ -23,21 +27,41 @@ pub fn write(escapes: &[u8], dst: &mut Vec<u8>) {
     for (rank, &value) in (0u32..).zip(&values) {
         ranks[usize::from(value)] = rank;
     }
+    let sorted_counts = values.iter().map(|&value| counts[usize::from(value)]);
+    let (_, parameter) = cheapest(sorted_counts);
     let mut bits = BitWriter::new(dst);
-    escapes.iter().for_each(|&escape| bits.put_unary(ranks[usize::from(escape)]));
+    for &escape in escapes {
+        let rank = ranks[usize::from(escape)];
+        bits.put_unary(rank >> parameter);
+        bits.put(rank, parameter.into());
+    }
     bits.finish();
+    parameter
+}
+
+/// Bits that ranks take which are met as often as `sorted_counts`, by rank, says, and the Rice parameter for it.
+pub fn cheapest(sorted_counts: impl Iterator<Item = u32> + Clone) -> (u64, u8) {
+    let bits = |parameter: u8| -> u64 {
+        let codes = (0u64..).map(|rank| (rank >> parameter) + 1 + u64::from(parameter));
+        sorted_counts.clone().zip(codes).map(|(count, bits)| u64::from(count) * bits).sum()
+    };
+    (0..=MAX_PARAMETER).map(|parameter| (bits(parameter), parameter)).min().unwrap_or_default()
 }
 
 /// Reads `dst.len()` escapes from all of `section`; `None` if it is not what [`write()`] makes.
-pub fn read(section: &[u8], dst: &mut [u8]) -> Option<()> {
+pub fn read(section: &[u8], parameter: u8, dst: &mut [u8]) -> Option<()> {
     if dst.is_empty() {
-        return section.is_empty().then_some(());
+        return (section.is_empty() && parameter == 0).then_some(());
+    }
+    if parameter > MAX_PARAMETER {
+        return None;
     }
     let (&n_values_less_1, rest) = section.split_first()?;
     let (values, bits) = rest.split_at_checked(usize::from(n_values_less_1) + 1)?;
     let mut reader = BitReader::new(bits);
     for escape in dst {
-        *escape = *values.get(reader.get_unary()? as usize)?;
+        let high = reader.get_unary()?.checked_shl(parameter.into())?;
+        *escape = *values.get((high | reader.get(parameter.into())?) as usize)?;
     }
     reader.is_exhausted().then_some(())
 }
@@ -51,22 +75,25 @@ mod tests {
         for n in [0usize, 1, 2, 300, 5000] {
             let escapes: Vec<u8> = (0..n).map(|i| (200 - (i * i * 7 % 256).ilog2_or_zero()) as u8).collect();
             let mut section = Vec::new();
-            write(&escapes, &mut section);
+            let parameter = write(&escapes, &mut section);
             let mut back = vec![0; n];
-            assert_eq!(read(&section, &mut back), Some(()));
+            assert_eq!(read(&section, parameter, &mut back), Some(()));
             assert_eq!(back, escapes);
             if n > 0 {
-                assert_eq!(read(&section[..section.len() - 1], &mut back), None);
+                assert_eq!(read(&section[..section.len() - 1], parameter, &mut back), None);
                 section.push(0);
-                assert_eq!(read(&section, &mut back), None);
+                assert_eq!(read(&section, parameter, &mut back), None);
             }
         }
         let all: Vec<u8> = (0..=255).collect();
         let mut section = Vec::new();
-        write(&all, &mut section);
+        let parameter = write(&all, &mut section);
+        // Evenly spread: about 8 bits each.
+        assert!(parameter >= 5 && section.len() <= 1 + 256 + 288, "{parameter} {}", section.len());
         let mut back = vec![0; 256];
-        assert_eq!(read(&section, &mut back), Some(()));
+        assert_eq!(read(&section, parameter, &mut back), Some(()));
         assert_eq!(back, all);
+        assert_eq!(read(&section, MAX_PARAMETER + 1, &mut back), None);
     }
 
     trait Ilog2OrZero {

@@ -1,5 +1,6 @@
 //! Counts to frequencies: which symbols a table holds and how 256 slots are shared out.
 
+use super::escapes;
 use crate::kernels::histogram::Histogram;
 use crate::kernels::rans8::{FREQ_SUM, Table};
 
@@ -8,7 +9,7 @@ const RANGE_LEN: usize = 62;
 /// A symbol rarer than 1 in this many is escaped: an escape costs about 10 bits, its own slot costs the
 /// others 1.44/256 bits a symbol and 8 bits each time, which is level at about 1 in 450.
 const RAREST: u64 = 512;
-/// Bits that the rank of an escaped symbol is taken to cost.
+/// Bits that the rank of an escaped symbol is taken to cost where few are escaped.
 const RANK_BITS: u64 = 3;
 
 /// log2 in 1/65536 of a bit, rounded down: the same on every machine, which a library's `log2` is not.
@@ -122,10 +123,23 @@ pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
         sum -= 1;
     }
     let cost = |(&weight, &freq): (&u64, &usize)| weight * u64::from(LOG2[FREQ_SUM] - LOG2[freq]);
-    let cost_q16 = weights.iter().zip(&freqs).map(cost).sum::<u64>() + escaped * (RANK_BITS << 16);
+    let cost_q16 =
+        weights.iter().zip(&freqs).map(cost).sum::<u64>() + (rank_bits(counts, &kept, escaped, total) << 16);
     let pairs =
         kept.into_iter().zip(freqs).map(|(value, freq)| (value, u8::try_from(freq).unwrap_or(255))).collect();
     Frequencies { pairs, cost_q16 }
+}
+
+/// Bits that the ranks of `escaped` of `total` symbols take, those that are not `kept`.
+fn rank_bits(counts: &Histogram, kept: &[u8], escaped: u64, total: u64) -> u64 {
+    // Below one in 128 it hardly matters what they cost.
+    if escaped * 128 < total {
+        return escaped * RANK_BITS;
+    }
+    let mut left = *counts;
+    kept.iter().for_each(|&value| left[usize::from(value)] = 0);
+    left.sort_unstable_by_key(|&count| std::cmp::Reverse(count));
+    escapes::cheapest(left.into_iter()).0
 }
 
 /// The symbols worth a slot, ascending: the commonest ones that lie in one range, besides 0 and 1, which windowed

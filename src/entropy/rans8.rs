@@ -106,10 +106,11 @@ impl Encoder {
         let escapes = &self.escapes[encoded.escapes_start..self.escapes.len() - SLACK_BYTES];
         let n_tables = self.planner.tables.len();
         self.ids.clear();
-        escapes::write(escapes, &mut self.ids);
+        let escapes_parameter = escapes::write(escapes, &mut self.ids);
         let le32 = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
         let segment_log2 = if n_tables == 1 { 0 } else { self.planner.segment_len.trailing_zeros() };
-        dst.extend([groups, n_tables, segment_log2 as usize, 0].map(|value| value.to_le_bytes()[0]));
+        dst.extend([groups, n_tables, segment_log2 as usize].map(|value| value.to_le_bytes()[0]));
+        dst.push(escapes_parameter);
         dst.extend(le32(row_len));
         dst.extend(le32(escapes.len()));
         dst.extend(le32(self.ids.len()));
@@ -132,6 +133,8 @@ struct Header {
     segment_len: usize,
     row_len: usize,
     n_escapes: usize,
+    /// Rice parameter of the escapes' ranks.
+    escapes_parameter: u8,
     escapes_len: usize,
     stream_len: usize,
     n_padded: usize,
@@ -140,14 +143,13 @@ struct Header {
 impl Header {
     fn read(src: &mut &[u8], n_symbols: usize) -> Option<Self> {
         let header: &[u8; HEADER_BYTES] = src.split_off(..HEADER_BYTES)?.first_chunk()?;
-        let [groups, n_tables, segment_log2, reserved] = *header.first_chunk()?;
+        let [groups, n_tables, segment_log2, escapes_parameter] = *header.first_chunk()?;
         let le32 = |at: usize| {
             header.get(at..)?.first_chunk().and_then(|bytes| usize::try_from(u32::from_le_bytes(*bytes)).ok())
         };
         let groups = usize::from(groups);
         let n_tables = usize::from(n_tables);
-        let is_valid =
-            (1..=MAX_GROUPS).contains(&groups) && (1..=MAX_TABLES).contains(&n_tables) && reserved == 0;
+        let is_valid = (1..=MAX_GROUPS).contains(&groups) && (1..=MAX_TABLES).contains(&n_tables);
         let n_padded = if is_valid { padded_len(n_symbols, groups) } else { return None };
         let segment_len = match (n_tables, segment_log2) {
             (1, 0) => n_padded,
@@ -162,6 +164,7 @@ impl Header {
             segment_len,
             row_len,
             n_escapes,
+            escapes_parameter,
             escapes_len: le32(12)?,
             stream_len: le32(16)?,
             n_padded,
@@ -211,7 +214,7 @@ impl Decoder {
         let escapes = src.split_off(..header.escapes_len)?;
         self.escapes.clear();
         self.escapes.resize(header.n_escapes + 3 * SLACK_BYTES, 0);
-        escapes::read(escapes, &mut self.escapes[..header.n_escapes])?;
+        escapes::read(escapes, header.escapes_parameter, &mut self.escapes[..header.n_escapes])?;
         if let Some(layout) = layout {
             self.place(layout);
         }

@@ -229,3 +229,15 @@ fn exponents_all_over_their_range_are_no_reason_to_store() {
         assert!(len < bytes.len() * 19 / 20, "{len} of {}", bytes.len());
     }
 }
+
+#[test]
+fn two_scales_in_a_small_block_get_a_table_each() {
+    let mut bytes = weights(Dtype::F32, 16 << 10, 23, 0);
+    let small = weights(Dtype::F32, 16 << 10, 24, 0);
+    // 2^-40 of the first half's scale, as second moments are of first ones.
+    bytes.extend(
+        small.as_chunks().0.iter().flat_map(|value| (f32::from_le_bytes(*value) / 1e12).to_le_bytes()),
+    );
+    let [fast, default, high] = round_trip(Dtype::F32, &bytes, 0).try_into().unwrap();
+    assert!(default.1 <= fast.1 && high.1 <= default.1 + 16, "{fast:?} {default:?} {high:?}");
+}

@@ -227,6 +227,15 @@ fn coding_fixtures() -> Vec<Fixture> {
                 _ => bell(random).to_bits(),
             }),
         ),
+        // Escapes as common as one another, whose ranks want a Rice parameter.
+        fields(
+            "even-escapes-f32",
+            f32_block(3000, 22, |_, random| {
+                let exponent =
+                    if random.below(16) == 0 { 40 + random.below(80) } else { 118 + random.below(5) };
+                (exponent as u32) << 23 | (random.word() as u32 & 0x807f_ffff)
+            }),
+        ),
         fixture("sparse-f32", Dtype::F32, Coding::Sparse, f32_block(2000, 15, zeros(3))),
         fixture(
             "sparse-zeros-f32",

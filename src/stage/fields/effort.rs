@@ -27,10 +27,10 @@ pub(super) fn choose(isa: Isa, level: Level, row_len: usize, symbols: &[u8]) -> 
 
 /// How hard to plan the symbols' tables.
 pub(super) fn of_level(level: Level, n_symbols: usize) -> Effort {
-    // A table costs about 25 bytes and saves a few hundredths of a bit a symbol.
+    // A table costs about 25 bytes; those that do not save that are dropped again.
     let n_tables = match n_symbols {
-        0..8192 => 1,
-        8192..65_536 => 4,
+        0..2048 => 1,
+        2048..65_536 => 4,
         _ => 8,
     };
     let count_one_in = match n_symbols {
