@@ -273,7 +273,25 @@ fn a_rate_is_met_within_two_percent() {
     check_rates(&[Tensor::new(Dtype::F32, Kind::Bell, &[512, 700], 1)]);
 }
 
-/// Stored bytes and the squared error of all tensors of the training state in tests/data, compressed with `flags`.
+#[test]
+fn equal_tensors_are_stored_once() {
+    let dir = tempdir().unwrap();
+    let bell = |seed| Tensor::new(Dtype::F32, Kind::Bell, &[512, 700], seed);
+    let twin = || Tensor { name: "twin".into(), ..bell(1) };
+    for quantizer in QUANTIZERS {
+        for goal in [Goal::RelL2(0.01), Goal::MaxAbs(0.003)] {
+            let single = check(dir.path(), &[bell(1)], goal, quantizer).len();
+            let twins = check(dir.path(), &[bell(1), twin()], goal, quantizer).len();
+            assert!(twins < single + 500, "{twins} bytes, {single} of one");
+        }
+        // The bits of the second are the others'.
+        let archive = check(dir.path(), &[bell(1), twin(), bell(2)], Goal::Bits(4.0), quantizer);
+        let achieved = 8.0 * archive.len() as f64 / f64::from(3 * 512 * 700);
+        assert!((achieved / 4.0 - 1.0).abs() < 0.02, "{achieved:.3} bits {quantizer}");
+    }
+}
+
+/// Bytes of the training state in tests/data, compressed with `flags`, and its relative error.
 fn training_state(dir: &Path, flags: &str) -> (u64, f64) {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/digits_resnet/train_state.safetensors");
     fs::copy(data, dir.join("state.safetensors")).unwrap();
