@@ -27,6 +27,7 @@ pub mod inspect;
 pub mod layer_choice;
 pub mod lossy;
 pub mod manifest;
+pub mod map;
 pub mod note;
 pub mod outputs;
 pub mod paths;

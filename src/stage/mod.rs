@@ -159,8 +159,7 @@ impl BlockEncoder {
     /// Bits that the payload of elements takes of which `bytes` are a sample, less what a payload takes however many they
     /// are, and what is lost of the sample. `bytes` then hold their reconstruction.
     pub fn estimate_quantized(&mut self, run: QuantRun<'_>, bytes: &mut [u8]) -> (f64, BlockLoss) {
-        let QuantRun { spec, dtype, .. } = run;
-        let run = QuantRun { first_element: 0, ..run };
+        let (QuantRun { spec, dtype, .. }, run) = (run, QuantRun { first_element: 0, ..run });
         if spec.backend != IndexBackend::Rans || self.is_own_codec {
             let mut payload = Vec::new();
             let (_, loss) = self.encode_quantized_watched(run, bytes, &mut payload, &mut |_| {});
@@ -171,8 +170,8 @@ impl BlockEncoder {
             let mut classes = Vec::new();
             let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, &mut classes).to_vec();
             let loss = self.quantizer.apply_watched(self.isa, run, &mut dense, &mut |_| {});
-            let bits = 8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut estimator);
-            return (bits, loss);
+            let indices_bits = self.quantizer.estimate(self.isa, spec, &mut estimator);
+            return (8.0 * classes.len() as f64 + indices_bits, loss);
         }
         let loss = self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
         (self.quantizer.estimate(self.isa, spec, &mut estimator), loss)

@@ -13,7 +13,9 @@ use crate::error::Result;
 use crate::kernels::{Isa, convert};
 use crate::pipeline::timings::Step;
 use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
-use crate::stage::{BlockEncoder, BlockLoss, Choice, Domain, Level, QuantRun, QuantSpec, Quantizer};
+use crate::stage::{
+    BlockEncoder, BlockLoss, Choice, Domain, IndexBackend, Level, QuantRun, QuantSpec, Quantizer,
+};
 
 /// How indices are chosen: the quantizer, and the squared error, in `step²`, that saving a bit may cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -182,8 +184,9 @@ impl TensorSource<'_> {
         step: f32,
     ) -> (f64, BlockLoss) {
         let isa = self.ctx.isa;
-        // The values are in the domain that is quantized already.
-        let spec = QuantSpec { domain: Domain::Linear, ..self.plain_spec(settings, method, values, step) };
+        let plain = self.plain_spec(settings, method, values, step);
+        // The values are in the domain that is quantized already; what is chosen is the same for every backend.
+        let spec = QuantSpec { domain: Domain::Linear, backend: IndexBackend::Rans, ..plain };
         let mut bytes = vec![0; 4 * values.len()];
         let _ = convert::from_f32(isa, Dtype::F32, values, &mut bytes);
         let run = QuantRun { spec: &spec, dtype: Dtype::F32, first_element: 0 };
