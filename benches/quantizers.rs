@@ -85,7 +85,7 @@ fn bench_trellis(c: &mut Criterion) {
             trellis::quantize(isa, black_box(&values), step, &costs, &mut scratch, &mut indices).unwrap();
         });
         bench(c, "trellis_dequantize", isa, 4 * N, || {
-            trellis::dequantize(isa, black_box(&indices), step, &mut back);
+            trellis::dequantize(isa, black_box(&indices), step, &mut [0; trellis::N_CHAINS], &mut back);
         });
     }
 }

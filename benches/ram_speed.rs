@@ -3,7 +3,8 @@
 //!
 //! `cargo bench --bench ram_speed -- FILE... [--json] [--rounds N] [--threads N] [--level L] [--isa I]`
 //!
-//! A file is cut into blocks as `alcm compress` does it. Speeds are original bytes per second, the median of the
+//! A FILE that ends in `.alcm` is an archive, exact or lossy, of which decoding alone is timed. Any other
+//! file is cut into blocks as `alcm compress` does it. Speeds are original bytes per second, the median of the
 //! rounds; buffers are touched before. Every round's result is compared with the original.
 #![allow(
     clippy::expect_used,
@@ -15,7 +16,7 @@ use std::sync::{Barrier, Mutex};
 use std::time::Instant;
 
 use alcm::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout, plain_layout};
-use alcm::container::{RunningCrc, crc64};
+use alcm::container::{Archive, BlockRecord, OtherFile, RunningCrc, crc64};
 use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
 use alcm::{Dtype, Limits};
@@ -185,10 +186,58 @@ fn measure(
     (stored, median(encode_seconds.split_off(1)), median(decode_seconds.split_off(1)))
 }
 
+/// Archives that need others are not measured.
+fn no_other_file(_: &OtherFile, _: &BlockRecord<'_>, _: &mut BlockDecoder, _: &mut [u8]) -> alcm::Result<()> {
+    unimplemented!("references to other archives")
+}
+
+/// Seconds for decoding all blocks of `archive`.
+fn measure_archive(isa: Isa, threads: usize, rounds: usize, archive: &Archive<'_>) -> f64 {
+    let mut dst = vec![1u8; archive.original_bytes() as usize];
+    let mut team = Team::new(threads, Level::Default, isa);
+    let round = |_| {
+        let mut rest = &mut dst[..];
+        let jobs = archive.blocks().map(|entry| {
+            let len = entry.decoded_bytes as usize;
+            (rest.split_off_mut(..len).expect("blocks fill the file"), entry)
+        });
+        let jobs: Vec<_> = jobs.collect();
+        team.time(jobs.into_iter(), |coders, (dst, entry)| {
+            archive.decode_entry(&entry, &mut coders.1, &no_other_file, dst).expect("the archive is whole");
+        })
+    };
+    let seconds: Vec<f64> = (0..=rounds).map(round).collect();
+    assert!(blake3::hash(&dst) == *archive.content_hash(), "what the archive holds comes back");
+    // The first round warms up.
+    median(seconds[1..].to_vec())
+}
+
+fn measure_archives(options: &Options, file: &str, bytes: &[u8]) {
+    let archive = Archive::open(bytes, &Limits::default()).expect("an archive");
+    for &threads in &options.threads {
+        for &isa in &options.isas {
+            let seconds = measure_archive(isa, threads, options.rounds, &archive);
+            let original_bytes = archive.original_bytes();
+            println!(
+                "{}",
+                serde_json::json!({
+                    "file": file, "isa": isa.name(), "threads": threads,
+                    "original_bytes": original_bytes, "archive_bytes": archive.archive_bytes(),
+                    "decode_gbps": original_bytes as f64 / seconds / 1e9,
+                })
+            );
+        }
+    }
+}
+
 fn main() {
     let options = options();
     for file in &options.files {
         let bytes = std::fs::read(file).expect("the file can be read");
+        if file.ends_with(".alcm") {
+            measure_archives(&options, file, &bytes);
+            continue;
+        }
         let spans = spans(&bytes);
         for &threads in &options.threads {
             for &level in &options.levels {

@@ -58,7 +58,7 @@ fn dependent(values: &[f32], step: f32) -> (f64, f64) {
     let (mut indices, mut reconstruction) = (vec![0; N], vec![0.0; N]);
     let mut scratch = vec![0; trellis::scratch_len(N)];
     trellis::quantize(isa, values, step, &costs, &mut scratch, &mut indices).unwrap();
-    trellis::dequantize(isa, &indices, step, &mut reconstruction);
+    trellis::dequantize(isa, &indices, step, &mut [0; trellis::N_CHAINS], &mut reconstruction);
     let mut states = [0u8; trellis::N_CHAINS];
     let quantizer = |(i, k): (usize, &i32)| {
         let state = &mut states[i % trellis::N_CHAINS];

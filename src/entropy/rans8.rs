@@ -244,12 +244,22 @@ impl Decoder {
         })
     }
 
-    /// Works out what tables and escapes put into elements.
+    /// Works out what tables and escapes put into elements, by way of all symbols: a block has more entries and escapes.
     fn place(&mut self, layout: &Layout) {
-        self.tables.iter_mut().for_each(|table| table.place_values(|value| layout.placed(value)));
-        for (which, placed) in self.placed_escapes.iter_mut().enumerate() {
-            placed.clear();
-            placed.extend(self.escapes.iter().map(|&value| layout.placed(value).to_be_bytes()[which]));
+        let mut placed = [[0u8; 256]; 2];
+        for symbol in 0u8..=255 {
+            let at = usize::from(symbol);
+            [placed[0][at], placed[1][at]] = layout.placed(symbol).to_be_bytes();
+        }
+        let [high, low] = &placed;
+        for table in &mut self.tables {
+            table.place_values(|value| {
+                u16::from_be_bytes([high[usize::from(value)], low[usize::from(value)]])
+            });
+        }
+        for (which, escapes) in self.placed_escapes.iter_mut().enumerate() {
+            escapes.clear();
+            escapes.extend(self.escapes.iter().map(|&value| placed[which][usize::from(value)]));
         }
     }
 

@@ -237,6 +237,7 @@ impl<'a> Run<'a> {
             return Ok(done);
         }
         let source = self.open(file_idx)?;
+        self.encode_memory.kept.retain(file_idx, source.identity());
         let changes = self.changes(file_idx)?;
         let layout = self.layout(&source, file_idx, changes)?;
         let targets = self.targets(file_idx, &layout)?;

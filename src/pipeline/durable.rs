@@ -19,8 +19,10 @@ use crate::storage::{AtomicFile, Durability};
 const SYNC_BYTES: u64 = 32 << 20;
 /// Files of fewer bytes are written without a reservation.
 const MIN_RESERVED_BYTES: u64 = 1 << 20;
-/// Bytes that are reserved at a time: no more than is soon written, whatever an archive claims.
-const RESERVE_BYTES: u64 = 32 << 20;
+/// Most bytes that are reserved at a time: no more than is soon written, whatever an archive claims.
+const MAX_RESERVED_BYTES: u64 = 32 << 20;
+/// Fewest. In between it is a quarter of what has been written: space that is given back costs time too.
+const MIN_RESERVE_BYTES: u64 = 2 << 20;
 
 /// An [`AtomicFile`] that is synced on the way.
 #[derive(Debug)]
@@ -67,7 +69,8 @@ impl DurableFile {
         if end < MIN_RESERVED_BYTES || end <= self.reserved_end {
             return;
         }
-        if let Some(new_end) = end.checked_next_multiple_of(RESERVE_BYTES)
+        let ahead = (end / 4).clamp(MIN_RESERVE_BYTES, MAX_RESERVED_BYTES);
+        if let Some(new_end) = end.checked_add(ahead)
             && self.file.reserve(self.reserved_end..new_end)
         {
             self.reserved_end = new_end;

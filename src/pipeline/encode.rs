@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::context::{Checkout, Context};
 use super::gather::Gather;
 use super::in_order::run_in_order;
+use super::kept::{KeptBlock, KeptBlocks};
 use super::lossy::LayerBlock;
 use super::report::Report;
 use super::timings::{Step, Timings};
@@ -69,9 +70,9 @@ struct Quantized {
 }
 
 /// Memory that tasks use again.
-struct Scratch {
-    encoder: BlockEncoder,
-    timings: Timings,
+pub(super) struct Scratch {
+    pub(super) encoder: BlockEncoder,
+    pub(super) timings: Timings,
 }
 
 /// Fetches a block's bytes into a buffer of its size.
@@ -118,14 +119,16 @@ impl Encoded {
 /// Memory shared by all files of a run.
 #[derive(Default)]
 pub(crate) struct EncodeMemory {
-    scratch: Checkout<Scratch>,
+    pub(super) scratch: Checkout<Scratch>,
     /// Of the originals' bytes. Apart from the records, which begin empty.
     buffers: Buffers,
-    records: Buffers,
+    pub(super) records: Buffers,
     /// For steps that are only tried.
     pub(crate) quantizers: Checkout<BlockQuantizer>,
     /// For sizes that are only tried.
     pub(crate) trial_encoders: Checkout<BlockEncoder>,
+    /// Blocks that were coded when their tensor was planned.
+    pub(crate) kept: KeptBlocks,
     /// Of what comes before blocks are coded.
     planning: Mutex<Timings>,
 }
@@ -278,6 +281,21 @@ impl<'a> FileEncoder<'a> {
     }
 
     fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
+        if let Some((place, kept, record)) = self.take_kept(&job) {
+            let KeptBlock { info, decoded_crc, source_piece, piece, loss, .. } = kept;
+            let quantized = Some(Quantized { source_piece, loss: Some((place, loss)) });
+            let span = job.span;
+            return Ok(Coded {
+                span,
+                info,
+                decoded_crc,
+                piece,
+                record,
+                target: None,
+                snapshot: None,
+                quantized,
+            });
+        }
         let Job { span, reference: target, bytes } = job;
         let mut snapshot = match bytes {
             Some(bytes) => bytes,
@@ -331,6 +349,20 @@ impl<'a> FileEncoder<'a> {
         let loss = loss.flatten();
         let quantized = self.changes.map(|_| Quantized { source_piece, loss });
         Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
+    }
+
+    /// The tensor's place in the plan, the block as it was coded when that was made, and its record.
+    fn take_kept(&self, job: &Job) -> Option<(usize, KeptBlock, Vec<u8>)> {
+        let Some(Changes::Lossy(plan)) = self.changes else { return None };
+        // A SHA-256 is of bytes that are not kept.
+        if self.settings.sha256 || job.reference.is_some() || job.bytes.is_some() {
+            return None;
+        }
+        let (place, tensor) = plan.at(job.span.offset)?;
+        let tensor_place = (self.settings.file_idx, tensor.candidate.info.start);
+        let EncodeMemory { kept, records, .. } = self.memory;
+        let (kept, record) = kept.take(tensor_place, &job.span, tensor.spec.as_ref()?, records)?;
+        Some((place, kept, record))
     }
 
     /// Codes a block of a tensor that may change: `snapshot` is then what a decoder will give. With the coding, the

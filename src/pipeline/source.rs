@@ -11,7 +11,7 @@ use crate::checkpoint::{Region, SafetensorsHeader, TensorInfo, layout_around, pl
 use crate::container::{ContentHash, ContentHasher, Piece};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
-use crate::storage::ReadFile;
+use crate::storage::{FileIdentity, ReadFile};
 
 /// What the name of a checkpoint ends in.
 pub(crate) const CHECKPOINT_SUFFIX: &str = ".safetensors";
@@ -53,6 +53,11 @@ impl Source {
     /// Size in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.file.identity().len
+    }
+
+    /// The file's state when it was opened.
+    pub(crate) fn identity(&self) -> FileIdentity {
+        self.file.identity()
     }
 
     /// Copies the bytes at `offset` to `dst`.

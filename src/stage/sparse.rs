@@ -42,9 +42,11 @@ fn class(element: &[u8]) -> u8 {
 impl SparseEncoder {
     /// Whether a sample of float elements holds enough zeros.
     pub(super) fn is_worth_it(element_bytes: usize, bytes: &[u8]) -> bool {
-        /// Elements next to each other, which cost one access to memory.
-        const RUN_LEN: usize = 2;
-        let stride = (bytes.len() / element_bytes / 1024).max(1) * RUN_LEN * element_bytes;
+        /// Places that are looked at, and elements next to each other there: most of the time goes into waiting for
+        /// memory, and fields take their sample from the same places.
+        const N_RUNS: usize = 64;
+        const RUN_LEN: usize = 32;
+        let stride = (bytes.len() / element_bytes / N_RUNS).max(RUN_LEN) * element_bytes;
         bytes.chunks(stride).for_each(|chunk| prefetch(&chunk[..chunk.len().min(RUN_LEN * element_bytes)]));
         let run = |chunk| <[u8]>::chunks_exact(chunk, element_bytes).take(RUN_LEN);
         let sample = bytes.chunks(stride).flat_map(run);

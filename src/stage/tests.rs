@@ -241,3 +241,19 @@ fn two_scales_in_a_small_block_get_a_table_each() {
     let [fast, default, high] = round_trip(Dtype::F32, &bytes, 0).try_into().unwrap();
     assert!(default.1 <= fast.1 && high.1 <= default.1 + 16, "{fast:?} {default:?} {high:?}");
 }
+
+#[test]
+fn columns_of_different_scale_pay_at_every_level() {
+    let mut bytes = weights(Dtype::F16, 64 << 10, 31, 0);
+    for (idx, element) in bytes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        // Exponents of bf16 in fp16's place, so that only their spread matters.
+        let scale = (idx % 64 * 29 % 7) as u16;
+        *element = ((u16::from_le_bytes(*element) & 0x83ff) | (8 + 2 * scale) << 10).to_le_bytes();
+    }
+    for ((_, by_column), (_, by_row)) in
+        round_trip(Dtype::F16, &bytes, 64).into_iter().zip(round_trip(Dtype::F16, &bytes, 0))
+    {
+        // All of the exponent, 2.8 of 16 bits, follows from the column.
+        assert!(by_column * 16 < by_row * 15, "{by_column} {by_row}");
+    }
+}

@@ -2,11 +2,13 @@
 
 mod atomic_write;
 pub mod guard;
+mod huge_memory;
 mod identity;
 mod mmap;
 mod read;
 
 pub use atomic_write::{AtomicFile, Durability, PARTIAL_SUFFIX, remove_stale_partials};
+pub use huge_memory::HugeMemory;
 pub use identity::FileIdentity;
 pub use mmap::MappedFile;
 pub use read::ReadFile;

@@ -10,8 +10,12 @@ use crate::kernels::Isa;
 use crate::kernels::index_split::{HIGH_PARTS, MAX_LOW_BITS, SYMBOL_BIAS, join_low_plane, join_symbols};
 use crate::kernels::pack_bits::{self, GROUP_LEN};
 use crate::kernels::rans12::{
-    FEW_LANES, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, decode_tail, fill_slots,
+    FEW_LANES, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, decode_tail, fill_slots, is_end,
 };
+
+/// Indices that are decoded at a time: all their forms stay in the nearest cache. A multiple of [`LANES`] and
+/// [`GROUP_LEN`], and a power of two, so that a segment is part of a run or made of whole runs.
+pub const RUN_LEN: usize = 4096;
 
 /// Decodes the indices of blocks, reusing its scratch memory.
 #[derive(Debug, Default)]
@@ -34,12 +38,63 @@ struct Head {
     states: [u32; LANES],
 }
 
+/// A section whose indices are decoded run by run, in order.
+#[derive(Debug)]
+pub struct IndexRuns<'a> {
+    decoder: &'a mut IndexDecoder,
+    n_indices: usize,
+    /// Index that the next run begins with.
+    at: usize,
+    low_bits: u32,
+    /// The upper part of the low bits, packed.
+    packed: &'a [u8],
+    /// Planes of whole bytes of them, the lowest first.
+    planes: &'a [u8],
+    symbols: Symbols<'a>,
+}
+
+/// Where the symbols of a section come from.
+#[derive(Debug)]
+enum Symbols<'a> {
+    /// All indices are this but for their low bits.
+    Constant(i32),
+    Coded(Box<Coded<'a>>),
+}
+
+#[derive(Debug)]
+struct Coded<'a> {
+    head: Head,
+    lanes: Lanes,
+    /// The symbol that the tail begins with.
+    tail_at: usize,
+    /// Those that are left.
+    words: &'a [[u8; 2]],
+    escapes: escapes::Reader<'a>,
+}
+
 impl IndexDecoder {
     /// Decodes all of `section` into all of `indices`; `None` if it is no section of that many indices, which then hold
     /// unspecified values. `dependent` as for [`super::IndexEncoder::encode`].
     pub fn decode(&mut self, isa: Isa, section: &[u8], dependent: bool, indices: &mut [i32]) -> Option<()> {
-        if indices.is_empty() {
-            return section.is_empty().then_some(());
+        let mut runs = self.open(section, dependent, indices.len())?;
+        for run in indices.chunks_mut(RUN_LEN) {
+            runs.next(isa, run)?;
+        }
+        runs.finish()
+    }
+
+    /// Begins to decode all of `section`, which holds `n_indices`; otherwise as [`Self::decode`].
+    pub fn open<'a>(
+        &'a mut self,
+        section: &'a [u8],
+        dependent: bool,
+        n_indices: usize,
+    ) -> Option<IndexRuns<'a>> {
+        if n_indices == 0 {
+            let symbols = Symbols::Constant(0);
+            let runs =
+                IndexRuns { decoder: self, n_indices, at: 0, low_bits: 0, packed: &[], planes: &[], symbols };
+            return section.is_empty().then_some(runs);
         }
         let mut rest = section;
         let head = *rest.split_off_first()?;
@@ -47,29 +102,42 @@ impl IndexDecoder {
         if low_bits > MAX_LOW_BITS {
             return None;
         }
+        let (packed_len, planes_len) =
+            (packed_len(n_indices, low_bits % 8)?, n_indices.checked_mul(low_bits as usize / 8)?);
         if head & IS_CONSTANT != 0 {
             let high = i32::from(*rest.split_off_first()?) - SYMBOL_BIAS;
             if head & (HAS_ESCAPES | HAS_FEW_LANES) != 0 || !HIGH_PARTS.contains(&high) {
                 return None;
             }
-            indices.fill(high << low_bits);
-            self.read_low_planes(isa, &mut rest, low_bits, indices)?;
-            return rest.is_empty().then_some(());
+            let packed = rest.split_off(..packed_len)?;
+            let planes = rest.split_off(..planes_len)?;
+            let symbols = Symbols::Constant(high << low_bits);
+            let runs = IndexRuns { decoder: self, n_indices, at: 0, low_bits, packed, planes, symbols };
+            return rest.is_empty().then_some(runs);
         }
         let n_lanes = if head & HAS_FEW_LANES != 0 { FEW_LANES } else { LANES };
-        let head_of_symbols =
-            self.read_head(&mut rest, n_lanes, dependent && low_bits == 0, indices.len())?;
+        let head_of_symbols = self.read_head(&mut rest, n_lanes, dependent && low_bits == 0, n_indices)?;
         let mut escaped: &[u8] = &[];
         if head & HAS_ESCAPES != 0 {
             let len = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
             escaped = rest.split_off(..usize::try_from(len).ok()?)?;
         }
-        let (planes, words) = rest.split_at_checked(low_planes_len(indices.len(), low_bits)?)?;
-        self.decode_symbols(isa, &head_of_symbols, words, indices.len())?;
-        join_symbols(isa, &self.symbols, low_bits, indices);
-        self.put_escapes(escaped, &head_of_symbols, low_bits, indices)?;
-        let mut planes = planes;
-        self.read_low_planes(isa, &mut planes, low_bits, indices)
+        let packed = rest.split_off(..packed_len)?;
+        let planes = rest.split_off(..planes_len)?;
+        let (words, []) = rest.as_chunks::<2>() else { return None };
+        let tail_at = n_indices.div_ceil(n_lanes).checked_sub(head_of_symbols.tail_steps)? * n_lanes;
+        // Without a tail the last step has to be whole.
+        if tail_at > n_indices {
+            return None;
+        }
+        let symbols = Symbols::Coded(Box::new(Coded {
+            lanes: Lanes::new(head_of_symbols.states),
+            head: head_of_symbols,
+            tail_at,
+            words,
+            escapes: escapes::Reader::new(escaped)?,
+        }));
+        Some(IndexRuns { decoder: self, n_indices, at: 0, low_bits, packed, planes, symbols })
     }
 
     /// Reads what stands in front of the escapes.
@@ -114,87 +182,135 @@ impl IndexDecoder {
         *rest = bits.rest()?;
         Some(Head { n_lanes, paired, segment_len, tail_steps: usize::from(tail_steps), states })
     }
+}
 
-    fn decode_symbols(&mut self, isa: Isa, head: &Head, words: &[u8], n: usize) -> Option<()> {
-        let plan = Plan {
-            n_lanes: head.n_lanes,
-            paired: head.paired,
-            table_ids: &self.table_ids,
-            segment_len: head.segment_len,
+impl IndexRuns<'_> {
+    /// Decodes the next [`RUN_LEN`] indices, or those that are left, into all of `indices`. Says whether any of them is
+    /// [`ESCAPE`].
+    pub fn next(&mut self, isa: Isa, indices: &mut [i32]) -> Option<bool> {
+        if indices.len() != RUN_LEN.min(self.n_indices - self.at) {
+            return None;
+        }
+        let Self { decoder, low_bits, .. } = self;
+        let low_bits = *low_bits;
+        let plane = decoder.unpack(isa, low_bits % 8, self.packed, self.at, indices.len())?;
+        let shift = low_bits / 8 * 8;
+        let mut has_escapes = false;
+        let has_others = match &mut self.symbols {
+            Symbols::Constant(high) => {
+                indices.fill(*high);
+                if plane {
+                    join_low_plane(isa, &decoder.plane, shift, indices);
+                }
+                false
+            }
+            Symbols::Coded(coded) => {
+                coded.next(isa, decoder, self.at, indices.len())?;
+                let plane: &[u8] = if plane { &decoder.plane } else { &[] };
+                join_symbols(isa, &decoder.symbols, low_bits, plane, shift, indices)
+            }
         };
-        let n_tables = if head.paired { 2 * self.ranges.len() } else { self.ranges.len() };
-        let tables = self.tables.get(..n_tables)?;
-        self.symbols.resize(n, 0);
-        let tail_at = n.div_ceil(head.n_lanes).checked_sub(head.tail_steps)? * head.n_lanes;
-        // Without a tail the last step has to be whole.
-        let (main, tail) = self.symbols.split_at_mut_checked(tail_at)?;
-        let mut lanes = Lanes::new(head.states);
-        let (words, odd) = words.as_chunks::<2>();
-        let taken = decode(isa, &plan, tables, words, &mut lanes, main)?;
-        decode_tail(&plan, tables, &mut lanes, tail_at, tail)?;
-        (taken == words.len() && odd.is_empty()).then_some(())
+        for byte in 0..low_bits / 8 {
+            let from = self.n_indices * byte as usize + self.at;
+            join_low_plane(isa, self.planes.get(from..from + indices.len())?, 8 * byte, indices);
+        }
+        if has_others && let Symbols::Coded(coded) = &mut self.symbols {
+            has_escapes = coded.put_escapes(self.decoder, self.at, low_bits, indices)?;
+        }
+        self.at += indices.len();
+        Some(has_escapes)
     }
 
-    /// Replaces the indices whose symbols are escapes.
-    fn put_escapes(&self, escaped: &[u8], head: &Head, low_bits: u32, indices: &mut [i32]) -> Option<()> {
-        let mut reader = escapes::Reader::new(escaped)?;
+    /// Checks, when all runs have been decoded, that the section ends with the last.
+    pub fn finish(self) -> Option<()> {
+        let is_end = match &self.symbols {
+            Symbols::Constant(_) => true,
+            Symbols::Coded(coded) => {
+                coded.words.is_empty()
+                    && coded.escapes.is_exhausted()
+                    && is_end(coded.head.n_lanes, &coded.lanes)
+            }
+        };
+        (is_end && self.at == self.n_indices).then_some(())
+    }
+}
+
+impl IndexDecoder {
+    /// Unpacks the upper low bits of the `len` indices from `at` on to the plane; says whether there are any.
+    fn unpack(&mut self, isa: Isa, n_bits: u32, packed: &[u8], at: usize, len: usize) -> Option<bool> {
+        if n_bits == 0 {
+            return Some(false);
+        }
+        let n_padded = len.next_multiple_of(GROUP_LEN);
+        let own = packed.get(packed_len(at, n_bits)?..packed_len(at + len, n_bits)?)?;
+        self.plane.resize(n_padded, 0);
+        if n_padded == len {
+            pack_bits::unpack(isa, n_bits, own, &mut self.plane);
+        } else {
+            self.packed.clear();
+            self.packed.extend_from_slice(own);
+            self.packed.resize(pack_bits::packed_len(n_bits, n_padded), 0);
+            pack_bits::unpack(isa, n_bits, &self.packed, &mut self.plane);
+            self.plane.truncate(len);
+        }
+        Some(true)
+    }
+}
+
+impl Coded<'_> {
+    /// Decodes the `len` symbols from `at` on, which begin a run.
+    fn next(&mut self, isa: Isa, decoder: &mut IndexDecoder, at: usize, len: usize) -> Option<()> {
+        let IndexDecoder { tables, ranges, table_ids, symbols, .. } = decoder;
+        let Head { n_lanes, paired, segment_len, .. } = self.head;
+        // Of the run alone: it lies within one segment, or begins with one.
+        let plan = Plan { n_lanes, paired, table_ids: table_ids.get(at / segment_len..)?, segment_len };
+        let plan = Plan { table_ids: plan.table_ids.get(..len.div_ceil(segment_len))?, ..plan };
+        let tables = tables.get(..if paired { 2 * ranges.len() } else { ranges.len() })?;
+        symbols.resize(len, 0);
+        let tail_at = self.tail_at.saturating_sub(at).min(len);
+        let (main, tail) = symbols.split_at_mut_checked(tail_at)?;
+        let taken = decode(isa, &plan, tables, self.words, &mut self.lanes, main)?;
+        self.words = self.words.get(taken..)?;
+        decode_tail(&plan, tables, &mut self.lanes, tail_at, tail)
+    }
+
+    /// Replaces the indices from `at` on whose symbols are escapes; says whether any is [`ESCAPE`].
+    fn put_escapes(
+        &mut self,
+        decoder: &IndexDecoder,
+        at: usize,
+        low_bits: u32,
+        indices: &mut [i32],
+    ) -> Option<bool> {
+        let mut any = false;
         let is_escape = |symbol: u8| symbol == log_freq::ESCAPE || symbol == log_freq::ODD_ESCAPE;
-        for (group_idx, group) in self.symbols.chunks(GROUP_LEN).enumerate() {
+        let groups = decoder.symbols.chunks(GROUP_LEN).zip(indices.chunks_mut(GROUP_LEN));
+        for (first, (group, indices)) in (at..).step_by(GROUP_LEN).zip(groups) {
             // Escapes are rare: whole groups are looked at first.
             if !group.iter().fold(false, |any, &symbol| any | is_escape(symbol)) {
                 continue;
             }
-            let first = group_idx * GROUP_LEN;
-            let range = *self.ranges.get(usize::from(*self.table_ids.get(first / head.segment_len)?))?;
-            for (&symbol, index) in
-                group.iter().zip(indices.get_mut(first..)?).filter(|(symbol, _)| is_escape(**symbol))
-            {
-                let high = reader.next(range)?;
-                *index = high << low_bits;
+            let table_id = *decoder.table_ids.get(first / self.head.segment_len)?;
+            let range = *decoder.ranges.get(usize::from(table_id))?;
+            for (&symbol, index) in group.iter().zip(indices).filter(|(symbol, _)| is_escape(**symbol)) {
+                let high = self.escapes.next(range)?;
+                let shifted = high << low_bits;
                 // The escape of all bits zero but the top one stays as it is; else nothing may be shifted out.
-                let is_whole = *index >> low_bits == high || high == ESCAPE;
+                let is_whole = shifted >> low_bits == high || high == ESCAPE;
                 let is_odd = high & 1 == 1;
-                if !is_whole || head.paired && is_odd != (symbol == log_freq::ODD_ESCAPE) {
+                if !is_whole || self.head.paired && is_odd != (symbol == log_freq::ODD_ESCAPE) {
                     return None;
                 }
-                if high == ESCAPE {
-                    *index = ESCAPE;
-                }
+                let low = *index & ((1 << low_bits) - 1);
+                *index = if high == ESCAPE { ESCAPE } else { shifted } | low;
+                any |= *index == ESCAPE;
             }
         }
-        reader.is_exhausted().then_some(())
-    }
-
-    fn read_low_planes(
-        &mut self,
-        isa: Isa,
-        src: &mut &[u8],
-        low_bits: u32,
-        indices: &mut [i32],
-    ) -> Option<()> {
-        let (n_bytes, n_bits) = (low_bits / 8, low_bits % 8);
-        if n_bits > 0 {
-            let packed = src.split_off(..packed_len(indices.len(), n_bits)?)?;
-            let n_padded = indices.len().next_multiple_of(GROUP_LEN);
-            self.packed.clear();
-            self.packed.extend_from_slice(packed);
-            self.packed.resize(pack_bits::packed_len(n_bits, n_padded), 0);
-            self.plane.resize(n_padded.max(self.plane.len()), 0);
-            pack_bits::unpack(isa, n_bits, &self.packed, &mut self.plane[..n_padded]);
-            join_low_plane(isa, &self.plane, 8 * n_bytes, indices);
-        }
-        for plane in 0..n_bytes {
-            join_low_plane(isa, src.split_off(..indices.len())?, 8 * plane, indices);
-        }
-        Some(())
+        Some(any)
     }
 }
 
 /// Bytes of the packed plane of `n_bits` bits of each of `n` indices.
 fn packed_len(n: usize, n_bits: u32) -> Option<usize> {
     Some(n.checked_mul(n_bits as usize)?.div_ceil(8))
-}
-
-fn low_planes_len(n: usize, low_bits: u32) -> Option<usize> {
-    packed_len(n, low_bits % 8)?.checked_add(n.checked_mul(low_bits as usize / 8)?)
 }

@@ -40,7 +40,6 @@ impl IndexEncoder {
         }
         let low_bits = choose_low_bits(indices, dependent);
         let paired = dependent && low_bits == 0;
-        self.symbols.clear();
         self.symbols.resize(indices.len(), 0);
         symbols(isa, indices, low_bits, paired, &mut self.symbols);
         let head = low_bits.to_le_bytes()[0];
@@ -66,7 +65,6 @@ impl IndexEncoder {
     pub fn estimate(&mut self, isa: Isa, indices: &[i32], dependent: bool) -> f64 {
         let low_bits = choose_low_bits(indices, dependent);
         let paired = dependent && low_bits == 0;
-        self.symbols.clear();
         self.symbols.resize(indices.len(), 0);
         symbols(isa, indices, low_bits, paired, &mut self.symbols);
         self.quantizers.clear();
@@ -148,11 +146,10 @@ impl IndexEncoder {
     fn write_low_planes(&mut self, isa: Isa, indices: &[i32], low_bits: u32, dst: &mut Vec<u8>) {
         let (n_bytes, n_bits) = (low_bits / 8, low_bits % 8);
         if n_bits > 0 {
-            self.plane.clear();
             self.plane.resize(indices.len().next_multiple_of(GROUP_LEN), 0);
+            self.plane[indices.len()..].fill(0);
             let mask = (1u8 << n_bits) - 1;
             low_plane(isa, indices, 8 * n_bytes, mask, &mut self.plane);
-            self.packed.clear();
             self.packed.resize(pack_bits::packed_len(n_bits, self.plane.len()), 0);
             pack_bits::pack(isa, n_bits, &self.plane, &mut self.packed);
             dst.extend_from_slice(&self.packed[..(indices.len() * n_bits as usize).div_ceil(8)]);

@@ -15,7 +15,7 @@ mod encode;
 mod escapes;
 mod plan;
 
-pub use decode::IndexDecoder;
+pub use decode::{IndexDecoder, IndexRuns, RUN_LEN};
 pub use encode::IndexEncoder;
 
 use super::freq::log2_q16;

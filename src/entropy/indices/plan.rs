@@ -31,22 +31,20 @@ const HALF_SPAN: i32 = 512;
 pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     // Samples are runs, so that every vector that is loaded is used; of short blocks everything counts.
     let one_in = (indices.len() >> 16).max(1);
-    let sample = || indices.chunks(256).step_by(one_in).flatten().filter(|&&index| index != ESCAPE);
-    let mut lengths = [0usize; 33];
-    sample().for_each(|index| lengths[33 - (index.unsigned_abs().leading_zeros() + 1) as usize] += 1);
-    let n: usize = lengths.iter().sum();
+    let mut lengths = count_sampled::<33>(indices, one_in, |index| 32 - index.unsigned_abs().leading_zeros());
+    // Only an escape has all bits.
+    let n_escapes = std::mem::take(&mut lengths[32]);
+    let n = lengths.iter().sum::<u32>() as usize;
     // 15 of 16 normally distributed values lie within 1.86 standard deviations: with 64 steps for those, 127 are 3.7.
     let mut inside = 0;
     let length = lengths.iter().take_while(|&&count| {
-        inside += count;
+        inside += count as usize;
         inside * 16 < n * 15
     });
     let least = u32::try_from(length.count()).unwrap_or(0).saturating_sub(6).min(MAX_LOW_BITS);
-    let mut counts = vec![0u32; 2 * HALF_SPAN.unsigned_abs() as usize];
-    for &index in sample() {
-        let high = (index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1);
-        counts[(high + HALF_SPAN).unsigned_abs() as usize] += 1;
-    }
+    let key = |index: i32| ((index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN).unsigned_abs();
+    let mut counts = count_sampled::<{ 2 * HALF_SPAN as usize }>(indices, one_in, key);
+    counts[key(ESCAPE) as usize] -= n_escapes;
     let cost = |fold: u32| {
         let (symbols, table) = folded_cost(&counts, fold, paired && least + fold == 0);
         (symbols + ((n as u64 * u64::from(fold)) << 16)) * one_in as u64 + table
@@ -92,6 +90,20 @@ fn segment_cost_q16(n: u64, sum: u64) -> u64 {
     let times_log2 = |x: u64| x * u64::from(log2_fast_q16(u32::try_from(x).unwrap_or(u32::MAX)));
     let signs = ((n * sum) << 16) / (n + sum);
     (times_log2(n + sum) + signs + (SEGMENT_BITS << 16)).saturating_sub(times_log2(n) + times_log2(sum))
+}
+
+/// How many of the indices of one run in `one_in` have each `key`, which is below `N`. Four tables, so that equal keys in a
+/// row do not wait for each other.
+fn count_sampled<const N: usize>(indices: &[i32], one_in: usize, key: impl Fn(i32) -> u32) -> [u32; N] {
+    let mut tables = [[0u32; N]; 4];
+    for run in indices.chunks(256).step_by(one_in) {
+        let (fours, rest) = run.as_chunks::<4>();
+        for four in fours {
+            tables.iter_mut().zip(four).for_each(|(table, &index)| table[key(index) as usize] += 1);
+        }
+        rest.iter().for_each(|&index| tables[0][key(index) as usize] += 1);
+    }
+    std::array::from_fn(|at| tables.iter().map(|table| table[at]).sum())
 }
 
 /// What symbols cost of which each stands for 2^`fold` neighbours of `counts`, and their table, in 1/65536 of a bit.

@@ -10,7 +10,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub(super) use scalar::f16_to_f32;
+pub(super) use scalar::{f16_to_f32, from_values};
 
 use super::Isa;
 use crate::dtype::Dtype;
@@ -69,6 +69,6 @@ pub fn from_f32(isa: Isa, dtype: Dtype, values: &[f32], bytes: &mut [u8]) -> Opt
     Some(())
 }
 
-fn fits(dtype: Dtype, bytes_len: usize, n_values: usize) -> bool {
+pub(super) fn fits(dtype: Dtype, bytes_len: usize, n_values: usize) -> bool {
     is_convertible(dtype) && n_values.checked_mul(dtype.unit_bytes()) == Some(bytes_len)
 }

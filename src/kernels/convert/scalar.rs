@@ -21,6 +21,12 @@ pub(super) fn to_f32(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
 
 #[inline(always)]
 pub(super) fn from_f32(dtype: Dtype, values: &[f32], bytes: &mut [u8]) {
+    from_values(dtype, values.iter().copied(), bytes);
+}
+
+/// Values as they come, each rounded to `dtype`.
+#[inline(always)]
+pub(in crate::kernels) fn from_values(dtype: Dtype, values: impl Iterator<Item = f32>, bytes: &mut [u8]) {
     match dtype {
         Dtype::F32 => narrow(values, bytes, f32::to_le_bytes),
         Dtype::F64 => narrow(values, bytes, |value| f64::from(value).to_le_bytes()),
@@ -37,9 +43,13 @@ fn widen<const N: usize>(bytes: &[u8], values: &mut [f32], convert: impl Fn([u8;
 }
 
 #[inline(always)]
-fn narrow<const N: usize>(values: &[f32], bytes: &mut [u8], convert: impl Fn(f32) -> [u8; N]) {
-    for (value, le) in values.iter().zip(bytes.as_chunks_mut::<N>().0) {
-        *le = convert(*value);
+fn narrow<const N: usize>(
+    values: impl Iterator<Item = f32>,
+    bytes: &mut [u8],
+    convert: impl Fn(f32) -> [u8; N],
+) {
+    for (value, le) in values.zip(bytes.as_chunks_mut::<N>().0) {
+        *le = convert(value);
     }
 }
 

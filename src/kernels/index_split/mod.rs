@@ -53,21 +53,30 @@ pub fn low_plane(isa: Isa, indices: &[i32], shift: u32, mask: u8, dst: &mut [u8]
     }
 }
 
-/// Indices of symbols, their low bits zero.
+/// Indices of symbols with one plane of their low bits, shifted by `shift`, or with low bits of zero if `plane` is empty.
+/// Says whether any symbol is 0 or 255 and has no index.
+#[must_use]
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
-pub fn join_symbols(isa: Isa, symbols: &[u8], low_bits: u32, dst: &mut [i32]) {
+pub fn join_symbols(
+    isa: Isa,
+    symbols: &[u8],
+    low_bits: u32,
+    plane: &[u8],
+    shift: u32,
+    dst: &mut [i32],
+) -> bool {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::join_symbols_avx512(symbols, low_bits, dst) }
+            unsafe { x86::join_symbols_avx512(symbols, low_bits, plane, shift, dst) }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86::join_symbols_avx2(symbols, low_bits, dst) }
+            unsafe { x86::join_symbols_avx2(symbols, low_bits, plane, shift, dst) }
         }
-        _ => scalar::join_symbols(symbols, low_bits, dst),
+        _ => scalar::join_symbols(symbols, low_bits, plane, shift, dst),
     }
 }
 
@@ -122,7 +131,12 @@ mod tests {
                 }
                 let sum = expected.iter().map(|&symbol| u64::from(symbol.abs_diff(128))).sum::<u64>();
                 assert_eq!(distance_sum(isa, &expected), sum, "{isa:?}");
-                join_symbols(isa, &symbols_of, low_bits, &mut joined);
+                let has_others = symbols_of.iter().any(|symbol| matches!(symbol, 0 | 255));
+                let (shift, mask) = (low_bits / 8 * 8, u8::try_from((1u32 << (low_bits % 8)) - 1).unwrap());
+                low_plane(isa, &indices, shift, mask, &mut plane);
+                assert_eq!(join_symbols(isa, &symbols_of, low_bits, &plane, shift, &mut joined), has_others);
+                let inside = [1, 254, 128];
+                assert!(!join_symbols(isa, &inside, low_bits, &[], 0, &mut [0; 3]));
                 for shift in (0..low_bits).step_by(8) {
                     let mask = u8::try_from((1u32 << (low_bits - shift).min(8)) - 1).unwrap();
                     low_plane(isa, &indices, shift, mask, &mut plane);

@@ -22,10 +22,22 @@ pub(super) fn low_plane(indices: &[i32], shift: u32, mask: u8, dst: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn join_symbols(symbols: &[u8], low_bits: u32, dst: &mut [i32]) {
-    for (index, &symbol) in dst.iter_mut().zip(symbols) {
-        *index = (i32::from(symbol) - SYMBOL_BIAS) << (low_bits & 31);
+pub(super) fn join_symbols(symbols: &[u8], low_bits: u32, plane: &[u8], shift: u32, dst: &mut [i32]) -> bool {
+    // The two symbols without an index are the least ones after this addition.
+    let mut least = u8::MAX;
+    let high = |symbol: u8| (i32::from(symbol) - SYMBOL_BIAS) << (low_bits & 31);
+    if plane.is_empty() {
+        for (index, &symbol) in dst.iter_mut().zip(symbols) {
+            least = least.min(symbol.wrapping_add(1));
+            *index = high(symbol);
+        }
+    } else {
+        for ((index, &symbol), &byte) in dst.iter_mut().zip(symbols).zip(plane) {
+            least = least.min(symbol.wrapping_add(1));
+            *index = high(symbol) | i32::from(byte) << (shift & 31);
+        }
     }
+    least < 2
 }
 
 #[inline(always)]

@@ -23,13 +23,25 @@ pub(super) fn low_plane_avx512(indices: &[i32], shift: u32, mask: u8, dst: &mut 
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn join_symbols_avx2(symbols: &[u8], low_bits: u32, dst: &mut [i32]) {
-    scalar::join_symbols(symbols, low_bits, dst);
+pub(super) fn join_symbols_avx2(
+    symbols: &[u8],
+    low_bits: u32,
+    plane: &[u8],
+    shift: u32,
+    dst: &mut [i32],
+) -> bool {
+    scalar::join_symbols(symbols, low_bits, plane, shift, dst)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) fn join_symbols_avx512(symbols: &[u8], low_bits: u32, dst: &mut [i32]) {
-    scalar::join_symbols(symbols, low_bits, dst);
+pub(super) fn join_symbols_avx512(
+    symbols: &[u8],
+    low_bits: u32,
+    plane: &[u8],
+    shift: u32,
+    dst: &mut [i32],
+) -> bool {
+    scalar::join_symbols(symbols, low_bits, plane, shift, dst)
 }
 
 #[target_feature(enable = "avx2")]

@@ -92,6 +92,38 @@ pub fn dequantize(isa: Isa, indices: &[i32], step: f32, values: &mut [f32]) {
     }
 }
 
+/// [`dequantize`], and each value rounded to `dtype` as little-endian bytes.
+///
+/// `None`, with nothing written, for a dtype that [`super::convert`] does not take, or unless `bytes` are as many elements
+/// as `indices`.
+#[must_use]
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn dequantize_elements(
+    isa: Isa,
+    dtype: Dtype,
+    indices: &[i32],
+    step: f32,
+    bytes: &mut [u8],
+) -> Option<()> {
+    if !super::convert::fits(dtype, bytes.len(), indices.len()) {
+        return None;
+    }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::dequantize_elements_avx512(dtype, indices, step, bytes) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::dequantize_elements_avx2(dtype, indices, step, bytes) }
+        }
+        _ => scalar::dequantize_elements(dtype, indices, step, bytes),
+    }
+    Some(())
+}
+
 /// [`quantize`], [`dequantize`] and [`measure`] in one go over the little-endian F32 elements in `bytes`, which become their
 /// reconstruction; those whose index is [`ESCAPE`] stay as they are. `None`, with nothing done, unless `bytes` are as many
 /// elements as `indices`.

@@ -1,6 +1,8 @@
 //! The definition, as plain loops that the gated wrappers widen.
 
 use super::{ESCAPE, MAX_STEPS, N_THRESHOLDS, Rounding};
+use crate::dtype::Dtype;
+use crate::kernels::convert::from_values;
 
 /// 2^23: a number below 2^22 that has been added to it is rounded to a whole one.
 const ROUNDER: f32 = 8_388_608.0;
@@ -45,4 +47,9 @@ pub(super) fn dequantize(indices: &[i32], step: f32, values: &mut [f32]) {
     for (index, value) in indices.iter().zip(values) {
         *value = *index as f32 * step;
     }
+}
+
+#[inline(always)]
+pub(super) fn dequantize_elements(dtype: Dtype, indices: &[i32], step: f32, bytes: &mut [u8]) {
+    from_values(dtype, indices.iter().map(|index| *index as f32 * step), bytes);
 }

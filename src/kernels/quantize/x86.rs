@@ -85,6 +85,16 @@ pub(super) fn dequantize_avx512(indices: &[i32], step: f32, values: &mut [f32]) 
 }
 
 #[target_feature(enable = "avx2")]
+pub(super) fn dequantize_elements_avx2(dtype: Dtype, indices: &[i32], step: f32, bytes: &mut [u8]) {
+    scalar::dequantize_elements(dtype, indices, step, bytes);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn dequantize_elements_avx512(dtype: Dtype, indices: &[i32], step: f32, bytes: &mut [u8]) {
+    scalar::dequantize_elements(dtype, indices, step, bytes);
+}
+
+#[target_feature(enable = "avx2")]
 pub(super) fn measure_avx2(dtype: Dtype, original: &[u8], decoded: &[u8]) -> ErrorSums {
     error_sums::measure(dtype, original, decoded)
 }

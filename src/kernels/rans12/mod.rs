@@ -27,7 +27,7 @@ mod x86_avx512;
 use std::arch::x86_64::*;
 
 use super::Isa;
-pub use tail::{decode_tail, encode_tail};
+pub use tail::{decode_tail, encode_tail, is_end};
 
 /// Most lanes, symbols of a row, and chains of dependent quantization.
 pub const LANES: usize = 32;

@@ -69,8 +69,7 @@ pub fn encode_tail(
     None
 }
 
-/// Decodes the tail: the symbols of a block from `first` on, where a step begins. `None` unless every lane ends with a power
-/// of two that an encoder may begin with, or if the plan does not fit.
+/// Decodes symbols of the tail, from `first` on, where a step begins. `None` if the plan does not fit.
 pub fn decode_tail(
     plan: &Plan<'_>,
     tables: &[SlotTable],
@@ -89,6 +88,12 @@ pub fn decode_tail(
             *chain = next_chain(*chain, *symbol);
         }
     }
-    let states = lanes.states.get(..plan.n_lanes)?;
-    states.iter().all(|state| state.is_power_of_two() && *state <= STATE_MIN).then_some(())
+    Some(())
+}
+
+/// Whether lanes stand at the end of a block: each with a power of two that an encoder may begin with.
+#[must_use]
+pub fn is_end(n_lanes: usize, lanes: &Lanes) -> bool {
+    let states = lanes.states.get(..n_lanes);
+    states.is_some_and(|states| states.iter().all(|state| state.is_power_of_two() && *state <= STATE_MIN))
 }

@@ -96,7 +96,7 @@ fn decode_case(isa: Isa, case: &Case, (steps, states, words): &Coded) -> Option<
     let words = words.as_chunks::<2>().0;
     let taken = decode(isa, &plan, &tables, words, &mut lanes, main)?;
     decode_tail(&plan, &tables, &mut lanes, first, tail)?;
-    (taken == words.len()).then_some(symbols)
+    (taken == words.len() && is_end(case.n_lanes, &lanes)).then_some(symbols)
 }
 
 #[test]

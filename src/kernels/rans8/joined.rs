@@ -4,7 +4,7 @@
 //! the *placed* value, are what it puts into the top 16 bits of an element (into the high one of them alone for
 //! elements of 8 bits). The residual is or-ed to it.
 
-use super::{Decoder, GROUP_LEN, SLACK_BYTES, join_vectors};
+use super::{Decoder, GROUP_LEN, SLACK_BYTES, Tile, join_vectors};
 use crate::kernels::fields::Layout;
 
 /// The residuals of a block, and its escapes as they are placed in elements.
@@ -32,6 +32,17 @@ pub(super) enum Shape {
     /// 16-bit elements: the low byte is a plane, what else the high byte holds is packed.
     PlaneAndPacked,
 }
+
+/// The shapes as constants that loops are made for: generic parameters cannot be of another type yet.
+#[cfg(target_arch = "x86_64")]
+mod shapes {
+    pub(in super::super) const BYTE: u8 = 0;
+    pub(in super::super) const PACKED: u8 = 1;
+    pub(in super::super) const PLANE: u8 = 2;
+    pub(in super::super) const PLANE_AND_PACKED: u8 = 3;
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use shapes::*;
 
 impl Residual<'_> {
     /// The shape that loops are made for, if the layout has one.
@@ -65,7 +76,16 @@ impl Decoder<'_> {
             && dst.len() / n_bytes <= self.n_symbols;
         let Some(shape) = residual.shape().filter(|_| fits) else { return 0 };
         let states = &mut self.states[..self.plan.groups * GROUP_LEN];
-        self.position = join_vectors(self.isa, &self.plan, self.stream, shape, residual, states, dst);
+        let mut tile = Tile {
+            plan: &self.plan,
+            #[cfg(target_arch = "x86_64")]
+            steps: &self.steps,
+            stream: self.stream,
+            escapes: self.escapes,
+            first: 0,
+            dst,
+        };
+        self.position = join_vectors(self.isa, &mut tile, shape, residual, states);
         self.position.symbol
     }
 }

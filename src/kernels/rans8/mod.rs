@@ -16,6 +16,7 @@
 //! table is the escape: its symbols' values come from a queue of bytes, in symbol order. An encoder starts with
 //! every state at 256 and runs backwards, so a decoder ends with every state at 256: a check that costs nothing.
 
+mod encode_table;
 mod joined;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -55,8 +56,6 @@ pub struct Table {
     /// What each entry puts into the top 16 bits of an element, its high bytes and its low bytes; see
     /// [`Self::place_values`].
     placed: [[u8; MAX_ENTRIES]; 2],
-    /// For vectors that compare: `cum − 1` of the entries from 1 on, as signed bytes, then the largest.
-    thresholds: [i8; MAX_ENTRIES],
     n_entries: u8,
 }
 
@@ -75,7 +74,6 @@ impl Table {
             cum: [0; MAX_ENTRIES],
             value: [0; MAX_ENTRIES],
             placed: [[0; MAX_ENTRIES]; 2],
-            thresholds: [i8::MAX; MAX_ENTRIES],
             n_entries: u8::try_from(n_entries).ok()?,
         };
         let mut cum = 0u8;
@@ -94,9 +92,6 @@ impl Table {
         table.freq[usize::from(escape)] = cum.wrapping_neg();
         table.cum[usize::from(escape)] = cum;
         table.slot_to_entry[usize::from(cum)..].fill(escape);
-        for (threshold, &cum) in table.thresholds.iter_mut().zip(&table.cum[1..n_entries]) {
-            *threshold = (cum.wrapping_sub(1) ^ 0x80).cast_signed();
-        }
         (cum > 0).then_some(table)
     }
 
@@ -136,58 +131,6 @@ pub struct EncodeTable {
     escape: u8,
     /// Some frequency exceeds 128.
     has_large_freq: bool,
-}
-
-impl EncodeTable {
-    /// The encoder's view of `table`.
-    #[must_use]
-    pub fn new(table: &Table) -> Self {
-        let escape = table.n_entries - 1;
-        let mut encode = Self {
-            entry_of: [escape; 256],
-            threshold: [0; MAX_ENTRIES],
-            reciprocal: [0; MAX_ENTRIES],
-            factor: [0; MAX_ENTRIES],
-            shift: [0; MAX_ENTRIES],
-            complement: [0; MAX_ENTRIES],
-            bias: [0; MAX_ENTRIES],
-            cum: table.cum,
-            escape,
-            has_large_freq: false,
-        };
-        for entry in 0..table.n_entries() {
-            let freq = u16::from(table.freq[entry]);
-            if entry < usize::from(escape) {
-                encode.entry_of[usize::from(table.value[entry])] = u8::try_from(entry).unwrap_or(escape);
-            }
-            encode.threshold[entry] = freq << 8;
-            encode.reciprocal[entry] = (1u32 << 24).div_ceil(u32::from(freq.max(1)));
-            encode.complement[entry] = 256 - freq;
-            encode.bias[entry] = u16::from(table.cum[entry]);
-            encode.has_large_freq |= freq > 128;
-            let log2 = freq.max(1).ilog2();
-            if freq == 1 {
-                encode.factor[entry] = u16::MAX;
-                encode.bias[entry] += 255;
-            } else if freq.is_power_of_two() {
-                encode.factor[entry] = 1 << 15;
-                encode.shift[entry] = u16::try_from(log2 - 1).unwrap_or(0);
-            } else {
-                // Rounded up the quotient is exact for freq up to 128; rounded down it is at most 1 too small.
-                let (numerator, freq) = (1u32 << (16 + log2), u32::from(freq));
-                let factor = if freq > 128 { numerator / freq } else { numerator.div_ceil(freq) };
-                encode.factor[entry] = u16::try_from(factor).unwrap_or(u16::MAX);
-                encode.shift[entry] = u16::try_from(log2).unwrap_or(0);
-            }
-        }
-        encode
-    }
-
-    /// Whether `symbol` has an entry of its own.
-    #[must_use]
-    pub fn contains(&self, symbol: u8) -> bool {
-        self.entry_of[usize::from(symbol)] != self.escape
-    }
 }
 
 /// What both directions need to know of the data: tables, and which segment uses which.
@@ -245,6 +188,9 @@ pub struct Decoder<'a> {
     n_symbols: usize,
     position: Position,
     slots: scalar::SlotCache,
+    /// Of each table, for AVX2.
+    #[cfg(target_arch = "x86_64")]
+    steps: Vec<x86_avx2::Steps>,
 }
 
 impl<'a> Decoder<'a> {
@@ -281,6 +227,12 @@ impl<'a> Decoder<'a> {
             n_symbols,
             position,
             slots: scalar::SlotCache::default(),
+            #[cfg(target_arch = "x86_64")]
+            steps: if isa == Isa::Avx2 {
+                plan.tables.iter().map(x86_avx2::Steps::new).collect()
+            } else {
+                vec![]
+            },
         })
     }
 
@@ -294,7 +246,15 @@ impl<'a> Decoder<'a> {
             return None;
         }
         let states = &mut self.states[..step];
-        let mut tile = Tile { plan: &self.plan, stream: self.stream, escapes: self.escapes, first, dst };
+        let mut tile = Tile {
+            plan: &self.plan,
+            #[cfg(target_arch = "x86_64")]
+            steps: &self.steps,
+            stream: self.stream,
+            escapes: self.escapes,
+            first,
+            dst,
+        };
         let mut position = decode_vectors(self.isa, &mut tile, states, self.position);
         if position.symbol < first + tile.dst.len() {
             position = decode_end(self.isa, &mut tile, states, position)?;
@@ -318,6 +278,8 @@ impl<'a> Decoder<'a> {
 /// What the loops decode from and into: `dst` begins with symbol `first` of the block.
 struct Tile<'a, 'd> {
     plan: &'a Plan<'a, Table>,
+    #[cfg(target_arch = "x86_64")]
+    steps: &'a [x86_avx2::Steps],
     stream: &'a [u8],
     escapes: &'a [u8],
     first: usize,
@@ -353,6 +315,8 @@ fn decode_end(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], position: P
     let padded = &padded[..(rest.len() + MAX_STEP_BYTES).min(2 * MAX_STEP_BYTES)];
     let mut end = Tile {
         plan: tile.plan,
+        #[cfg(target_arch = "x86_64")]
+        steps: tile.steps,
         stream: padded,
         escapes: tile.escapes,
         first: tile.first,
@@ -381,8 +345,14 @@ fn decode_vectors(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], positio
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
-            // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86_avx2::decode(tile, states, position) }
+            // SAFETY: `available` has just tested every feature that the functions enable.
+            unsafe {
+                match tile.plan.groups {
+                    1 => x86_avx2::decode::<1>(tile, states, position),
+                    2 => x86_avx2::decode::<2>(tile, states, position),
+                    _ => x86_avx2::decode::<MAX_GROUPS>(tile, states, position),
+                }
+            }
         }
         _ => position,
     }
@@ -393,23 +363,34 @@ fn decode_vectors(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], positio
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
 fn join_vectors(
     isa: Isa,
-    plan: &Plan<'_, Table>,
-    stream: &[u8],
+    tile: &mut Tile<'_, '_>,
     shape: joined::Shape,
     residual: &Residual<'_>,
     states: &mut [u16],
-    dst: &mut [u8],
 ) -> Position {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             use x86_avx512::decode_joined;
+            let (plan, stream, dst) = (tile.plan, tile.stream, &mut *tile.dst);
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
                 match plan.groups {
                     1 => decode_joined::<1>(plan, stream, shape, residual, states, dst),
                     2 => decode_joined::<2>(plan, stream, shape, residual, states, dst),
                     _ => decode_joined::<MAX_GROUPS>(plan, stream, shape, residual, states, dst),
+                }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            use x86_avx2::decode_joined;
+            // SAFETY: as above.
+            unsafe {
+                match tile.plan.groups {
+                    1 => decode_joined::<1>(tile, shape, residual, states),
+                    2 => decode_joined::<2>(tile, shape, residual, states),
+                    _ => decode_joined::<MAX_GROUPS>(tile, shape, residual, states),
                 }
             }
         }

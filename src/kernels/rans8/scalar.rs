@@ -1,9 +1,16 @@
-//! The definition of the coder, one symbol at a time.
+//! The definition of the coder, a group at a time in portable loops: look-ups by symbol, arithmetic that compilers turn into
+//! vector code, and a walk over the few lanes that take a byte.
 
 use super::{EncodeTable, Encoded, FREQ_SUM, GROUP_LEN, Plan, Position, SLACK_BYTES, STATE_MIN, Table, Tile};
 
-/// What one slot decodes to: `freq | bias << 8 | value << 16 | is_escape << 24`.
-type Slots = [u32; FREQ_SUM];
+/// What one table's slots decode to.
+#[derive(Debug)]
+struct Slots {
+    /// `freq | bias << 8 | value << 16`.
+    packed: [u32; FREQ_SUM],
+    /// The escape is the last entry, so its slots are those from this one on.
+    first_escape: u16,
+}
 
 /// The slots of a block's tables, made when first needed.
 #[derive(Debug, Default)]
@@ -18,18 +25,12 @@ impl SlotCache {
 }
 
 fn slots(table: &Table) -> Slots {
-    let mut slots = [0; FREQ_SUM];
-    for (slot, packed) in (0u8..=255).zip(&mut slots) {
-        let entry = table.slot_to_entry[usize::from(slot)];
-        let at = usize::from(entry);
-        *packed = u32::from_le_bytes([
-            table.freq[at],
-            slot - table.cum[at],
-            table.value[at],
-            u8::from(entry + 1 == table.n_entries),
-        ]);
+    let mut packed = [0; FREQ_SUM];
+    for (slot, packed) in (0u8..=255).zip(&mut packed) {
+        let at = usize::from(table.slot_to_entry[usize::from(slot)]);
+        *packed = u32::from_le_bytes([table.freq[at], slot - table.cum[at], table.value[at], 0]);
     }
-    slots
+    Slots { packed, first_escape: u16::from(table.cum[table.n_entries() - 1]) }
 }
 
 /// Position of the symbol of lane `lane` (A's 32, then B's 32) in its group.
@@ -83,31 +84,59 @@ fn decode_group(
     dst: &mut [u8; GROUP_LEN],
     escape_at: &mut usize,
 ) -> Option<usize> {
-    let mut taken = 0usize;
-    let mut is_escape = [0u8; GROUP_LEN];
-    let mut any_escape = 0u32;
-    for (lane, state) in states.iter_mut().enumerate() {
-        let packed = slots[usize::from(*state & 0xff)];
-        let [freq, bias, value, escape] = packed.to_le_bytes();
-        let x = u32::from(freq) * u32::from(*state >> 8) + u32::from(bias);
-        let needs_byte = u32::from(x < u32::from(STATE_MIN));
-        let byte = u32::from(window[taken & (GROUP_LEN - 1)]) & needs_byte.wrapping_neg();
-        // 8 or 0: no branch.
-        let [low, high, ..] = (x << (needs_byte << 3) | byte).to_le_bytes();
-        *state = u16::from_le_bytes([low, high]);
-        taken += needs_byte as usize;
-        let at = symbol_of_lane(lane);
-        dst[at] = value;
-        is_escape[at] = escape;
-        any_escape |= packed;
-    }
-    if any_escape >> 24 != 0 {
-        for (symbol, _) in dst.iter_mut().zip(is_escape).filter(|(_, escape)| *escape != 0) {
-            *symbol = *escapes.get(*escape_at)?;
-            *escape_at += 1;
+    let mut freq_bias = [0u16; GROUP_LEN];
+    let (pairs, _) = dst.as_chunks_mut::<2>();
+    for (lane, pair) in pairs.iter_mut().enumerate() {
+        for (lane, symbol) in [lane, lane + GROUP_LEN / 2].into_iter().zip(pair) {
+            let [freq, bias, value, _] = slots.packed[usize::from(states[lane] & 0xff)].to_le_bytes();
+            freq_bias[lane] = u16::from_le_bytes([freq, bias]);
+            *symbol = value;
         }
     }
+    let is_escape = states.map(|state| u8::from(state & 0xff >= slots.first_escape));
+    if is_escape.iter().fold(0, |any, &is_escape| any | is_escape) > 0 {
+        place_escapes(bits_of(&is_escape), pairs, escapes, escape_at)?;
+    }
+    let mut is_small = [0u8; GROUP_LEN];
+    for ((state, freq_bias), is_small) in states.iter_mut().zip(freq_bias).zip(&mut is_small) {
+        *state = (freq_bias & 0xff).wrapping_mul(*state >> 8).wrapping_add(freq_bias >> 8);
+        *is_small = u8::from(*state < STATE_MIN);
+    }
+    let (mut small, mut taken) = (bits_of(&is_small), 0);
+    while small != 0 {
+        let lane = small.trailing_zeros() as usize & (GROUP_LEN - 1);
+        states[lane] = states[lane] << 8 | u16::from(window[taken & (GROUP_LEN - 1)]);
+        taken += 1;
+        small &= small - 1;
+    }
     Some(taken)
+}
+
+/// Puts the next escapes into the symbols of the lanes set in `escaped`; `pairs` are the symbols of a lane of A and of B.
+fn place_escapes(escaped: u64, pairs: &mut [[u8; 2]], escapes: &[u8], at: &mut usize) -> Option<()> {
+    let (of_a, of_b) = (escaped & 0xffff_ffff, escaped >> 32);
+    let mut lanes = of_a | of_b;
+    while lanes != 0 {
+        let lane = lanes.trailing_zeros();
+        for (symbol, mask) in pairs.get_mut(lane as usize)?.iter_mut().zip([of_a, of_b]) {
+            if mask >> lane & 1 == 1 {
+                *symbol = *escapes.get(*at)?;
+                *at += 1;
+            }
+        }
+        lanes &= lanes - 1;
+    }
+    Some(())
+}
+
+/// A bit for each byte, which is 0 or 1.
+#[inline]
+fn bits_of(bytes: &[u8; GROUP_LEN]) -> u64 {
+    let eights = bytes.as_chunks::<8>().0.iter();
+    // The factor brings byte j's bit to bit 56 + j, and no two of its products meet.
+    eights.rev().fold(0, |bits, eight| {
+        bits << 8 | u64::from_le_bytes(*eight).wrapping_mul(0x0102_0408_1020_4080) >> 56
+    })
 }
 
 /// Encodes all of `symbols`; the caller has checked the plan and the buffers.

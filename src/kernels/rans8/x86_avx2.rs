@@ -1,39 +1,23 @@
-//! AVX2: a group's 64 symbols in two vectors of slots and four of states.
+//! AVX2: a group's 64 symbols in vectors of 32 bytes, or of 16 states.
 //!
-//! There is no 256-byte look-up, so the entry of a slot is the number of cumulative sums that the slot has
-//! reached: one compare and one subtract for each entry and 32 slots. Frequencies, sums and values come by
-//! `vpshufb` from rows of 16 entries. The refill and the encoder's output go through shuffle tables for eight
-//! lanes at a time.
+//! Frequencies, sums and values come by `vpshufb` from rows of 16 entries; `entries` tells how a slot's entry is found
+//! where there is no 256-byte look-up. The encoder's output goes through a shuffle table for eight lanes at a time.
 
 use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{
-    EncodeTable, Encoded, GROUP_LEN, MAX_ENTRIES, MAX_GROUPS, Plan, Position, SLACK_BYTES, Table, Tile,
-};
+use super::{EncodeTable, Encoded, GROUP_LEN, MAX_ENTRIES, MAX_GROUPS, Plan, SLACK_BYTES};
+
+mod decode;
+mod entries;
+mod joined;
+pub(super) use decode::decode;
+pub(super) use entries::Steps;
+pub(super) use joined::decode_joined;
 
 /// States in vectors of 16 lanes: for each group A's two, then B's two.
 type States = [[__m256i; 4]; MAX_GROUPS];
-
-/// For each mask of eight 16-bit lanes: the shuffle that spreads the next bytes over the set lanes, in order,
-/// and zeros the others.
-static SPREAD: [[u8; 16]; 256] = {
-    let mut table = [[0x80; 16]; 256];
-    let mut mask = 0;
-    while mask < 256 {
-        let (mut lane, mut next) = (0, 0);
-        while lane < 8 {
-            if mask >> lane & 1 == 1 {
-                table[mask][2 * lane] = next;
-                next += 1;
-            }
-            lane += 1;
-        }
-        mask += 1;
-    }
-    table
-};
 
 /// For each mask of eight bytes: the shuffle that moves the set bytes to the end of the eight, in order.
 static GATHER: [[u8; 8]; 256] = {
@@ -94,31 +78,6 @@ fn n_rows(n_entries: usize) -> usize {
     }
 }
 
-/// One table as the decoder wants it.
-struct Registers {
-    /// As in [`Table`], as bytes: spreading one over a vector is part of its load.
-    thresholds: [i8; MAX_ENTRIES],
-    n_thresholds: usize,
-    freq: Rows,
-    cum: Rows,
-    value: Rows,
-    escape: __m256i,
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn registers(table: &Table) -> Registers {
-    let n_entries = table.n_entries();
-    Registers {
-        thresholds: table.thresholds,
-        n_thresholds: (n_entries - 1).next_multiple_of(8).min(MAX_ENTRIES),
-        freq: rows(&table.freq),
-        cum: rows(&table.cum),
-        value: rows(&table.value),
-        escape: _mm256_set1_epi8((table.n_entries - 1).cast_signed()),
-    }
-}
-
 #[inline]
 #[target_feature(enable = "avx2")]
 fn load_states(states: &[u16], groups: usize) -> States {
@@ -137,134 +96,6 @@ fn store_states(vectors: &States, states: &mut [u16]) {
     for (vector, lanes) in vectors.as_flattened().iter().zip(lanes) {
         *lanes = cast(*vector);
     }
-}
-
-/// Stream bytes that one group may touch: a byte for each lane, and the eight that the last load takes.
-const WINDOW: usize = GROUP_LEN + 8;
-
-/// Decodes from `position` while a whole step's bytes are certain to be there; where it stops. The caller has checked the
-/// plan and the states.
-#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-pub(super) fn decode(tile: &mut Tile<'_, '_>, states: &mut [u16], position: Position) -> Position {
-    match n_rows(tile.plan.tables.iter().map(Table::n_entries).max().unwrap_or(0)) {
-        1 => decode_with::<1>(tile, states, position),
-        2 => decode_with::<2>(tile, states, position),
-        _ => decode_with::<4>(tile, states, position),
-    }
-}
-
-#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-fn decode_with<const N: usize>(
-    tile: &mut Tile<'_, '_>,
-    states: &mut [u16],
-    mut position: Position,
-) -> Position {
-    let (plan, stream, escapes) = (tile.plan, tile.stream, tile.escapes);
-    let mut vectors = load_states(states, plan.groups);
-    let step_len = plan.groups * GROUP_LEN;
-    'segments: for (segment, id) in tile.segments_from(position) {
-        let table = registers(&plan.tables[usize::from(id)]);
-        let (groups, _) = segment.as_chunks_mut::<GROUP_LEN>();
-        for step in groups.chunks_exact_mut(plan.groups) {
-            if stream.len() < position.stream + step_len + 8 || escapes.len() < position.escape + step_len {
-                break 'segments;
-            }
-            for (group, vectors) in step.iter_mut().zip(&mut vectors) {
-                let window = stream.get(position.stream..).and_then(|rest| rest.first_chunk::<WINDOW>());
-                // In bounds: the step's check covers a window for each of its groups.
-                let Some(window) = window else { break 'segments };
-                let (taken, escaped) = decode_group::<N>(&table, vectors, window, group);
-                position.stream += taken;
-                if escaped != 0 {
-                    place_escapes(escaped, escapes, group, &mut position.escape);
-                }
-            }
-            position.symbol += step_len;
-        }
-    }
-    store_states(&vectors, states);
-    position
-}
-
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-fn place_escapes(mut escaped: u64, escapes: &[u8], dst: &mut [u8; GROUP_LEN], at: &mut usize) {
-    while escaped != 0 {
-        // In bounds: the step's check covers an escape for every symbol.
-        dst[escaped.trailing_zeros() as usize & (GROUP_LEN - 1)] = escapes.get(*at).copied().unwrap_or(0);
-        *at += 1;
-        escaped &= escaped - 1;
-    }
-}
-
-/// Decodes one group; returns the bytes of `window` taken and a bit for each escape.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-fn decode_group<const N: usize>(
-    table: &Registers,
-    states: &mut [__m256i; 4],
-    window: &[u8; WINDOW],
-    dst: &mut [u8; GROUP_LEN],
-) -> (usize, u64) {
-    let low_byte = _mm256_set1_epi16(0x00ff);
-    let sign = _mm256_set1_epi8(i8::MIN);
-    let zero = _mm256_setzero_si256();
-    let slots = [0, 1].map(|half| {
-        _mm256_or_si256(_mm256_and_si256(states[half], low_byte), _mm256_slli_epi16(states[2 + half], 8))
-    });
-    let signed = slots.map(|slot| _mm256_xor_si256(slot, sign));
-    // Two sums a half: one chain of additions would be longer than the compares take.
-    let mut reached = [[zero; 2]; 2];
-    let (eights, _) = table.thresholds[..table.n_thresholds].as_chunks::<8>();
-    for eight in eights {
-        for (idx, &threshold) in eight.iter().enumerate() {
-            let threshold = _mm256_set1_epi8(threshold);
-            for half in 0..2 {
-                let sum = &mut reached[half][idx % 2];
-                *sum = _mm256_sub_epi8(*sum, _mm256_cmpgt_epi8(signed[half], threshold));
-            }
-        }
-    }
-    let (halves, _) = dst.as_chunks_mut::<32>();
-    let mut escaped = 0u64;
-    for half in 0..2 {
-        let entries = _mm256_add_epi8(reached[half][0], reached[half][1]);
-        let freq = look_up::<N>(&table.freq, entries);
-        let bias = _mm256_sub_epi8(slots[half], look_up::<N>(&table.cum, entries));
-        let (a, b) = (states[half], states[2 + half]);
-        states[half] = _mm256_add_epi16(
-            _mm256_mullo_epi16(_mm256_srli_epi16(a, 8), _mm256_and_si256(freq, low_byte)),
-            _mm256_and_si256(bias, low_byte),
-        );
-        states[2 + half] = _mm256_add_epi16(
-            _mm256_mullo_epi16(_mm256_srli_epi16(b, 8), _mm256_srli_epi16(freq, 8)),
-            _mm256_srli_epi16(bias, 8),
-        );
-        halves[half] = cast(look_up::<N>(&table.value, entries));
-        let mask = _mm256_movemask_epi8(_mm256_cmpeq_epi8(entries, table.escape));
-        escaped |= u64::from(mask.cast_unsigned()) << (32 * half);
-    }
-    let mut taken = 0usize;
-    for state in states {
-        let small = _mm256_cmpeq_epi16(_mm256_srli_epi16(*state, 8), zero);
-        let packed = _mm_packs_epi16(_mm256_castsi256_si128(small), _mm256_extracti128_si256(small, 1));
-        let [first, second, ..] = _mm_movemask_epi8(packed).to_le_bytes();
-        let low = _mm_shuffle_epi8(next_8(window, taken), cast(SPREAD[usize::from(first)]));
-        taken += first.count_ones() as usize;
-        let high = _mm_shuffle_epi8(next_8(window, taken), cast(SPREAD[usize::from(second)]));
-        taken += second.count_ones() as usize;
-        let shifted = _mm256_blendv_epi8(*state, _mm256_slli_epi16(*state, 8), small);
-        *state = _mm256_or_si256(shifted, _mm256_set_m128i(high, low));
-    }
-    (taken, escaped)
-}
-
-/// The eight bytes from `at`, in the low half; the mask spares the check.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn next_8(window: &[u8; WINDOW], at: usize) -> __m128i {
-    let bytes: [u8; 8] = std::array::from_fn(|i| window[(at & (GROUP_LEN - 1)) + i]);
-    _mm_cvtsi64_si128(i64::from_le_bytes(bytes))
 }
 
 /// One table's registers for the encoder, bytes by entry. A division is a product and a second product in place
@@ -322,19 +153,23 @@ fn encode_with<const N: usize>(
 ) -> Encoded {
     let tables: Vec<EncodeRegisters> = plan.tables.iter().map(|table| encode_registers(table)).collect();
     let mut vectors = load_states(states, plan.groups);
+    let mut entries = [[0u8; GROUP_LEN]; MAX_GROUPS];
     let mut at = stream.len() - SLACK_BYTES;
     let mut escape_at = escapes.len() - SLACK_BYTES;
     for (segment, &id) in symbols.chunks(plan.segment_len).zip(plan.table_ids).rev() {
         let (table, registers) = (&plan.tables[usize::from(id)], &tables[usize::from(id)]);
         let (groups, _) = segment.as_chunks::<GROUP_LEN>();
         for step in groups.chunks_exact(plan.groups).rev() {
-            for (group, vectors) in step.iter().zip(&mut vectors[..plan.groups]).rev() {
-                let mut entries = [0u8; GROUP_LEN];
+            // All entries first, those that are wanted first to begin with: vectors are loaded from bytes that were stored one
+            // by one, which waits until these have left the store queue.
+            for (entries, group) in entries.iter_mut().zip(step).rev() {
                 for (entry, &symbol) in entries.iter_mut().zip(group) {
                     *entry = table.entry_of[usize::from(symbol)];
                 }
-                escape_at = push_escapes(table.escape, &entries, group, escapes, escape_at);
-                at = encode_group::<N>(registers, &entries, vectors, stream, at);
+            }
+            for ((group, entries), vectors) in step.iter().zip(&entries).zip(&mut vectors).rev() {
+                escape_at = push_escapes(table.escape, entries, group, escapes, escape_at);
+                at = encode_group::<N>(registers, entries, vectors, stream, at);
             }
         }
     }

@@ -81,21 +81,25 @@ pub fn quantize(
     Some(())
 }
 
+/// States of the chains, each below [`N_STATES`].
+pub type ChainStates = [u32; N_CHAINS];
+
 /// Writes the value of each index; any `i32` will do, and that of [`ESCAPE`] means nothing. As many as the shorter
-/// slice holds.
+/// slice holds. `states` are those before the first index, all 0 at the start, and become those after the last; only the
+/// last of several runs may have a length that is no multiple of [`N_CHAINS`].
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
-pub fn dequantize(isa: Isa, indices: &[i32], step: f32, values: &mut [f32]) {
+pub fn dequantize(isa: Isa, indices: &[i32], step: f32, states: &mut ChainStates, values: &mut [f32]) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::dequantize_avx512(indices, step, values) }
+            unsafe { x86::dequantize_avx512(indices, step, states, values) }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86::dequantize_avx2(indices, step, values) }
+            unsafe { x86::dequantize_avx2(indices, step, states, values) }
         }
-        _ => scalar::dequantize(indices, step, values),
+        _ => scalar::dequantize(indices, step, states, values),
     }
 }

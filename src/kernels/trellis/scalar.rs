@@ -4,7 +4,7 @@
 //! even `k`, 1 is Q1 with odd `k`, 2 is Q0 with odd `k`, 3 is Q1 with even `k`, zero included. In each the point below
 //! `u` and the one above compete; the better one of each class goes into the trellis.
 
-use super::{Costs, ESCAPE, MAX_STEPS, N_CHAINS, N_COSTS, N_STATES, NEXT_STATE};
+use super::{ChainStates, Costs, ESCAPE, MAX_STEPS, N_CHAINS, N_COSTS, N_STATES, NEXT_STATE};
 use crate::kernels::quantize::floor;
 
 /// One number for each chain.
@@ -190,16 +190,15 @@ fn trace_back(
 }
 
 #[inline(always)]
-pub(super) fn dequantize(indices: &[i32], step: f32, values: &mut [f32]) {
-    let mut states = [0; N_CHAINS];
+pub(super) fn dequantize(indices: &[i32], step: f32, states: &mut ChainStates, values: &mut [f32]) {
     for (row, dst) in indices.chunks(N_CHAINS).zip(values.chunks_mut(N_CHAINS)) {
         if let (Ok(row), Ok(dst)) = (row.try_into(), (&mut *dst).try_into()) {
-            dequantize_row(row, step, &mut states, dst);
+            dequantize_row(row, step, states, dst);
         } else {
             // The last row, or both slices' end.
             let (mut padded, mut row_values) = ([0; N_CHAINS], [0.0; N_CHAINS]);
             padded[..row.len()].copy_from_slice(row);
-            dequantize_row(&padded, step, &mut states, &mut row_values);
+            dequantize_row(&padded, step, states, &mut row_values);
             let len = row.len().min(dst.len());
             dst[..len].copy_from_slice(&row_values[..len]);
         }
@@ -207,7 +206,7 @@ pub(super) fn dequantize(indices: &[i32], step: f32, values: &mut [f32]) {
 }
 
 #[inline(always)]
-fn dequantize_row(row: &Chains<i32>, step: f32, states: &mut Chains<u32>, dst: &mut Chains<f32>) {
+fn dequantize_row(row: &Chains<i32>, step: f32, states: &mut ChainStates, dst: &mut Chains<f32>) {
     for chain in 0..N_CHAINS {
         let (k, state) = (row[chain], states[chain]);
         let shift = if state & 1 == 0 { 0 } else { k.signum() };

@@ -1,6 +1,6 @@
 //! The plain loops, widened by the features that they are compiled with.
 
-use super::{Costs, scalar};
+use super::{ChainStates, Costs, scalar};
 
 #[target_feature(enable = "avx2")]
 pub(super) fn quantize_avx2(
@@ -25,11 +25,11 @@ pub(super) fn quantize_avx512(
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn dequantize_avx2(indices: &[i32], step: f32, values: &mut [f32]) {
-    scalar::dequantize(indices, step, values);
+pub(super) fn dequantize_avx2(indices: &[i32], step: f32, states: &mut ChainStates, values: &mut [f32]) {
+    scalar::dequantize(indices, step, states, values);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn dequantize_avx512(indices: &[i32], step: f32, values: &mut [f32]) {
-    scalar::dequantize(indices, step, values);
+pub(super) fn dequantize_avx512(indices: &[i32], step: f32, states: &mut ChainStates, values: &mut [f32]) {
+    scalar::dequantize(indices, step, states, values);
 }

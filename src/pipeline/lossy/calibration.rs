@@ -8,7 +8,7 @@ use super::method::Method;
 use super::rate::{self, RateUnit, UNIT_LEN};
 use super::search::to_step;
 use super::settings::LossySettings;
-use super::tensor_source::{SAMPLE_LEN, TensorSource};
+use super::tensor_source::{RUN_LEN, SAMPLE_LEN, TensorSource};
 use crate::checkpoint::BlockSpan;
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -31,7 +31,7 @@ impl TensorSource<'_> {
         let method = own.first().map_or(common, |unit| unit.method);
         let step = step * method.step_beside(common);
         let Some(rounded) = to_step(step) else { return Ok(0.0) };
-        let mut sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN))?;
+        let mut sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN, RUN_LEN))?;
         let predicted =
             self.time(Step::Prediction, || self.predicted_bits(model, method, own, step, &sample));
         let values = self.values(&sample);
@@ -57,7 +57,7 @@ impl TensorSource<'_> {
     ) -> f64 {
         let mut bits = 0.0;
         for (run_idx, run) in (0..).zip(sample.chunks(UNIT_LEN * self.candidate.dtype.unit_bytes())) {
-            let first_element = self.run_start(run_idx, SAMPLE_LEN);
+            let first_element = self.run_start(run_idx, SAMPLE_LEN, RUN_LEN);
             let kept = own.binary_search_by_key(&first_element, |unit| unit.first_element);
             let plain = match kept.ok().and_then(|at| own.get(at)) {
                 Some(kept) => model.bits(&kept.unit, step * kept.multiplier),
@@ -81,7 +81,7 @@ impl TensorSource<'_> {
         } else if let Some(channels) = spec.channels.take() {
             // The runs do not lie together: they are brought to the common step here.
             for (run_idx, run) in (0..).zip(values.chunks_mut(UNIT_LEN)) {
-                let first_element = self.run_start(run_idx, SAMPLE_LEN);
+                let first_element = self.run_start(run_idx, SAMPLE_LEN, RUN_LEN);
                 for (element, value) in (first_element..).zip(run) {
                     *value /= channels.multiplier_of(element);
                 }

@@ -14,12 +14,17 @@ use crate::kernels::quantize::Rounding;
 use crate::pipeline::timings::Step;
 use crate::stage::{ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
 
-/// Tensors up to this many elements are their own sample, where a step is looked for.
+/// Most elements of a sample, where a step is looked for; but tensors of one block are their own sample.
 const MAX_SAMPLE_LEN: u64 = 1 << 19;
 /// Of larger ones one element in this many is in it, but no fewer than [`SAMPLE_LEN`] and no more than [`MAX_SAMPLE_LEN`].
 const SAMPLE_ONE_IN: u64 = 8;
 /// Steps are this much below what a bound allows, for rounding in the decoder's arithmetic.
 const SLACK: f32 = 1.0 - 1.0 / 1024.0;
+/// Elements of each run of a sample: short, since neighbours are alike.
+const SAMPLE_RUN_LEN: u64 = 1 << 8;
+/// Standard error of a root mean square, as a share, up to which a sample is taken for the whole: half of what a step may
+/// leave of its goal.
+const MAX_SAMPLING_ERROR: f64 = 0.0025;
 /// Steps tried on the sample.
 const MAX_SAMPLE_TRIALS: usize = 4;
 /// Most steps tried on the whole tensor.
@@ -54,14 +59,14 @@ impl<'a> Fitter<'a> {
         }
         let first_share = self.settings.series().threshold();
         let max_drop_ratio = self.settings.pruning.max_drop_ratio;
-        let tensor = TensorSource { booked_on: Some(Step::Pruning), ..self.tensor };
+        let tensor = TensorSource { booked_on: Some(Step::Pruning), keeps: None, ..self.tensor };
         let fitter = Fitter { tensor, ..*self };
         Pruner { fitter: &fitter, first_share, max_drop_ratio }.prune(plain)
     }
 
     /// How the tensor is quantized so that its goal holds; `None` where it stays exact.
     fn fit_goal(&self) -> Result<Option<QuantSpec>> {
-        let read = || self.tensor.read_sample(self.sample_len());
+        let read = || self.tensor.read_sample(self.sample_len(), SAMPLE_RUN_LEN);
         let sample = self.tensor.time(Step::Statistics, read)?;
         let found = self.fit_sampled(&sample);
         self.tensor.memory.give_back(sample);
@@ -69,16 +74,19 @@ impl<'a> Fitter<'a> {
         // What is not finite is an escape, and so may other elements be.
         let may_be_special = loss.escapes > 0 && !self.tensor.candidate.treatment.despite_defaults;
         let is_special = may_be_special && self.tensor.moments()?.n_not_finite > 0;
+        if is_special {
+            self.tensor.forget_kept();
+        }
         Ok((!is_special).then_some(spec))
     }
 
     fn sample_len(&self) -> u64 {
         let n_elements = self.tensor.n_elements();
         match (self.tensor.candidate.goal, self.settings.quantizer) {
-            (Goal::RelL2(_), Quantizer::Uniform) if n_elements > MAX_SAMPLE_LEN => {
+            (Goal::RelL2(_), Quantizer::Uniform) if self.tensor.spans().len() == 1 => n_elements,
+            (Goal::RelL2(_), Quantizer::Uniform) => {
                 (n_elements / SAMPLE_ONE_IN).clamp(SAMPLE_LEN, MAX_SAMPLE_LEN)
             }
-            (Goal::RelL2(_), Quantizer::Uniform) => MAX_SAMPLE_LEN,
             // The search for a path takes long; other goals need no sample but to see whether the tensor is constant.
             (Goal::RelL2(_), Quantizer::Trellis) => SAMPLE_LEN,
             _ => RUN_LEN,
@@ -143,7 +151,7 @@ impl<'a> Fitter<'a> {
                 domain: if spec.channels.is_some() { Domain::Linear } else { spec.domain },
                 ..spec
             };
-            let loss = self.tensor.try_spec(&spec)?;
+            let loss = self.tensor.try_for_good(&spec)?;
             if loss.max_scaled <= bound {
                 return Ok(Some((spec, loss)));
             }
@@ -174,6 +182,10 @@ impl<'a> Fitter<'a> {
         // The sums of a single block are what encoding it will find.
         let is_whole = sample.len() as u64 == tensor.candidate.info.byte_len() && tensor.spans().len() == 1;
         let methods = Method::of_run(self.settings.quantizer);
+        if let (&[method], true) = (methods, is_whole) {
+            let mut search = Search::new(self, method, &values, step);
+            return tensor.try_block_for_good(sample, &mut |try_spec| search.run(goal, MAX_TRIALS, try_spec));
+        }
         let mut best: Option<(f64, Search<'_>, Option<Trial>)> = None;
         for method in methods {
             let mut search = Search::new(self, *method, &values, step * method.step_beside(methods[0]));
@@ -184,11 +196,16 @@ impl<'a> Fitter<'a> {
                 best = Some((bits, search, found));
             }
         }
-        match best {
-            Some((_, _, found)) if is_whole => Ok(found),
-            Some((_, mut search, _)) => search.run(goal, MAX_TRIALS, &mut |spec| tensor.try_spec(spec)),
-            None => Ok(None),
+        let Some((_, mut search, found)) = best else { return Ok(None) };
+        if is_whole {
+            return Ok(found);
         }
+        // Once the whole tensor has been measured, the next step is as good as certain.
+        let mut is_certain = tensor.time(Step::Statistics, || self.is_typical(sample));
+        search.run(goal, MAX_TRIALS, &mut |spec| match std::mem::replace(&mut is_certain, true) {
+            true => tensor.try_for_good(spec),
+            false => tensor.try_spec(spec),
+        })
     }
 
     /// Looks for the step for `goal` on `sample`, which may be the whole tensor.
@@ -213,6 +230,28 @@ impl<'a> Fitter<'a> {
         let try_method = || self.tensor.try_method(method, self.settings, values, spec.step);
         let (bits, _) = self.tensor.time(Step::Prediction, try_method);
         bits + values.len() as f64 * (loss.errors.relative_l2() / goal).log2()
+    }
+
+    /// Whether the tensor as a whole is likely to have the relative error that `sample` has, closely enough that coding it
+    /// by the step of the sample is worth the attempt.
+    fn is_typical(&self, sample: &[u8]) -> bool {
+        if self.settings.quantizer == Quantizer::Trellis {
+            // Choosing indices takes so much longer than coding them.
+            return true;
+        }
+        let Candidate { dtype, .. } = self.tensor.candidate;
+        let run_bytes = dtype.unit_bytes() << SAMPLE_RUN_LEN.ilog2();
+        let energies = sample.chunks_exact(run_bytes).filter_map(|run| {
+            let moments = Moments::measure(self.tensor.ctx.isa, *dtype, run)?;
+            Some(moments.variance() + moments.mean * moments.mean)
+        });
+        let (mut n, mut sum, mut sum_sq) = (0.0, 0.0, 0.0);
+        for energy in energies {
+            (n, sum, sum_sq) = (n + 1.0, sum + energy, sum_sq + energy * energy);
+        }
+        // Of the mean energy, as a share; that of its root is half of it.
+        let error = (n * sum_sq / (sum * sum) - 1.0).max(0.0) / n;
+        error.sqrt() / 2.0 < MAX_SAMPLING_ERROR
     }
 
     /// The step for `goal`, from that of `spec` on, whose choice is good at steps near it; `values` are of a sample,

@@ -11,6 +11,7 @@
 
 mod calibration;
 mod fit;
+mod keep;
 mod layers;
 mod method;
 mod plan;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::fit::Fitter;
+use super::keep::Keeps;
 use super::method::Method;
 use super::prune::{Fitted, Saving};
 use super::rate;
@@ -246,7 +247,7 @@ impl LossyPlanner<'_> {
     }
 
     pub(super) fn tensor<'t>(&'t self, source: &'t Source, candidate: &'t Candidate) -> TensorSource<'t> {
-        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate, booked_on: None }
+        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate, keeps: None, booked_on: None }
     }
 
     /// Plans the tensors that have a goal of their own, and measures the others.
@@ -262,6 +263,10 @@ impl LossyPlanner<'_> {
                     .survey(Method::best_of(self.settings.quantizer), keep_one_in)?
                     .map_or_else(exact, Found::Surveyed));
             }
+            // Pruning looks for another step; a SHA-256 is of bytes that are not kept.
+            let may_keep = !self.settings.prunes(&candidate.treatment) && !self.coding.sha256;
+            let keeps = may_keep.then_some(Keeps { file_idx: file.file_idx, level: self.coding.level });
+            let tensor = TensorSource { keeps, ..tensor };
             Ok(Found::Planned(Box::new(Fitter::new(self.settings, tensor).fit()?)))
         };
         let found: Vec<Result<Found>> = file.candidates.par_iter().map(survey).collect();

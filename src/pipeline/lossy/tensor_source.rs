@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
+use super::keep::Keeps;
 use super::method::Method;
 use super::plan::Candidate;
 use super::rate::{self, RateUnit, UNIT_LEN};
@@ -48,6 +49,8 @@ pub(super) struct TensorSource<'a> {
     pub(super) memory: &'a EncodeMemory,
     pub(super) source: &'a Source,
     pub(super) candidate: &'a Candidate,
+    /// Where what is coded while planning is kept, if it may be.
+    pub(super) keeps: Option<Keeps>,
     /// The step that all work on the tensor is booked on, where that is not to be told apart.
     pub(super) booked_on: Option<Step>,
 }
@@ -70,7 +73,7 @@ impl TensorSource<'_> {
         blocks(&[region]).collect()
     }
 
-    fn first_element(&self, span: &BlockSpan) -> u64 {
+    pub(super) fn first_element(&self, span: &BlockSpan) -> u64 {
         (span.offset - self.candidate.info.start) / self.unit_bytes()
     }
 
@@ -244,13 +247,13 @@ impl TensorSource<'_> {
     }
 
     /// The element that a run of a sample of `sample_len` begins with.
-    pub(super) fn run_start(&self, run_idx: u64, sample_len: u64) -> u64 {
+    pub(super) fn run_start(&self, run_idx: u64, sample_len: u64, run_len: u64) -> u64 {
         let n_elements = self.n_elements();
         if n_elements <= sample_len {
-            return run_idx * RUN_LEN;
+            return run_idx * run_len;
         }
-        // Whole units of rate control.
-        n_elements / (sample_len / RUN_LEN) * run_idx / RUN_LEN * RUN_LEN
+        // Runs that are units of rate control are whole ones.
+        n_elements / (sample_len / run_len) * run_idx / run_len * run_len
     }
 
     pub(super) fn measure_unit(&self, run: &[u8]) -> Option<Unit> {
@@ -310,23 +313,23 @@ impl TensorSource<'_> {
     /// Values of [`SAMPLE_LEN`] elements from all over the tensor, in the domain that is quantized.
     pub(super) fn sample(&self) -> Result<Vec<f32>> {
         self.time(Step::Statistics, || {
-            let bytes = self.read_sample(SAMPLE_LEN)?;
+            let bytes = self.read_sample(SAMPLE_LEN, RUN_LEN)?;
             let values = self.values(&bytes);
             self.memory.give_back(bytes);
             Ok(values)
         })
     }
 
-    /// Runs of elements from all over the tensor, `sample_len` in all, or the whole tensor if it has no more.
-    pub(super) fn read_sample(&self, sample_len: u64) -> Result<Buffer> {
+    /// Runs of `run_len` elements from all over the tensor, `sample_len` in all, or the whole tensor if it has no more.
+    pub(super) fn read_sample(&self, sample_len: u64, run_len: u64) -> Result<Buffer> {
         let info = &self.candidate.info;
         let n_elements = self.n_elements();
         let is_whole = n_elements <= sample_len;
-        let n_runs = if is_whole { 1 } else { sample_len / RUN_LEN };
-        let run_bytes = if is_whole { info.byte_len() } else { RUN_LEN * self.unit_bytes() };
+        let n_runs = if is_whole { 1 } else { sample_len / run_len };
+        let run_bytes = if is_whole { info.byte_len() } else { run_len * self.unit_bytes() };
         let mut bytes = self.memory.buffer(usize::try_from(n_runs * run_bytes).unwrap_or(0));
         for (run_idx, run) in (0..).zip(bytes.chunks_mut(usize::try_from(run_bytes).unwrap_or(1).max(1))) {
-            let first = if is_whole { 0 } else { self.run_start(run_idx, sample_len) };
+            let first = if is_whole { 0 } else { self.run_start(run_idx, sample_len, run_len) };
             self.source.read(info.start + first * self.unit_bytes(), run)?;
         }
         Ok(bytes)
@@ -337,7 +340,9 @@ impl TensorSource<'_> {
         let unit_bytes = self.candidate.dtype.unit_bytes();
         let one_in = (sample.len() / unit_bytes).div_ceil(usize::try_from(SAMPLE_LEN).unwrap_or(1)).max(1);
         let runs = sample.chunks(unit_bytes << 9).step_by(one_in);
-        self.values(&runs.flatten().copied().collect::<Vec<u8>>())
+        let mut bytes = Vec::with_capacity(sample.len() / one_in + (unit_bytes << 9));
+        runs.for_each(|run| bytes.extend_from_slice(run));
+        self.values(&bytes)
     }
 
     /// `bytes` in the domain that is quantized; what has no logarithm is left out.

@@ -13,16 +13,24 @@ const FAST_TABLES: usize = 4;
 /// Effort for `symbols`, and their row length where they are better coded by column, else 0.
 pub(super) fn choose(isa: Isa, level: Level, row_len: usize, symbols: &[u8]) -> (Effort, usize) {
     let mut effort = of_level(level, symbols.len());
-    // With one table the order of the symbols does not matter.
-    let row_len = if effort.n_tables > 1 { columns(isa, symbols, row_len) } else { 0 };
+    if effort.n_tables == 1 && level != Level::Fast {
+        // With one table the order of the symbols does not matter.
+        return (effort, 0);
+    }
+    let spreads = spreads(isa, symbols);
+    let of_columns = of_columns(symbols, row_len, spreads.of_symbols);
+    let by_column = of_columns > 1.5 * spreads.of_runs + spreads.of_symbols / 64.0;
     if level == Level::Fast {
-        let (of_symbols, of_segments) = spreads(isa, symbols);
         // Below that one table for all costs less than a fifteenth of a bit a symbol.
-        if of_segments * 12.0 > of_symbols {
+        let has_runs = spreads.of_runs * 12.0 > spreads.of_symbols;
+        // Transposing halves the speed: it has to save a fifth of a bit.
+        let has_columns = by_column && of_columns * 4.0 > spreads.of_symbols;
+        if has_runs || has_columns {
             effort.n_tables = FAST_TABLES;
         }
+        return (effort, if has_columns { row_len } else { 0 });
     }
-    (effort, row_len)
+    (effort, if by_column { row_len } else { 0 })
 }
 
 /// How hard to plan the symbols' tables.
@@ -60,29 +68,32 @@ pub(super) fn of_level(level: Level, n_symbols: usize) -> Effort {
     }
 }
 
-/// `row_len` if symbols differ more from column to column than from segment to segment along the rows, else 0.
-///
-/// Compared are the variances of the means of a sample, less what chance makes of them.
-fn columns(isa: Isa, symbols: &[u8], row_len: usize) -> usize {
+/// What the means of columns of `row_len` vary by beyond what chance makes of it, of a sample; 0 for too few rows.
+fn of_columns(symbols: &[u8], row_len: usize, of_symbols: f64) -> f64 {
     /// Symbols in the sample of rows, and rows in it at least.
-    const SAMPLE_LEN: usize = 32 << 10;
+    const SAMPLE_LEN: usize = 16 << 10;
     const MIN_ROWS: usize = 32;
     let n_rows = symbols.len().checked_div(row_len).unwrap_or(0);
     if row_len < 4 || n_rows < MIN_ROWS {
-        return 0;
+        return 0.0;
     }
     let n_sampled = (SAMPLE_LEN / row_len).clamp(MIN_ROWS, n_rows);
     let mut sums = vec![0u32; row_len];
     for row in symbols.chunks_exact(row_len).step_by(n_rows / n_sampled).take(n_sampled) {
         sums.iter_mut().zip(row).for_each(|(sum, &symbol)| *sum += u32::from(symbol));
     }
-    let (of_symbols, of_runs) = spreads(isa, symbols);
-    let of_columns = spread(sums.iter().copied(), n_sampled) - of_symbols / n_sampled as f64;
-    if of_columns > 1.5 * of_runs + of_symbols / 64.0 { row_len } else { 0 }
+    (spread(sums.iter().copied(), n_sampled) - of_symbols / n_sampled as f64).max(0.0)
 }
 
-/// Variance of the symbols, and what the means of segments vary by beyond what chance makes of it; of samples.
-fn spreads(isa: Isa, symbols: &[u8]) -> (f64, f64) {
+/// Variances in a sample of symbols.
+struct Spreads {
+    /// Of the symbols.
+    of_symbols: f64,
+    /// What the means of segments vary by beyond what chance makes of it.
+    of_runs: f64,
+}
+
+fn spreads(isa: Isa, symbols: &[u8]) -> Spreads {
     const MAX_RUNS: usize = 256;
     let mut sums = [0; MAX_RUNS];
     let n_runs = (symbols.len() / SEGMENT_LEN).min(MAX_RUNS);
@@ -92,7 +103,7 @@ fn spreads(isa: Isa, symbols: &[u8]) -> (f64, f64) {
     }
     let of_symbols = spread(symbols.iter().step_by(251).map(|&symbol| u32::from(symbol)), 1);
     let of_runs = spread(sums[..n_runs].iter().copied(), SEGMENT_LEN);
-    (of_symbols, (of_runs - of_symbols / SEGMENT_LEN as f64).max(0.0))
+    Spreads { of_symbols, of_runs: (of_runs - of_symbols / SEGMENT_LEN as f64).max(0.0) }
 }
 
 /// Variance of `sums / n_summed`.

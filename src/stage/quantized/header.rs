@@ -3,6 +3,7 @@
 use super::QuantSpec;
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
+use crate::kernels::trellis::ChainStates;
 use crate::kernels::{Isa, log_domain, quantize, trellis};
 use crate::stage::payload::le32;
 
@@ -206,11 +207,17 @@ impl Header {
         })
     }
 
-    /// What `indices` stand for in the domain that was quantized; for dependent quantization those of a whole block.
-    pub(super) fn dequantize(&self, isa: Isa, indices: &[i32], values: &mut [f32]) {
+    /// Whether elements are multiples of the step and nothing else, each by itself.
+    pub(super) fn is_plain(&self) -> bool {
+        self.quantizer == Quantizer::Uniform && self.domain == Domain::Linear && self.channels.is_none()
+    }
+
+    /// What `indices` stand for in the domain that was quantized. `chains` are the states of dependent quantization's chains
+    /// before and then after them.
+    pub(super) fn dequantize(&self, isa: Isa, indices: &[i32], chains: &mut ChainStates, values: &mut [f32]) {
         match self.quantizer {
             Quantizer::Uniform => quantize::dequantize(isa, indices, self.step, values),
-            Quantizer::Trellis => trellis::dequantize(isa, indices, self.step, values),
+            Quantizer::Trellis => trellis::dequantize(isa, indices, self.step, chains, values),
         }
     }
 

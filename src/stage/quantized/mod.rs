@@ -12,14 +12,16 @@ pub use codec::{FIRST_PRIVATE_ID, IndexBackend, IndexCodec};
 pub use header::{ChannelSteps, Domain, Quantizer};
 pub use loss::BlockLoss;
 
+use std::slice::ChunksExact;
+
 use super::payload::corrupt;
 use crate::dtype::Dtype;
-use crate::entropy::indices::IndexEncoder;
+use crate::entropy::indices::{IndexDecoder, IndexEncoder, RUN_LEN};
 use crate::error::Result;
 use crate::kernels::quantize::{ESCAPE, Rounding};
-use crate::kernels::trellis::Costs;
-use crate::kernels::{Isa, convert, trellis};
-use header::Header;
+use crate::kernels::trellis::{ChainStates, Costs, N_CHAINS};
+use crate::kernels::{Isa, convert, quantize, trellis};
+use header::{Header, Opened};
 use tile::{Chosen, TILE_LEN, TileScratch, Tiles};
 
 /// How the elements of a tensor become indices.
@@ -136,6 +138,19 @@ impl BlockQuantizer {
         bytes: &mut [u8],
         enter: &mut dyn FnMut(Part),
     ) -> BlockLoss {
+        self.apply_from(isa, run, None, bytes, enter)
+    }
+
+    /// As [`Self::apply_watched`], of the elements in `source`, of as many bytes, if it is given: `bytes` may then hold anything
+    /// before.
+    pub(super) fn apply_from(
+        &mut self,
+        isa: Isa,
+        run: QuantRun<'_>,
+        source: Option<&[u8]>,
+        bytes: &mut [u8],
+        enter: &mut dyn FnMut(Part),
+    ) -> BlockLoss {
         enter(Part::Quantization);
         let n_elements = bytes.len() / run.dtype.unit_bytes();
         let header = Header::of_block(run.spec, run.dtype, run.first_element, n_elements);
@@ -145,14 +160,24 @@ impl BlockQuantizer {
         let is_path = run.spec.quantizer() == Quantizer::Trellis;
         // Paths run through the whole block; single elements need not leave the cache.
         scratch.make_room(n_elements, if is_path { n_elements } else { TILE_LEN });
+        let tile_bytes = TILE_LEN * run.dtype.unit_bytes();
+        let mut source_tiles = source.map(|source| source.chunks(tile_bytes));
         if is_path {
+            if let Some(source_tiles) = source_tiles.take() {
+                bytes
+                    .chunks_mut(tile_bytes)
+                    .zip(source_tiles)
+                    .for_each(|(dst, src)| dst.copy_from_slice(src));
+            }
             choose_path(&tiles, bytes, scratch, enter);
         }
         let Scratch { values, indices, tile, .. } = scratch;
         let mut loss = BlockLoss::default();
-        let tile_bytes = TILE_LEN * run.dtype.unit_bytes();
         let blocks_tiles = bytes.chunks_mut(tile_bytes).zip(indices.chunks_mut(TILE_LEN));
         for (tile_idx, (bytes, indices)) in blocks_tiles.enumerate() {
+            if let Some(source) = source_tiles.as_mut().and_then(Iterator::next) {
+                bytes.copy_from_slice(source);
+            }
             if tiles.replace(bytes, indices, &mut loss, escapes).is_some() {
                 continue;
             }
@@ -253,14 +278,17 @@ fn choose_path(tiles: &Tiles<'_>, bytes: &[u8], scratch: &mut Scratch, enter: &m
         // All have the lengths that it asks for.
         let _ = trellis::quantize(tiles.isa, values, tiles.header.step, costs, decisions, indices);
     }
-    tiles.header.dequantize(tiles.isa, indices, values);
+    tiles.header.dequantize(tiles.isa, indices, &mut [0; N_CHAINS], values);
 }
 
 /// Scratch memory of the decoder, and its codecs.
 #[derive(Default)]
 pub(super) struct QuantizedDecoder {
     scratch: Scratch,
-    /// A codec for each wire id met so far.
+    index_decoder: IndexDecoder,
+    /// Of a whole block, for codecs that give them at once.
+    indices: Vec<i32>,
+    /// A codec for each other wire id met so far.
     codecs: Vec<Box<dyn IndexCodec>>,
 }
 
@@ -285,50 +313,121 @@ impl QuantizedDecoder {
         let (header, opened) = Header::read(payload, dst.len())
             .ok_or_else(|| corrupt("the quantized block's header breaks the format"))?;
         let mut scratch = std::mem::take(&mut self.scratch);
-        let result = self.decode_opened(isa, &header, &opened, &mut scratch, dst);
+        let is_own = self.codecs.iter().any(|codec| codec.wire_id() == opened.codec_id);
+        let result = if opened.codec_id == IndexBackend::Rans as u8 && !is_own {
+            self.decode_runs(isa, &header, &opened, &mut scratch, dst)
+        } else {
+            self.decode_whole(isa, &header, &opened, &mut scratch, dst)
+        };
         self.scratch = scratch;
         result.ok_or_else(|| corrupt("the quantized block's indices break the format"))
     }
 
-    fn decode_opened(
+    /// Indices as they are decoded become elements while they are in the nearest cache.
+    fn decode_runs(
         &mut self,
         isa: Isa,
         header: &Header,
-        opened: &header::Opened<'_>,
+        opened: &Opened<'_>,
+        scratch: &mut Scratch,
+        dst: &mut [u8],
+    ) -> Option<()> {
+        const { assert!(TILE_LEN == RUN_LEN) }
+        let unit_bytes = opened.dtype.unit_bytes();
+        let dependent = header.quantizer == Quantizer::Trellis;
+        scratch.make_room(TILE_LEN, TILE_LEN);
+        let mut runs = self.index_decoder.open(opened.section, dependent, dst.len() / unit_bytes)?;
+        let mut elements = Elements::new(isa, header, opened);
+        for (tile_idx, dst) in dst.chunks_mut(TILE_LEN * unit_bytes).enumerate() {
+            let n_elements = dst.len() / unit_bytes;
+            let indices = scratch.indices.get_mut(..n_elements)?;
+            let has_escapes = runs.next(isa, indices)?;
+            elements.fill(tile_idx * TILE_LEN, scratch, n_elements, has_escapes, dst)?;
+        }
+        runs.finish()?;
+        elements.finish()
+    }
+
+    /// The same by a codec that gives all indices at once.
+    fn decode_whole(
+        &mut self,
+        isa: Isa,
+        header: &Header,
+        opened: &Opened<'_>,
         scratch: &mut Scratch,
         dst: &mut [u8],
     ) -> Option<()> {
         let unit_bytes = opened.dtype.unit_bytes();
         let n_elements = dst.len() / unit_bytes;
         let dependent = header.quantizer == Quantizer::Trellis;
-        // Chains run through the whole block; single elements need not leave the cache.
-        scratch.make_room(n_elements, if dependent { n_elements } else { TILE_LEN });
+        scratch.make_room(TILE_LEN, TILE_LEN);
+        let mut indices = std::mem::take(&mut self.indices);
+        indices.resize(n_elements, 0);
+        let decoded = self.codec(opened.codec_id)?.decode(isa, opened.section, dependent, &mut indices);
+        let mut elements = Elements::new(isa, header, opened);
+        let mut fill = || {
+            decoded?;
+            let tiles = dst.chunks_mut(TILE_LEN * unit_bytes).zip(indices.chunks(TILE_LEN));
+            for (tile_idx, (dst, indices)) in tiles.enumerate() {
+                scratch.indices.get_mut(..indices.len())?.copy_from_slice(indices);
+                elements.fill(tile_idx * TILE_LEN, scratch, indices.len(), true, dst)?;
+            }
+            Some(())
+        };
+        let filled = fill();
+        self.indices = indices;
+        filled?;
+        elements.finish()
+    }
+}
+
+/// Makes elements of indices, tile by tile.
+struct Elements<'a> {
+    isa: Isa,
+    header: &'a Header,
+    dtype: Dtype,
+    /// States of the chains of dependent quantization.
+    chains: ChainStates,
+    escapes: ChunksExact<'a, u8>,
+}
+
+impl<'a> Elements<'a> {
+    fn new(isa: Isa, header: &'a Header, opened: &Opened<'a>) -> Self {
+        let escapes = opened.escapes.chunks_exact(opened.dtype.unit_bytes());
+        Self { isa, header, dtype: opened.dtype, chains: [0; N_CHAINS], escapes }
+    }
+
+    /// Fills `dst` with the `n_elements` elements from number `from` on, whose indices lie in the scratch memory.
+    fn fill(
+        &mut self,
+        from: usize,
+        scratch: &mut Scratch,
+        n_elements: usize,
+        has_escapes: bool,
+        dst: &mut [u8],
+    ) -> Option<()> {
+        let Self { isa, header, dtype, .. } = *self;
         let Scratch { values, indices, tile: TileScratch { multipliers, logs, .. }, .. } = scratch;
-        self.codec(opened.codec_id)?.decode(isa, opened.section, dependent, indices)?;
-        if dependent {
-            header.dequantize(isa, indices, values);
-        }
-        let mut escapes = opened.escapes.chunks_exact(unit_bytes);
-        let tiles = dst.chunks_mut(TILE_LEN * unit_bytes).zip(indices.chunks(TILE_LEN));
-        for (tile_idx, (dst, indices)) in tiles.enumerate() {
-            let from = tile_idx * TILE_LEN;
-            let values = if dependent {
-                &mut values[from..from + indices.len()]
-            } else {
-                let values = &mut values[..indices.len()];
-                header.dequantize(isa, indices, values);
-                values
-            };
+        let (indices, values) = (indices.get(..n_elements)?, values.get_mut(..n_elements)?);
+        if header.is_plain() {
+            quantize::dequantize_elements(isa, dtype, indices, header.step, dst)?;
+        } else {
+            header.dequantize(isa, indices, &mut self.chains, values);
             header.leave_domain(isa, from, multipliers, logs, values);
-            convert::from_f32(isa, opened.dtype, values, dst)?;
-            if indices.contains(&ESCAPE) {
-                let elements = dst.chunks_exact_mut(unit_bytes).zip(indices);
-                for (element, _) in elements.filter(|(_, index)| **index == ESCAPE) {
-                    element.copy_from_slice(escapes.next()?);
-                }
+            convert::from_f32(isa, dtype, values, dst)?;
+        }
+        if has_escapes {
+            let elements = dst.chunks_exact_mut(dtype.unit_bytes()).zip(indices);
+            for (element, _) in elements.filter(|(_, index)| **index == ESCAPE) {
+                element.copy_from_slice(self.escapes.next()?);
             }
         }
-        escapes.next().is_none().then_some(())
+        Some(())
+    }
+
+    /// Checks, when all elements have been made, that no escape is left over.
+    fn finish(mut self) -> Option<()> {
+        self.escapes.next().is_none().then_some(())
     }
 }
 

@@ -87,7 +87,7 @@ impl Tiles<'_> {
         self.load(from, bytes, values, scratch, enter);
         if let Choice::Uniform(rounding) = &self.run.spec.choice {
             quantize::quantize(self.isa, values, self.header.step, rounding, indices);
-            self.header.dequantize(self.isa, indices, values);
+            quantize::dequantize(self.isa, indices, self.header.step, values);
         }
     }
 

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::super::joined::{Residual, Shape};
+use super::super::joined::{BYTE, PACKED, PLANE, PLANE_AND_PACKED, Residual, Shape};
 use super::super::{GROUP_LEN, Plan, Position, Table};
 use super::{QUEUE, WINDOW, decode_registers, load, load_states, next_entries, place_escapes, store_states};
 use crate::kernels::pack_bits::{packed_len, spread_avx512};
@@ -13,12 +13,6 @@ use crate::kernels::pack_bits::{packed_len, spread_avx512};
 /// Bytes of a packed plane that a step may touch at most: seven for eight elements, less than 256 to the last group, and
 /// the 64 that its load takes.
 const PACKED_WINDOW: usize = 256 + 64;
-
-/// The shapes as constants that loops are made for.
-const BYTE: u8 = 0;
-const PACKED: u8 = 1;
-const PLANE: u8 = 2;
-const PLANE_AND_PACKED: u8 = 3;
 
 /// For two vectors of 64 bytes: indices that interleave their first and their second halves.
 static INTERLEAVE_BYTES: [[u8; 64]; 2] = {

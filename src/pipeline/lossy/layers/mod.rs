@@ -196,7 +196,7 @@ impl LayersPlanner<'_> {
     }
 
     fn tensor<'t>(&'t self, source: &'t Source, candidate: &'t Candidate) -> TensorSource<'t> {
-        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate, booked_on: None }
+        TensorSource { ctx: self.ctx, memory: self.memory, source, candidate, keeps: None, booked_on: None }
     }
 
     fn open(&self, file_idx: usize) -> Result<Option<Opened>> {

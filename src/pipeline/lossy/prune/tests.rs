@@ -72,8 +72,14 @@ fn fit(dtype: Dtype, values: &[f32], settings: &LossySettings) -> Outcome {
     let (goal, treatment) = settings.treatment(&info).unwrap();
     let candidate = Candidate { tensor_idx: 0, info, dtype, goal, treatment };
     let memory = EncodeMemory::default();
-    let tensor =
-        TensorSource { ctx: &ctx, memory: &memory, source: &source, candidate: &candidate, booked_on: None };
+    let tensor = TensorSource {
+        ctx: &ctx,
+        memory: &memory,
+        source: &source,
+        candidate: &candidate,
+        keeps: None,
+        booked_on: None,
+    };
     let fitter = Fitter::new(settings, tensor);
     let fitted = pool.install(|| match goal {
         // As rate control would have it, with a step of its choice.

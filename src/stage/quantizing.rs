@@ -1,0 +1,143 @@
+//! The encoder of blocks whose elements may change.
+
+use super::quantized::{BlockLoss, Domain, IndexBackend, Part, QuantRun, QuantSpec};
+use super::sparse::{self, SparseEncoder};
+use super::{BlockEncoder, BlockSource, Coding, constant};
+use crate::dtype::Dtype;
+use crate::entropy::indices::IndexEncoder;
+
+impl BlockEncoder {
+    /// Replaces `bytes`, elements of `dtype` from number `first_element` of their tensor on, by what quantizing them by
+    /// `spec` gives, appends the payload of that to `dst`, and says how it is coded and what was lost. The payload is
+    /// never longer than the bytes.
+    ///
+    /// `bytes` then hold what a decoder will give; a checksum of the block is to be taken of them.
+    pub fn encode_quantized(
+        &mut self,
+        spec: &QuantSpec,
+        dtype: Dtype,
+        first_element: u64,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+    ) -> (Coding, BlockLoss) {
+        self.encode_quantized_watched(QuantRun { spec, dtype, first_element }, bytes, dst, &mut |_| {})
+    }
+
+    /// As [`Self::encode_quantized`]; `enter` is told of each part of the work as it begins.
+    pub fn encode_quantized_watched(
+        &mut self,
+        run: QuantRun<'_>,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+        enter: &mut dyn FnMut(Part),
+    ) -> (Coding, BlockLoss) {
+        let QuantRun { spec, dtype, .. } = run;
+        if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
+            return self.encode_quantized_sparse(spec, dtype, bytes, dst, enter);
+        }
+        let loss = self.quantizer.apply_watched(self.isa, run, bytes, enter);
+        enter(Part::Backend);
+        (self.encode_tried(run, bytes, dst), loss)
+    }
+
+    /// The first half of [`Self::encode_quantized_watched`] in [`Domain::Linear`]: fills `bytes` with what quantizing
+    /// `source` gives, and says what was lost.
+    pub(crate) fn try_quantized(
+        &mut self,
+        run: QuantRun<'_>,
+        source: &[u8],
+        bytes: &mut [u8],
+        enter: &mut dyn FnMut(Part),
+    ) -> BlockLoss {
+        self.quantizer.apply_from(self.isa, run, Some(source), bytes, enter)
+    }
+
+    /// The second half: appends the payload of `bytes`, which [`Self::try_quantized`] has filled by the same `run` just before.
+    pub(crate) fn encode_tried(&mut self, run: QuantRun<'_>, bytes: &[u8], dst: &mut Vec<u8>) -> Coding {
+        let QuantRun { spec, dtype, first_element } = run;
+        let start = dst.len();
+        if constant::element(dtype, bytes).is_none()
+            && self.write_indices(spec, dtype, first_element, dst).is_some()
+            && dst.len() - start < bytes.len()
+        {
+            return Coding::Quantized;
+        }
+        dst.truncate(start);
+        self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst)
+    }
+
+    /// Bits that the payload of elements takes of which `bytes` are a sample, less what a payload takes however many they
+    /// are, and what is lost of the sample. `bytes` then hold their reconstruction.
+    pub fn estimate_quantized(&mut self, run: QuantRun<'_>, bytes: &mut [u8]) -> (f64, BlockLoss) {
+        let QuantRun { spec, dtype, .. } = run;
+        let run = QuantRun { first_element: 0, ..run };
+        if spec.backend != IndexBackend::Rans || self.is_own_codec {
+            let mut payload = Vec::new();
+            let (_, loss) = self.encode_quantized_watched(run, bytes, &mut payload, &mut |_| {});
+            return (8.0 * payload.len() as f64, loss);
+        }
+        let mut estimator = IndexEncoder::default();
+        if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
+            let mut classes = Vec::new();
+            let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, &mut classes).to_vec();
+            let loss = self.quantizer.apply_watched(self.isa, run, &mut dense, &mut |_| {});
+            let bits = 8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut estimator);
+            return (bits, loss);
+        }
+        let loss = self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
+        (self.quantizer.estimate(self.isa, spec, &mut estimator), loss)
+    }
+
+    fn write_indices(
+        &mut self,
+        spec: &QuantSpec,
+        dtype: Dtype,
+        first_element: u64,
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
+        let wanted = spec.backend;
+        let in_use =
+            self.index_codec.take().filter(|codec| self.is_own_codec || codec.wire_id() == wanted as u8);
+        let mut codec = in_use.unwrap_or_else(|| wanted.codec());
+        let written = self.quantizer.write(self.isa, spec, dtype, first_element, codec.as_mut(), dst);
+        self.index_codec = Some(codec);
+        written
+    }
+
+    /// Logarithms are of what is not zero: zeros are marked apart.
+    fn encode_quantized_sparse(
+        &mut self,
+        spec: &QuantSpec,
+        dtype: Dtype,
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+        enter: &mut dyn FnMut(Part),
+    ) -> (Coding, BlockLoss) {
+        enter(Part::Backend);
+        let start = dst.len();
+        let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, dst).to_vec();
+        let inner_start = dst.len();
+        let mut loss = BlockLoss::default();
+        let mut coding = Coding::Stored;
+        if !dense.is_empty() {
+            let run = QuantRun { spec, dtype, first_element: 0 };
+            loss = self.quantizer.apply_watched(self.isa, run, &mut dense, enter);
+            enter(Part::Backend);
+            if self.write_indices(spec, dtype, 0, dst).is_some() && dst.len() - inner_start < dense.len() {
+                coding = Coding::Quantized;
+            } else {
+                dst.truncate(inner_start);
+                dst.extend_from_slice(&dense);
+            }
+        }
+        let n_zeros = sparse::replace_dense(dtype.unit_bytes(), &dense, bytes);
+        loss.zeros += n_zeros;
+        loss.errors.n_elements += n_zeros;
+        SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
+        if dst.len() - start < bytes.len() {
+            return (Coding::Sparse, loss);
+        }
+        dst.truncate(start);
+        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+    }
+}
