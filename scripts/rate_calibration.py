@@ -4,7 +4,7 @@ entropy model predicts for plain rounding at a step, and the bits that an archiv
 
     scripts/rate_calibration.py ALCM
 
-ALCM is the program. The tables of src/pipeline/lossy/rate.rs are the means of the two distributions.
+ALCM is the program. The tables of src/pipeline/lossy/method.rs are the means of the two distributions.
 """
 
 import json

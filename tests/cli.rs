@@ -140,6 +140,40 @@ fn extract_takes_every_tensor_and_refuses_unknown_names() {
 }
 
 #[test]
+fn a_map_has_a_number_for_every_block_of_a_channel() {
+    let dir = tempdir().unwrap();
+    // The second channel is a hundred times the first, the third is zero.
+    let wave = |scale: f32| (0..2500).map(move |i| scale * ((i as f32) * 0.7).sin());
+    let values: Vec<f32> = wave(0.01).chain(wave(1.0)).chain(wave(0.0)).collect();
+    let (mixed, flags) = (f32_bytes(&values), [1u8; 4]);
+    let file =
+        typed_checkpoint(&[("mixed", "F32", vec![3, 50, 50], &mixed), ("flags", "BOOL", vec![4], &flags)]);
+    fs::write(dir.path().join("f.safetensors"), file).unwrap();
+    alcm(dir.path(), "compress f.safetensors -o f.alcm -q").assert().success();
+    let map = |args: &str| {
+        let output = alcm(dir.path(), &format!("inspect f.alcm --map mixed --json {args}")).output().unwrap();
+        serde_json::from_value::<Vec<Vec<f64>>>(json(&output.stdout)["map"]["bits"].clone()).unwrap()
+    };
+    let (fine, coarse) = (map("--step 0.001"), map("--step 0.01"));
+    assert_eq!(fine.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 3]);
+    for (fine, coarse) in fine[1].iter().zip(&coarse[1]) {
+        // Ten times the step: 3.3 bits less.
+        assert!((2.8..3.8).contains(&(fine - coarse)), "{fine} {coarse}");
+    }
+    assert!(fine[0].iter().all(|bits| (2.5..5.5).contains(bits)) && fine[2].iter().all(|bits| *bits < 0.1));
+    alcm(dir.path(), "inspect f.alcm --map mixed").assert().success();
+    for (args, code) in [
+        ("--map flags", 1),
+        ("--map absent", 1),
+        ("--map mixed --step 0", 2),
+        ("--step 1", 2),
+        ("f.alcm --map mixed", 2),
+    ] {
+        alcm(dir.path(), &format!("inspect f.alcm {args}")).assert().code(code);
+    }
+}
+
+#[test]
 fn pipes_carry_anything() {
     let dir = tempdir().unwrap();
     let tensor = weights(7, 700_000);

@@ -328,6 +328,12 @@ pub struct InspectArgs {
     /// Archives, whose tensors are listed; directories that compress made, whose files are.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
+    /// Print instead, of this tensor of one archive, the predicted bits of each block of 1024 elements of each channel.
+    #[arg(long, value_name = "NAME")]
+    pub map: Option<String>,
+    /// The step that --map is for; otherwise the tensor's own, or 1/16 of its root mean square.
+    #[arg(long, value_name = "STEP", requires = "map")]
+    pub step: Option<f64>,
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,

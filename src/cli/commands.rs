@@ -11,7 +11,7 @@ use super::args::{
 };
 use super::comparison::{comparison_table, exceeded};
 use super::config_file::{ConfigFile, RunSettings, coding};
-use super::describe::{archive_json, archive_table, tensor_json, tree_json, tree_table};
+use super::describe::{archive_json, archive_table, map_table, tensor_json, tree_json, tree_table};
 use super::exit::{FAILED, is_broken_pipe, print_error, printable, report_failures};
 use super::lab::run_lab;
 use super::lossy_file::LossyFile;
@@ -25,6 +25,7 @@ use crate::pipeline::context::Context;
 use crate::pipeline::decompress::{DecompressOptions, decompress_file, decompress_tree, restored_name};
 use crate::pipeline::inspect::{TensorOutput, extract_layer, inspect};
 use crate::pipeline::manifest::Manifest;
+use crate::pipeline::map::{BLOCK_ELEMENTS, entropy_map};
 use crate::pipeline::outputs::ARCHIVE_SUFFIX;
 use crate::pipeline::predict::predict;
 use crate::pipeline::report::{Failure, Report};
@@ -252,6 +253,9 @@ fn run_verify(args: &VerifyArgs) -> Result<ExitCode> {
 fn run_inspect(args: &InspectArgs) -> Result<ExitCode> {
     let session = Session::new(&args.common, false)?;
     let ctx = session.context();
+    if let Some(name) = &args.map {
+        return print_map(&session, args, name);
+    }
     let (mut archives, mut trees) = (Vec::new(), Vec::new());
     let mut failures = Report::default();
     for path in &args.paths {
@@ -274,6 +278,24 @@ fn run_inspect(args: &InspectArgs) -> Result<ExitCode> {
         archives.iter().try_for_each(|report| session.print(&archive_table(report)))?;
     }
     Ok(report_failures(&failures))
+}
+
+fn print_map(session: &Session, args: &InspectArgs, name: &str) -> Result<ExitCode> {
+    let [path] = &args.paths[..] else {
+        return Err(Error::new(ErrorKind::InvalidConfig, "--map is of one archive"));
+    };
+    let map = entropy_map(&session.context(), path, name, args.step)?;
+    session.bars.clear();
+    if session.json {
+        let value = json!({
+            "command": "inspect",
+            "map": {"tensor": name, "step": map.step, "block_elements": BLOCK_ELEMENTS, "bits": map.bits},
+        });
+        session.print(&format!("{value}\n"))?;
+    } else {
+        session.print(&map_table(&map))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_extract(args: &ExtractArgs) -> Result<ExitCode> {

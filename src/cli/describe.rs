@@ -9,6 +9,7 @@ use super::exit::printable;
 use crate::container::TensorLoss;
 use crate::pipeline::inspect::{ArchiveReport, LayerReport, TensorReport};
 use crate::pipeline::manifest::{FileEntry, Manifest};
+use crate::pipeline::map::EntropyMap;
 use crate::pipeline::report::Tally;
 
 fn tally_json(tally: &Tally) -> Value {
@@ -48,6 +49,16 @@ pub(super) fn tensor_json(tensor: &TensorReport) -> Value {
 /// Zeros ÷ elements; zeros of either sign count.
 fn sparsity(loss: &TensorLoss, tally: &Tally) -> f64 {
     loss.zeros as f64 / tally.elements.max(1) as f64
+}
+
+/// A line for each channel: bits an element, block by block.
+pub(super) fn map_table(map: &EntropyMap) -> String {
+    let mut text = format!("bits an element by channel and block, at a step of {:.4e}\n", map.step);
+    for (channel, bits) in map.bits.iter().enumerate() {
+        let bits: Vec<String> = bits.iter().map(|bits| format!("{bits:.2}")).collect();
+        let _ = writeln!(text, "{channel:>6}  {}", bits.join(" "));
+    }
+    text
 }
 
 /// A line for each tensor with a lossy goal.

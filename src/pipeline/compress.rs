@@ -18,7 +18,7 @@ use super::dedup::{DedupPlan, Duplicate, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
-use super::lossy::{LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after};
+use super::lossy::{LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after, stay_equal};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
 use super::outputs::{archive_names, refuse_overlap};
@@ -180,7 +180,9 @@ impl<'a> Run<'a> {
                 }
                 return Ok(());
             }
-            self.lossy = LossyPlanner { ctx, memory, files, coding, settings }.plan()?;
+            self.lossy = LossyPlanner { ctx, memory, files, coding, settings, dedup: &self.plan }.plan()?;
+            let plans = &self.lossy;
+            self.plan.retain(|duplicate| stay_equal(plans, duplicate.place, duplicate.base));
         }
         Ok(())
     }
@@ -199,8 +201,8 @@ impl<'a> Run<'a> {
         let Self { ctx, files, encode_memory: memory, .. } = self;
         if self.options.coding.dedup {
             let as_bytes = self.options.coding.as_bytes;
-            // Equal tensors of a lossy run need not get equal steps, so that only whole files are compared.
-            let whole_files_only = self.options.lossy.is_some();
+            // Blocks of layers refer to none.
+            let whole_files_only = self.options.lossy.as_ref().is_some_and(|lossy| !lossy.layers.is_empty());
             self.plan = Planner { ctx, memory, files, as_bytes, whole_files_only }.plan();
         }
     }

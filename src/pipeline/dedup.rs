@@ -111,6 +111,13 @@ pub(crate) struct DedupPlan {
     pub(crate) linked: HashSet<usize>,
 }
 
+impl DedupPlan {
+    /// Leaves only those equal tensors of which `stays` says that they stay so.
+    pub(crate) fn retain(&mut self, stays: impl Fn(&Duplicate) -> bool) {
+        self.tensors.values_mut().for_each(|duplicates| duplicates.retain(|_, duplicate| stays(duplicate)));
+    }
+}
+
 /// The files of a run as dedup looks at them.
 pub(crate) struct Planner<'a> {
     pub(crate) ctx: &'a Context<'a>,

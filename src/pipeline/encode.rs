@@ -317,11 +317,12 @@ impl<'a> FileEncoder<'a> {
         };
         let mut decoded_crc = RunningCrc::new();
         let coding = match (&quantized, &target) {
-            (Some((coding, _)), _) => {
+            (Some((coding, _)), None) => {
                 timings.time(Step::Checksum, || decoded_crc.update(&snapshot));
                 *coding
             }
-            (None, Some(target)) => {
+            // A quantized block is what its base is, too: of it only what was lost is wanted.
+            (_, Some(target)) => {
                 record.truncate(RECORD_HEADER_BYTES);
                 record.extend_from_slice(&target.reference.to_payload());
                 decoded_crc.update(&snapshot);

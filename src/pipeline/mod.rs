@@ -29,6 +29,7 @@ mod kept;
 pub mod layer_choice;
 pub mod lossy;
 pub mod manifest;
+pub mod map;
 pub mod note;
 pub mod outputs;
 pub mod paths;

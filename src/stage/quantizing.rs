@@ -67,24 +67,25 @@ impl BlockEncoder {
     }
 
     /// Bits that the payload of elements takes of which `bytes` are a sample, less what a payload takes however many they
-    /// are. `bytes` then hold their reconstruction.
-    pub fn estimate_quantized(&mut self, run: QuantRun<'_>, bytes: &mut [u8]) -> f64 {
+    /// are, and what is lost of the sample. `bytes` then hold their reconstruction.
+    pub fn estimate_quantized(&mut self, run: QuantRun<'_>, bytes: &mut [u8]) -> (f64, BlockLoss) {
         let QuantRun { spec, dtype, .. } = run;
         let run = QuantRun { first_element: 0, ..run };
         if spec.backend != IndexBackend::Rans || self.is_own_codec {
             let mut payload = Vec::new();
-            self.encode_quantized_watched(run, bytes, &mut payload, &mut |_| {});
-            return 8.0 * payload.len() as f64;
+            let (_, loss) = self.encode_quantized_watched(run, bytes, &mut payload, &mut |_| {});
+            return (8.0 * payload.len() as f64, loss);
         }
         let mut estimator = IndexEncoder::default();
         if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
             let mut classes = Vec::new();
             let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, &mut classes).to_vec();
-            self.quantizer.apply_watched(self.isa, run, &mut dense, &mut |_| {});
-            return 8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut estimator);
+            let loss = self.quantizer.apply_watched(self.isa, run, &mut dense, &mut |_| {});
+            let bits = 8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut estimator);
+            return (bits, loss);
         }
-        self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
-        self.quantizer.estimate(self.isa, spec, &mut estimator)
+        let loss = self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
+        (self.quantizer.estimate(self.isa, spec, &mut estimator), loss)
     }
 
     fn write_indices(

@@ -284,6 +284,55 @@ fn a_rate_is_met_within_two_percent() {
 }
 
 #[test]
+fn equal_tensors_are_stored_once() {
+    let dir = tempdir().unwrap();
+    let bell = |seed| Tensor::new(Dtype::F32, Kind::Bell, &[512, 700], seed);
+    let twin = || Tensor { name: "twin".into(), ..bell(1) };
+    for quantizer in QUANTIZERS {
+        for goal in [Goal::RelL2(0.01), Goal::MaxAbs(0.003)] {
+            let single = check(dir.path(), &[bell(1)], goal, quantizer).len();
+            let twins = check(dir.path(), &[bell(1), twin()], goal, quantizer).len();
+            assert!(twins < single + 500, "{twins} bytes, {single} of one");
+        }
+        // The bits of the second are the others'.
+        let archive = check(dir.path(), &[bell(1), twin(), bell(2)], Goal::Bits(4.0), quantizer);
+        let achieved = 8.0 * archive.len() as f64 / f64::from(3 * 512 * 700);
+        assert!((achieved / 4.0 - 1.0).abs() < 0.02, "{achieved:.3} bits {quantizer}");
+    }
+}
+
+/// Bytes of the training state in tests/data, compressed with `flags`, and its relative error.
+fn training_state(dir: &Path, flags: &str) -> (u64, f64) {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/digits_resnet/train_state.safetensors");
+    fs::copy(data, dir.join("state.safetensors")).unwrap();
+    alcm(dir, &format!("compress state.safetensors -o state.alcm -f -q --lossy {flags}")).assert().success();
+    let output =
+        alcm(dir, "compare state.safetensors state.alcm --json").assert().code(1).get_output().clone();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    (
+        fs::metadata(dir.join("state.alcm")).unwrap().len(),
+        found["changed_total"]["relative_l2"].as_f64().unwrap(),
+    )
+}
+
+#[test]
+fn trellis_is_never_worse_than_uniform_on_mixed_state() {
+    let dir = tempdir().unwrap();
+    // Moments of Adam are so small beside the weights that hardly a bit is left for them.
+    for bits in ["2", "3", "5"] {
+        let [uniform, trellis] =
+            QUANTIZERS.map(|quantizer| training_state(dir.path(), &format!("--bits {bits} {quantizer}")));
+        assert!(trellis.1 < 0.95 * uniform.1, "{bits} bits: {trellis:?} against {uniform:?}");
+        assert!((trellis.0 as f64 / uniform.0 as f64 - 1.0).abs() < 0.01, "{trellis:?} against {uniform:?}");
+    }
+    for goal in ["0.9", "0.5", "0.02"] {
+        let [uniform, trellis] =
+            QUANTIZERS.map(|quantizer| training_state(dir.path(), &format!("--rel-l2 {goal} {quantizer}")).0);
+        assert!(trellis * 200 <= uniform * 201, "--rel-l2 {goal}: {trellis} bytes against {uniform}");
+    }
+}
+
+#[test]
 fn a_bound_buys_size_and_compare_agrees_with_it() {
     let dir = tempdir().unwrap();
     let tensors = [Tensor::new(Dtype::F32, Kind::Bell, &[300, 1000], 3)];

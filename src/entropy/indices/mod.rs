@@ -4,6 +4,11 @@
 //! Symbols are coded by [`crate::kernels::rans12`] with up to 16 tables, one for each segment, or in dependent
 //! quantization by as many pairs, of which the chain's state chooses. Tables are written as [`super::log_freq`] says.
 //! FORMAT.md section 3.3.5 is the layout.
+//!
+//! Tables are chosen by segment, not by the magnitudes of neighbours. Measured at 2 to 4 bits that would save nothing on
+//! weights of digits_resnet, at most 0.7 % on MiniLM (1.6 % by the scale of a column), and 5 to 8 % on CREPE and, in the
+//! logarithmic domain, on Adam's second moments; short segments get 1 to 2 % of it on CREPE without slowing
+//! down what has no such structure.
 
 mod decode;
 mod encode;

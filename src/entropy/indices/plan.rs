@@ -53,6 +53,45 @@ pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     least + fold.unwrap_or(0)
 }
 
+/// Log2 of the longest segment: rows of weights are about as long.
+const MAX_SEGMENT_LOG2: u32 = 10;
+/// What a segment of its own costs: bits of its table's id, and that a few indices tell their scale only roughly.
+const SEGMENT_BITS: u64 = 5;
+/// Shorter segments, which are slower to decode, have to save one bit in this many.
+const LEAST_SAVING: u64 = 256;
+
+/// How long segments are: as short as the scale of indices changes. Kernels of a convolution and the channels that they
+/// read often differ in scale, rows of a matrix seldom do.
+fn choose_segment_log2(isa: Isa, symbols: &[u8]) -> u32 {
+    const N_LOG2S: usize = (MAX_SEGMENT_LOG2 - MIN_SEGMENT_LOG2) as usize + 1;
+    let longest =
+        (symbols.len() / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, MAX_SEGMENT_LOG2);
+    let mut costs = [0u64; N_LOG2S];
+    // 64 Ki tell enough.
+    let one_in = (symbols.len() >> 16).max(1);
+    for run in symbols.chunks_exact(1 << longest).step_by(one_in) {
+        let mut sums: Vec<u64> =
+            run.chunks(1 << MIN_SEGMENT_LOG2).map(|shortest| distance_sum(isa, shortest)).collect();
+        for (log2, cost) in (MIN_SEGMENT_LOG2..=longest).zip(&mut costs) {
+            *cost += sums.iter().map(|&sum| segment_cost_q16(1 << log2, sum)).sum::<u64>();
+            sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
+        }
+    }
+    let costs = &costs[..=(longest - MIN_SEGMENT_LOG2) as usize];
+    let least = costs.iter().min().copied().unwrap_or(0);
+    let enough = least + least / LEAST_SAVING;
+    let place = costs.iter().rposition(|cost| *cost <= enough).unwrap_or(costs.len() - 1);
+    MIN_SEGMENT_LOG2 + u32::try_from(place).unwrap_or(0)
+}
+
+/// Bits of `n` indices whose magnitudes sum to `sum`, if these are geometrically distributed, and of their segment, in
+/// 1/65536.
+fn segment_cost_q16(n: u64, sum: u64) -> u64 {
+    let times_log2 = |x: u64| x * u64::from(log2_fast_q16(u32::try_from(x).unwrap_or(u32::MAX)));
+    let signs = ((n * sum) << 16) / (n + sum);
+    (times_log2(n + sum) + signs + (SEGMENT_BITS << 16)).saturating_sub(times_log2(n) + times_log2(sum))
+}
+
 /// How many of the indices of one run in `one_in` have each `key`, which is below `N`. Four tables, so that equal keys in a
 /// row do not wait for each other.
 fn count_sampled<const N: usize>(indices: &[i32], one_in: usize, key: impl Fn(i32) -> u32) -> [u32; N] {
@@ -141,8 +180,7 @@ impl Planner {
 
     /// Gives segments with like symbols a table in common, and counts what each is for.
     fn cluster(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) {
-        // 1024: rows of weights are about as long; shorter where there would be few segments.
-        self.segment_log2 = (symbols.len() / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, 10);
+        self.segment_log2 = choose_segment_log2(isa, symbols);
         let segment_len = segment_len(2, self.segment_log2);
         self.sums.clear();
         self.sums.extend(symbols.chunks(segment_len).map(|segment| distance_sum(isa, segment)));

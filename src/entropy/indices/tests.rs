@@ -148,3 +148,17 @@ fn estimates_are_those_of_the_counts() {
     assert_eq!(bits_per_symbol(&[0, 0]), [0.0, 0.0]);
     assert!((bits_per_symbol(&[u32::MAX, 0])[1] - 33.0).abs() < 1e-3);
 }
+
+#[test]
+fn segments_are_as_short_as_scales_change() {
+    let values = gaussian(1 << 17, 3);
+    let section_len = |run_len: usize, dependent: bool| {
+        let scale = |idx: usize| if idx / run_len % 2 == 0 { 1.0 } else { 20.0 };
+        let indices: Vec<i32> = values.iter().enumerate().map(|(idx, x)| (x * scale(idx)) as i32).collect();
+        section_of(Isa::detect(), &indices, dependent).len()
+    };
+    for dependent in [false, true] {
+        let (short, long) = (section_len(64, dependent), section_len(4096, dependent));
+        assert!(short * 100 < long * 102, "{short} bytes by 64, {long} by 4096");
+    }
+}

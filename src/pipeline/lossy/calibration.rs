@@ -4,6 +4,7 @@
 //! table, and what lists of channels take. At one step, and for some ten thousand elements, all that can be counted:
 //! nothing is coded but tensors that are no longer than a sample.
 
+use super::method::Method;
 use super::rate::{self, RateUnit, UNIT_LEN};
 use super::search::to_step;
 use super::settings::LossySettings;
@@ -26,13 +27,18 @@ impl TensorSource<'_> {
         own: &[RateUnit],
         step: f64,
     ) -> Result<f64> {
+        let common = Method::best_of(settings.quantizer);
+        let method = own.first().map_or(common, |unit| unit.method);
+        let step = step * method.step_beside(common);
         let Some(rounded) = to_step(step) else { return Ok(0.0) };
         let mut sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN, RUN_LEN))?;
         let predicted =
-            self.time(Step::Prediction, || self.predicted_bits(model, settings, own, step, &sample));
+            self.time(Step::Prediction, || self.predicted_bits(model, method, own, step, &sample));
         let values = self.values(&sample);
-        let choose =
-            || QuantSpec { channels: self.channel_steps(own), ..self.plain_spec(settings, &values, rounded) };
+        let choose = || QuantSpec {
+            channels: self.channel_steps(own),
+            ..self.plain_spec(settings, method, &values, rounded)
+        };
         let spec = self.time(Step::Prediction, choose);
         let n_sampled = (sample.len() / self.candidate.dtype.unit_bytes()) as f64;
         let estimated = self.time(Step::Prediction, || self.estimated_bits(spec, values, &mut sample));
@@ -40,11 +46,11 @@ impl TensorSource<'_> {
         Ok(estimated / n_sampled - predicted)
     }
 
-    /// Bits an element that `model` says of `sample`, unit by unit.
+    /// Bits an element that `model` says of `sample`, unit by unit, where `method` has `step`.
     fn predicted_bits(
         &self,
         model: &dyn EntropyModel,
-        settings: &LossySettings,
+        method: Method,
         own: &[RateUnit],
         step: f64,
         sample: &[u8],
@@ -57,7 +63,7 @@ impl TensorSource<'_> {
                 Some(kept) => model.bits(&kept.unit, step * kept.multiplier),
                 None => model.bits(&self.measure_unit(run).unwrap_or_default(), step),
             };
-            bits += rate::coded_bits(settings.quantizer, plain) * run.len() as f64;
+            bits += method.coded_bits(plain) * run.len() as f64;
         }
         bits / sample.len() as f64
     }
@@ -85,10 +91,10 @@ impl TensorSource<'_> {
             let _ = convert::from_f32(self.ctx.isa, Dtype::F32, &values, &mut bytes);
             let run = QuantRun { spec: &spec, dtype: Dtype::F32, first_element: 0 };
             let share = n_sampled / self.n_elements() as f64;
-            encoder.estimate_quantized(run, &mut bytes) + share * self.channel_list_bits(&channels)
+            encoder.estimate_quantized(run, &mut bytes).0 + share * self.channel_list_bits(&channels)
         } else {
             let run = QuantRun { spec: &spec, dtype: self.candidate.dtype, first_element: 0 };
-            encoder.estimate_quantized(run, sample)
+            encoder.estimate_quantized(run, sample).0
         };
         self.memory.trial_encoders.put(encoder);
         bits

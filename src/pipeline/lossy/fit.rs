@@ -2,16 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use super::method::Method;
 use super::plan::Candidate;
 use super::prune::{Fitted, Pruner, Saving};
-use super::search::{AIM, CLOSE, Search, to_step};
+use super::search::{AIM, CLOSE, Search, Trial, to_step};
 use super::settings::{Goal, LossySettings};
 use super::tensor_source::{MAX_CHANNELS, RUN_LEN, SAMPLE_LEN, TensorSource};
 use crate::error::Result;
 use crate::kernels::moments::Moments;
 use crate::kernels::quantize::Rounding;
 use crate::pipeline::timings::Step;
-use crate::stage::{BlockLoss, ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
+use crate::stage::{ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
 
 /// Most elements of a sample, where a step is looked for; but tensors of one block are their own sample.
 const MAX_SAMPLE_LEN: u64 = 1 << 19;
@@ -93,7 +94,7 @@ impl<'a> Fitter<'a> {
     }
 
     /// As [`Self::fit_goal`], not looking for what is not finite; with what is lost.
-    fn fit_sampled(&self, sample: &[u8]) -> Result<Option<(QuantSpec, BlockLoss)>> {
+    fn fit_sampled(&self, sample: &[u8]) -> Result<Option<Trial>> {
         let Candidate { goal, dtype, .. } = self.tensor.candidate;
         if !self.tensor.is_varied(&sample[..sample.len().min(dtype.unit_bytes() << 12)])? {
             // Nothing is smaller than a constant.
@@ -119,7 +120,7 @@ impl<'a> Fitter<'a> {
         }
     }
 
-    fn fit_relative_bound(&self, bound: f64) -> Result<Option<(QuantSpec, BlockLoss)>> {
+    fn fit_relative_bound(&self, bound: f64) -> Result<Option<Trial>> {
         let (inner_len, n_channels) = self.tensor.channel_shape();
         if n_channels > MAX_CHANNELS {
             return Ok(None);
@@ -137,11 +138,7 @@ impl<'a> Fitter<'a> {
 
     /// Steps of twice the bound, each element to the nearest point. Where rounding to the dtype breaks the bound, half
     /// the step leaves room for it.
-    fn fit_bound(
-        &self,
-        bound: f64,
-        channels: Option<ChannelSteps>,
-    ) -> Result<Option<(QuantSpec, BlockLoss)>> {
+    fn fit_bound(&self, bound: f64, channels: Option<ChannelSteps>) -> Result<Option<Trial>> {
         let choice = Choice::Uniform(Rounding::Nearest);
         for share in [2.0, 1.0, 0.5] {
             #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
@@ -173,7 +170,7 @@ impl<'a> Fitter<'a> {
     }
 
     /// The step for `goal`, of an unpruned tensor of which `sample` is a part.
-    fn fit_rel_l2(&self, goal: f64, sample: &[u8]) -> Result<Option<(QuantSpec, BlockLoss)>> {
+    fn fit_rel_l2(&self, goal: f64, sample: &[u8]) -> Result<Option<Trial>> {
         let tensor = &self.tensor;
         let measure = || Moments::measure(tensor.ctx.isa, tensor.candidate.dtype, sample);
         let mut step = self.first_step(goal, &tensor.time(Step::Statistics, measure).unwrap_or_default());
@@ -182,22 +179,57 @@ impl<'a> Fitter<'a> {
             step = self.first_step(goal, &tensor.moments()?);
         }
         let values = tensor.time(Step::Statistics, || tensor.thinned(sample));
-        let mut search = Search::new(self, &values, step);
         // The sums of a single block are what encoding it will find.
-        if sample.len() as u64 == tensor.candidate.info.byte_len() && tensor.spans().len() == 1 {
+        let is_whole = sample.len() as u64 == tensor.candidate.info.byte_len() && tensor.spans().len() == 1;
+        let methods = Method::of_run(self.settings.quantizer);
+        if let (&[method], true) = (methods, is_whole) {
+            let mut search = Search::new(self, method, &values, step);
             return tensor.try_block_for_good(sample, &mut |try_spec| search.run(goal, MAX_TRIALS, try_spec));
         }
-        // What is only sampled may turn out on either side.
-        let aim = goal * (1.0 + CLOSE) / 2.0 / AIM;
-        let mut try_spec =
-            |spec: &QuantSpec| Ok(tensor.time(Step::Prediction, || tensor.try_sample(spec, sample)));
-        search.run(aim, MAX_SAMPLE_TRIALS, &mut try_spec)?;
+        let mut best: Option<(f64, Search<'_>, Option<Trial>)> = None;
+        for method in methods {
+            let mut search = Search::new(self, *method, &values, step * method.step_beside(methods[0]));
+            let found = self.search_sample(&mut search, goal, sample, is_whole)?;
+            let bits =
+                if methods.len() == 1 { 0.0 } else { self.bits_at(goal, *method, &values, found.as_ref()) };
+            if best.as_ref().is_none_or(|(least, ..)| bits < *least) {
+                best = Some((bits, search, found));
+            }
+        }
+        let Some((_, mut search, found)) = best else { return Ok(None) };
+        if is_whole {
+            return Ok(found);
+        }
         // Once the whole tensor has been measured, the next step is as good as certain.
         let mut is_certain = tensor.time(Step::Statistics, || self.is_typical(sample));
         search.run(goal, MAX_TRIALS, &mut |spec| match std::mem::replace(&mut is_certain, true) {
             true => tensor.try_for_good(spec),
             false => tensor.try_spec(spec),
         })
+    }
+
+    /// Looks for the step for `goal` on `sample`, which may be the whole tensor.
+    fn search_sample(
+        &self,
+        search: &mut Search<'_>,
+        goal: f64,
+        sample: &[u8],
+        is_whole: bool,
+    ) -> Result<Option<Trial>> {
+        let (step, max_trials) =
+            if is_whole { (Step::Quantization, MAX_TRIALS) } else { (Step::Prediction, MAX_SAMPLE_TRIALS) };
+        // What is only sampled may turn out on either side.
+        let aim = if is_whole { goal } else { goal * (1.0 + CLOSE) / 2.0 / AIM };
+        let tensor = &self.tensor;
+        search.run(aim, max_trials, &mut |spec| Ok(tensor.time(step, || tensor.try_sample(spec, sample))))
+    }
+
+    /// Bits that `values` take by `method` at an error of `goal`, near which a search has `found` it.
+    fn bits_at(&self, goal: f64, method: Method, values: &[f32], found: Option<&Trial>) -> f64 {
+        let Some((spec, loss)) = found else { return f64::INFINITY };
+        let try_method = || self.tensor.try_method(method, self.settings, values, spec.step);
+        let (bits, _) = self.tensor.time(Step::Prediction, try_method);
+        bits + values.len() as f64 * (loss.errors.relative_l2() / goal).log2()
     }
 
     /// Whether the tensor as a whole is likely to have the relative error that `sample` has, closely enough that coding it
@@ -224,14 +256,10 @@ impl<'a> Fitter<'a> {
 
     /// The step for `goal`, from that of `spec` on, whose choice is good at steps near it; `values` are of a sample,
     /// pruned as `spec` says.
-    pub(super) fn refine_rel_l2(
-        &self,
-        goal: f64,
-        spec: QuantSpec,
-        values: &[f32],
-    ) -> Result<Option<(QuantSpec, BlockLoss)>> {
+    pub(super) fn refine_rel_l2(&self, goal: f64, spec: QuantSpec, values: &[f32]) -> Result<Option<Trial>> {
         let step = f64::from(spec.step);
-        let mut search = Search::new(self, values, step).with_choice(spec);
+        let method = Method::best_of(spec.quantizer());
+        let mut search = Search::new(self, method, values, step).with_choice(spec);
         search.run(goal, MAX_TRIALS, &mut |spec| self.tensor.try_spec(spec))
     }
 }

@@ -13,13 +13,17 @@ mod calibration;
 mod fit;
 mod keep;
 mod layers;
+mod method;
 mod plan;
 mod prune;
 mod rate;
 mod search;
 pub mod series;
 pub mod settings;
+mod share_out;
 mod tensor_source;
+mod twins;
 
 pub(crate) use layers::{LayerBlock, LayeredPlan, LayeredPlans, LayersPlanner};
 pub(crate) use plan::{FilePlan, LossyPlanner, Plans, series_after};
+pub(crate) use twins::stay_equal;

@@ -7,7 +7,7 @@
 //! for having been pruned.
 
 use super::fit::Fitter;
-use super::search::choice;
+use super::method::Method;
 use super::settings::Goal;
 use super::tensor_source::TensorSource;
 use crate::dtype::Dtype;
@@ -316,9 +316,12 @@ impl<'a> Sample<'a> {
         self.pruned.extend(self.values.iter().map(|x| if x.abs() < below { 0.0 } else { *x }));
         let choice = match &plain.choice {
             Choice::Uniform(Rounding::Nearest) => plain.choice.clone(),
-            Choice::Uniform(_) | Choice::Trellis(_) => {
-                choice(self.tensor.ctx.isa, plain.quantizer(), &mut self.tuner, &self.pruned, step)
-            }
+            Choice::Uniform(_) | Choice::Trellis(_) => Method::best_of(plain.quantizer()).choice(
+                self.tensor.ctx.isa,
+                &mut self.tuner,
+                &self.pruned,
+                step,
+            ),
         };
         QuantSpec { step, prune_below: below, choice, ..plain.clone() }
     }

@@ -8,9 +8,10 @@
 
 use rayon::prelude::*;
 
+use super::method::Method;
 use super::settings::LossySettings;
 use crate::quantize::predictor::{EntropyModel, Unit};
-use crate::stage::{ChannelSteps, Quantizer};
+use crate::stage::ChannelSteps;
 
 /// Elements of a unit: as many as share a table of the index coder, which is what its rate depends on.
 pub(super) const UNIT_LEN: usize = 1024;
@@ -45,6 +46,16 @@ pub(super) struct RateUnit {
     pub(super) element_bits: f64,
     /// Times the common step.
     pub(super) multiplier: f64,
+    /// How the tensor's indices are chosen.
+    pub(super) method: Method,
+}
+
+impl RateUnit {
+    /// Stored bits of an element that `model` predicts where the common step is `step` and the unit has `multiplier`.
+    fn bits(&self, model: &dyn EntropyModel, common: Method, step: f64, multiplier: f64) -> f64 {
+        let plain = model.bits(&self.unit, step * self.method.step_beside(common) * multiplier);
+        self.method.coded_bits(plain)
+    }
 }
 
 /// One unit in this many is kept, of tensors of `n_elements` in all.
@@ -52,58 +63,10 @@ pub(super) fn keep_one_in(n_elements: u64) -> u64 {
     (n_elements / UNIT_LEN as u64).div_ceil(MAX_KEPT_UNITS).max(1)
 }
 
-/// Stored bits of an index, where plain rounding at the same step is predicted to have an entropy of `plain` bits.
-///
-/// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the distribution.
-/// The tables are the means of what 2 Mi normal and 2 Mi Laplacian values took (`scripts/rate_calibration.py`), over
-/// what the shipped network predicts for them, so that its bias at fine steps is in them too.
-pub(super) fn coded_bits(quantizer: Quantizer, plain: f64) -> f64 {
-    let table: &[(f64, f64)] = match quantizer {
-        Quantizer::Uniform => &UNIFORM_BITS,
-        Quantizer::Trellis => &TRELLIS_BITS,
-    };
-    let after = table.partition_point(|(x, _)| *x < plain).clamp(1, table.len() - 1);
-    let ((x0, y0), (x1, y1)) = (table[after - 1], table[after]);
-    (y0 + (plain - x0) * (y1 - y0) / (x1 - x0)).max(0.0)
-}
-
-/// Predicted bits of plainly rounded indices, and stored bits, uniform.
-const UNIFORM_BITS: [(f64, f64); 13] = [
-    (0.0, 0.0),
-    (0.5, 0.05),
-    (1.0, 0.5),
-    (1.5, 1.23),
-    (2.0, 1.855),
-    (2.5, 2.432),
-    (3.0, 2.97),
-    (4.0, 3.993),
-    (5.0, 5.001),
-    (6.0, 6.009),
-    (8.0, 8.032),
-    (10.0, 10.078),
-    (16.0, 16.1),
-];
-/// The same with dependent quantization, whose points at the same step are twice as far apart.
-const TRELLIS_BITS: [(f64, f64); 13] = [
-    (0.0, 0.0),
-    (1.0, 0.003),
-    (1.5, 0.15),
-    (2.0, 0.988),
-    (2.5, 1.574),
-    (3.0, 2.106),
-    (3.5, 2.59),
-    (4.0, 3.079),
-    (5.0, 4.049),
-    (6.0, 5.034),
-    (8.0, 7.041),
-    (10.0, 9.081),
-    (16.0, 15.1),
-];
-
 /// Predicted bits an element of `units` at `step`, by at most `max_units` of them.
 fn predicted_rate(
     model: &dyn EntropyModel,
-    quantizer: Quantizer,
+    common: Method,
     units: &[RateUnit],
     step: f64,
     max_units: usize,
@@ -113,10 +76,7 @@ fn predicted_rate(
         .par_iter()
         .step_by(stride)
         .with_min_len(16)
-        .map(|unit| {
-            let plain = model.bits(&unit.unit, step * unit.multiplier);
-            (coded_bits(quantizer, plain) * unit.weight, unit.weight)
-        })
+        .map(|unit| (unit.bits(model, common, step, unit.multiplier) * unit.weight, unit.weight))
         .collect();
     // In order, so that the sum does not depend on the threads.
     let (bits, n_elements) = bits.iter().fold((0.0, 0.0), |(bits, n), unit| (bits + unit.0, n + unit.1));
@@ -146,19 +106,31 @@ fn goal_and_start(units: &[RateUnit], budget: Budget) -> Option<(f64, f64)> {
     (goal > 0.0 && energy > 0.0).then_some((goal, start))
 }
 
-/// The common step at which `units` are predicted to take the bits of `budget`; `None` where no step does.
+/// The common step, that of the method that is best of the run's quantizer, at which `units` are predicted to take the
+/// bits of `budget`; `None` where no step does. Units keep their multipliers.
+pub(super) fn common_step(
+    model: &dyn EntropyModel,
+    settings: &LossySettings,
+    units: &[RateUnit],
+    budget: Budget,
+) -> Option<f64> {
+    let (goal, start) = goal_and_start(units, budget)?;
+    let common = Method::best_of(settings.quantizer);
+    find(&mut |step| predicted_rate(model, common, units, step, MAX_UNITS), start, goal, TOLERANCE)
+}
+
+/// As [`common_step`], after units beyond a floor or a cap have got multipliers.
 pub(super) fn solve(
     model: &dyn EntropyModel,
     settings: &LossySettings,
     units: &mut [RateUnit],
     budget: Budget,
 ) -> Option<f64> {
-    let (goal, start) = goal_and_start(units, budget)?;
-    let rate = |units: &[RateUnit], step| predicted_rate(model, settings.quantizer, units, step, MAX_UNITS);
-    let mut step = find(&mut |step| rate(units, step), start, goal, TOLERANCE)?;
+    let step = common_step(model, settings, units, budget)?;
+    let (goal, _) = goal_and_start(units, budget)?;
     let all_are_kept = units.iter().all(|unit| unit.weight == unit.n_elements as f64);
     if all_are_kept && bound_units(model, settings, units, step, goal) {
-        step = find(&mut |step| rate(units, step), step, goal, TOLERANCE)?;
+        return common_step(model, settings, units, budget);
     }
     Some(step)
 }
@@ -173,7 +145,8 @@ pub(super) fn solve_by_counting(
 ) -> Option<f64> {
     let (goal, start) = goal_and_start(units, budget)?;
     let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
-    let mut rate = |step| coded_bits(settings.quantizer, counted(step) / n_elements);
+    let common = Method::best_of(settings.quantizer);
+    let mut rate = |step| common.coded_bits(counted(step) / n_elements);
     find(&mut rate, start, goal, COUNTED_TOLERANCE)
 }
 
@@ -181,7 +154,7 @@ pub(super) fn solve_by_counting(
 #[derive(Clone, Copy)]
 pub(super) struct Rates<'a> {
     model: &'a dyn EntropyModel,
-    quantizer: Quantizer,
+    common: Method,
     units: &'a [RateUnit],
     /// Bits an element that are left for indices.
     pub(super) goal: f64,
@@ -191,23 +164,23 @@ impl<'a> Rates<'a> {
     /// `None` where nothing is left for indices.
     pub(super) fn new(
         model: &'a dyn EntropyModel,
-        quantizer: Quantizer,
+        common: Method,
         units: &'a [RateUnit],
         budget: Budget,
     ) -> Option<Self> {
         let (goal, _) = goal_and_start(units, budget)?;
-        Some(Self { model, quantizer, units, goal })
+        Some(Self { model, common, units, goal })
     }
 
     /// Bits an element that are predicted beyond the goal.
     pub(super) fn excess(&self, step: f64) -> f64 {
-        predicted_rate(self.model, self.quantizer, self.units, step, MAX_UNITS) - self.goal
+        predicted_rate(self.model, self.common, self.units, step, MAX_UNITS) - self.goal
     }
 
     /// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
     pub(super) fn slope(&self, step: f64) -> f64 {
         let at = |octaves: f64| {
-            predicted_rate(self.model, self.quantizer, self.units, step * octaves.exp2(), MAX_SLOPE_UNITS)
+            predicted_rate(self.model, self.common, self.units, step * octaves.exp2(), MAX_SLOPE_UNITS)
         };
         ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
     }
@@ -254,13 +227,13 @@ fn bound_units(
     goal: f64,
 ) -> bool {
     let floor = settings.min_bits * goal;
-    let quantizer = settings.quantizer;
+    let common = Method::best_of(settings.quantizer);
     let bound = |unit: &mut RateUnit| {
         if unit.unit.moments.min == unit.unit.moments.max {
             return false;
         }
         let cap = settings.max_bits * unit.element_bits;
-        let bits = |multiplier: f64| coded_bits(quantizer, model.bits(&unit.unit, step * multiplier));
+        let bits = |multiplier: f64| unit.bits(model, common, step, multiplier);
         let now = bits(1.0);
         let aim = if now < floor { floor } else { cap };
         if (floor..=cap).contains(&now) {

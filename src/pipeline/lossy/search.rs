@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::fit::Fitter;
+use super::method::Method;
 use crate::error::Result;
-use crate::kernels::Isa;
 use crate::pipeline::timings::Step;
-use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
-use crate::stage::{BlockLoss, Choice, QuantSpec, Quantizer};
+use crate::quantize::rdo::Tuner;
+use crate::stage::{BlockLoss, QuantSpec};
 
 /// A step whose error is this close to the goal is not refined further.
 pub(super) const CLOSE: f64 = 0.995;
@@ -16,17 +16,13 @@ pub(super) const AIM: f64 = 0.999;
 /// Thresholds and costs are chosen anew where the step has changed by more than this.
 const SAME_CHOICE: f64 = 0.05;
 
-/// How indices are chosen at `step`, by what a sample of the tensor shows.
-pub(super) fn choice(isa: Isa, quantizer: Quantizer, tuner: &mut Tuner, sample: &[f32], step: f32) -> Choice {
-    match quantizer {
-        Quantizer::Uniform => Choice::Uniform(tuner.thresholds(isa, sample, step, UNIFORM_LAMBDA)),
-        Quantizer::Trellis => Choice::Trellis(tuner.costs(isa, sample, step, TRELLIS_LAMBDA)),
-    }
-}
+/// A way to quantize a tensor, and what it loses.
+pub(super) type Trial = (QuantSpec, BlockLoss);
 
 /// The state of a search.
 pub(super) struct Search<'a> {
     fitter: &'a Fitter<'a>,
+    method: Method,
     /// Of a sample.
     values: &'a [f32],
     tuner: Tuner,
@@ -37,8 +33,8 @@ pub(super) struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(fitter: &'a Fitter<'a>, values: &'a [f32], step: f64) -> Self {
-        Self { fitter, values, tuner: Tuner::default(), step, spec: None }
+    pub(super) fn new(fitter: &'a Fitter<'a>, method: Method, values: &'a [f32], step: f64) -> Self {
+        Self { fitter, method, values, tuner: Tuner::default(), step, spec: None }
     }
 
     /// The same, where `spec` has been chosen for steps near the first.
@@ -53,8 +49,9 @@ impl<'a> Search<'a> {
         goal: f64,
         max_trials: usize,
         try_spec: &mut dyn FnMut(&QuantSpec) -> Result<BlockLoss>,
-    ) -> Result<Option<(QuantSpec, BlockLoss)>> {
-        let mut best: Option<(QuantSpec, BlockLoss)> = None;
+    ) -> Result<Option<Trial>> {
+        let mut best: Option<Trial> = None;
+        let mut n_missed = 0;
         for _ in 0..max_trials {
             let Some(step) = to_step(self.step).filter(|_| Instant::now() <= self.fitter.deadline) else {
                 break;
@@ -62,9 +59,13 @@ impl<'a> Search<'a> {
             let spec = QuantSpec { step, ..self.chosen(step) };
             let loss = try_spec(&spec)?;
             let found = loss.errors.relative_l2();
-            // Errors are nearly proportional to steps.
-            self.step *= if found > 0.0 { (AIM * goal / found).clamp(0.25, 4.0) } else { 4.0 };
-            if found.is_nan() || found > goal {
+            // Errors are nearly proportional to steps, but for coarse ones, with which they hardly change: the more of those
+            // have missed, the longer is the next stride.
+            let is_missed = found.is_nan() || found > goal;
+            n_missed += i32::from(is_missed);
+            let stride = (AIM * goal / found).powi(if is_missed { n_missed } else { 1 });
+            self.step *= if found > 0.0 { stride.clamp(0.25, 4.0) } else { 4.0 };
+            if is_missed {
                 continue;
             }
             if best.as_ref().is_none_or(|(best, _)| best.step < step) {
@@ -83,9 +84,9 @@ impl<'a> Search<'a> {
         if let Some(spec) = self.spec.as_ref().filter(|spec| is_near(spec)) {
             return spec.clone();
         }
-        let Self { fitter, values, tuner, .. } = self;
+        let Self { fitter, method, values, tuner, .. } = self;
         let isa = fitter.tensor.ctx.isa;
-        let choose = || choice(isa, fitter.settings.quantizer, tuner, values, step);
+        let choose = || method.choice(isa, tuner, values, step);
         let choice = fitter.tensor.time(Step::Prediction, choose);
         let spec = match &self.spec {
             Some(spec) => QuantSpec { step, choice, ..spec.clone() },

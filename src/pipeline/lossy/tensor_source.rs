@@ -6,9 +6,9 @@ use std::time::Instant;
 use rayon::prelude::*;
 
 use super::keep::Keeps;
+use super::method::Method;
 use super::plan::Candidate;
 use super::rate::{self, RateUnit, UNIT_LEN};
-use super::search::choice;
 use super::settings::LossySettings;
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
@@ -199,8 +199,8 @@ impl TensorSource<'_> {
         Ok(parts.iter().sum())
     }
 
-    /// The units of the tensor, one in `keep_one_in` of them, or `None` where it is to stay exact whatever the goal.
-    pub(super) fn survey(&self, keep_one_in: u64) -> Result<Option<Survey>> {
+    /// The units of the tensor, one in `keep_one_in` of them and all of `method`, or `None` where it is to stay exact whatever the goal.
+    pub(super) fn survey(&self, method: Method, keep_one_in: u64) -> Result<Option<Survey>> {
         let dtype = self.candidate.dtype;
         let isa = self.ctx.isa;
         let element_bits = dtype.element_bits() as f64;
@@ -220,6 +220,7 @@ impl TensorSource<'_> {
                         weight,
                         element_bits,
                         multiplier: 1.0,
+                        method,
                     });
                 } else {
                     others.merge(&Moments::measure(isa, dtype, run).unwrap_or_default());
@@ -263,14 +264,20 @@ impl TensorSource<'_> {
         }
     }
 
-    /// How the tensor is quantized at `step`, `sample` being values of it.
-    pub(super) fn plain_spec(&self, settings: &LossySettings, sample: &[f32], step: f32) -> QuantSpec {
+    /// How the tensor is quantized by `method` at `step`, `sample` being values of it.
+    pub(super) fn plain_spec(
+        &self,
+        settings: &LossySettings,
+        method: Method,
+        sample: &[f32],
+        step: f32,
+    ) -> QuantSpec {
         QuantSpec {
             step,
             domain: self.candidate.treatment.domain,
             channels: None,
             prune_below: 0.0,
-            choice: choice(self.ctx.isa, settings.quantizer, &mut Tuner::default(), sample, step),
+            choice: method.choice(self.ctx.isa, &mut Tuner::default(), sample, step),
             backend: settings.backend,
         }
     }
@@ -283,9 +290,11 @@ impl TensorSource<'_> {
         step: f64,
     ) -> Result<QuantSpec> {
         let sample = self.sample()?;
+        let method = units.first().map_or(Method::best_of(settings.quantizer), |unit| unit.method);
+        let step = step * method.step_beside(Method::best_of(settings.quantizer));
         #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
-        let plain = self.time(Step::Prediction, || self.plain_spec(settings, &sample, step));
+        let plain = self.time(Step::Prediction, || self.plain_spec(settings, method, &sample, step));
         Ok(QuantSpec { channels: self.channel_steps(units), ..plain })
     }
 

@@ -1,0 +1,296 @@
+//! Sharing the bits of a rate goal among the tensors that wait for it: their methods, one step for all, and its correction.
+
+use std::collections::HashSet;
+
+use rayon::prelude::*;
+
+use super::fit::Fitter;
+use super::method::Method;
+use super::plan::{Found, LossyPlanner, Opened};
+use super::rate::{self, Budget, RateUnit};
+use super::settings::{Goal, RateModel};
+use super::tensor_source::{Survey, TensorSource};
+use super::twins::REFERENCE_BITS;
+use crate::checkpoint::TensorInfo;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::context::Checkout;
+use crate::pipeline::predict::predict_file;
+use crate::pipeline::timings::Step;
+use crate::quantize::predictor::EntropyModel;
+use crate::stage::QuantSpec;
+
+/// Times that samples are asked how far a model is off.
+const MAX_CALIBRATIONS: usize = 6;
+/// Share of the goal that the rate of the samples may then be off by.
+const CALIBRATED: f64 = 0.002;
+/// The same, after a whole encoding has shown what the samples do not.
+const CORRECTED: f64 = 0.0003;
+
+impl LossyPlanner<'_> {
+    /// Gives tensors with rate goals their steps: one step for each goal.
+    pub(super) fn share_out(&self, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
+        let mut goals: Vec<Goal> = Vec::new();
+        for (_, opened) in files.iter() {
+            let rates =
+                opened.candidates.iter().map(|candidate| candidate.goal).filter(|goal| goal.is_rate());
+            rates.for_each(|goal| {
+                if !goals.contains(&goal) {
+                    goals.push(goal)
+                }
+            });
+        }
+        for goal in goals {
+            self.share_out_goal(goal, files)?;
+        }
+        Ok(())
+    }
+
+    fn share_out_goal(&self, goal: Goal, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
+        let mut units = Vec::new();
+        let (mut n_elements, mut n_blocks) = (0, 0);
+        let (mut n_twin_elements, mut n_references) = (0, 0);
+        for (found, opened) in files.iter_mut() {
+            let with_goal = found.iter_mut().zip(&opened.candidates).filter(|(_, other)| other.goal == goal);
+            for (found, candidate) in with_goal {
+                match found {
+                    Found::Surveyed(survey) => {
+                        n_elements += survey.n_elements;
+                        n_blocks += survey.n_blocks;
+                        units.append(&mut survey.units);
+                    }
+                    Found::Twin => {
+                        n_twin_elements += candidate.info.n_elements();
+                        n_references += self.tensor(&opened.source, candidate).spans().len();
+                    }
+                    Found::Planned(_) => {}
+                }
+            }
+        }
+        if n_elements == 0 {
+            return Ok(());
+        }
+        let bits = match goal {
+            Goal::Ratio(ratio) => {
+                self.memory.time(Step::Prediction, || self.ratio_bits(ratio, n_elements, files))?
+            }
+            _ => goal.value() * (n_elements + n_twin_elements) as f64,
+        };
+        let bits = bits - REFERENCE_BITS * n_references as f64;
+        let model = self.settings.rate_model.model();
+        let budget = Budget { bits, n_blocks };
+        let step = if self.settings.rate_model == RateModel::Counted {
+            let mut failed = None;
+            let mut count = |step| {
+                self.counted_bits(goal, files, step).unwrap_or_else(|e| {
+                    failed = Some(e);
+                    0.0
+                })
+            };
+            let step = rate::solve_by_counting(&mut count, self.settings, &units, budget);
+            failed.map_or(Ok(step), Err)?
+        } else {
+            self.choose_methods((goal, files), model.as_ref(), &mut units, budget)?;
+            let solve = || rate::solve(model.as_ref(), self.settings, &mut units, budget);
+            let step = self.memory.time(Step::Prediction, solve);
+            step.map(|step| self.calibrate((goal, files), model.as_ref(), &units, budget, step, CALIBRATED))
+                .transpose()?
+        };
+        let step = step.ok_or_else(|| {
+            let message = format!("no step leads to {} {}", goal.kind().name(), goal.value());
+            Error::new(ErrorKind::InvalidConfig, message)
+        })?;
+        let mut specs = self.rate_specs(goal, files, &units, step)?;
+        if self.settings.correct_rate {
+            let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
+            // What was off about it stays off.
+            let corrected = Budget { bits: 2.0 * bits - coded_bits, ..budget };
+            let step = self.calibrate((goal, files), model.as_ref(), &units, corrected, step, CORRECTED)?;
+            specs = self.rate_specs(goal, files, &units, step)?;
+        }
+        let mut specs = specs.into_iter();
+        for (found, opened) in files.iter_mut() {
+            for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
+                if matches!(found, Found::Surveyed(_)) && candidate.goal == goal {
+                    let tensor = self.tensor(&opened.source, candidate);
+                    let fitter = Fitter::new(self.settings, tensor);
+                    let fitted = specs.next().map(|spec| fitter.prune(spec)).transpose()?;
+                    *found = Found::Planned(Box::new(fitted.unwrap_or_default()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives `units`, those of the tensors that wait for `goal`, the method that suits each tensor, where there is a choice.
+    fn choose_methods(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &mut [RateUnit],
+        budget: Budget,
+    ) -> Result<()> {
+        if Method::of_run(self.settings.quantizer).len() == 1 {
+            return Ok(());
+        }
+        let solve = || rate::common_step(model, self.settings, units, budget);
+        let Some(step) = self.memory.time(Step::Prediction, solve) else { return Ok(()) };
+        let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
+        let floor = self.settings.min_bits * budget.bits / n_elements;
+        let tensors: Vec<(&Survey, TensorSource<'_>)> = self.waiting(goal, files).collect();
+        let choose = |(survey, tensor): &(&Survey, TensorSource<'_>)| {
+            Ok((survey.n_units, tensor.best_method(self.settings, step, floor)?))
+        };
+        let methods: Vec<Result<(usize, Method)>> = tensors.par_iter().map(choose).collect();
+        let mut units = units.iter_mut();
+        for found in methods {
+            let (n_units, method) = found?;
+            units.by_ref().take(n_units).for_each(|unit| unit.method = method);
+        }
+        Ok(())
+    }
+
+    /// The step for `goal` once more, from `step` on, which the model gave, after samples of the tensors have shown by how
+    /// much it is wrong about them. Their rate is then within `tolerance` of the goal, as a share, if that is to be had.
+    fn calibrate(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &[RateUnit],
+        budget: Budget,
+        mut step: f64,
+        tolerance: f64,
+    ) -> Result<f64> {
+        let Some(rates) = rate::Rates::new(model, Method::best_of(self.settings.quantizer), units, budget)
+        else {
+            return Ok(step);
+        };
+        let mut tried: Vec<(f64, f64)> = Vec::new();
+        for _ in 0..MAX_CALIBRATIONS {
+            let error = rates.excess(step) + self.excess_bits((goal, files), model, units, step)?;
+            // One bit an octave where the rate is high, less where it is low.
+            let slope = match tried.last() {
+                Some((last, last_error)) => (last_error - error) / (step / last).log2(),
+                None => self.memory.time(Step::Prediction, || rates.slope(step)),
+            };
+            tried.push((step, error));
+            if error.abs() < tolerance * rates.goal {
+                break;
+            }
+            step *= (error / slope.clamp(0.125, 2.0)).clamp(-2.0, 2.0).exp2();
+        }
+        let best = tried.into_iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+        Ok(best.map_or(step, |(step, _)| step))
+    }
+
+    /// Bits an element by which the tensors that wait for `goal`, which have `units`, take more than `model` says.
+    fn excess_bits(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<f64> {
+        let excess = |(tensor, own): &(TensorSource<'_>, &[RateUnit])| -> Result<(f64, f64)> {
+            let n_elements = tensor.n_elements() as f64;
+            Ok((tensor.excess_bits(model, self.settings, own, step)? * n_elements, n_elements))
+        };
+        let tensors = self.waiting_with(goal, files, units);
+        let found: Vec<Result<(f64, f64)>> = tensors.par_iter().map(excess).collect();
+        let (mut bits, mut n_elements) = (0.0, 0.0);
+        // In order, so that the sum does not depend on the threads.
+        for part in found {
+            let part = part?;
+            (bits, n_elements) = (bits + part.0, n_elements + part.1);
+        }
+        Ok(if n_elements > 0.0 { bits / n_elements } else { 0.0 })
+    }
+
+    /// The tensors of `files` that wait for a step for `goal`, in order.
+    fn waiting<'f>(
+        &'f self,
+        goal: Goal,
+        files: &'f [(Vec<Found>, Opened)],
+    ) -> impl Iterator<Item = (&'f Survey, TensorSource<'f>)> {
+        files.iter().flat_map(move |(found, opened)| {
+            found.iter().zip(&opened.candidates).filter_map(move |(found, candidate)| match found {
+                Found::Surveyed(survey) if candidate.goal == goal => {
+                    Some((survey, self.tensor(&opened.source, candidate)))
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// The tensors of `files` that wait for a step for `goal`, each with its part of `units`.
+    fn waiting_with<'f>(
+        &'f self,
+        goal: Goal,
+        files: &'f [(Vec<Found>, Opened)],
+        mut units: &'f [RateUnit],
+    ) -> Vec<(TensorSource<'f>, &'f [RateUnit])> {
+        let with_own = |(survey, tensor): (&Survey, TensorSource<'f>)| {
+            let (own, others) = units.split_at(survey.n_units.min(units.len()));
+            units = others;
+            (tensor, own)
+        };
+        self.waiting(goal, files).map(with_own).collect()
+    }
+
+    /// How each tensor that waits for `goal` is quantized at the common `step`.
+    fn rate_specs(
+        &self,
+        goal: Goal,
+        files: &[(Vec<Found>, Opened)],
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<Vec<QuantSpec>> {
+        let tensors = self.waiting_with(goal, files, units);
+        let specs: Vec<Result<QuantSpec>> =
+            tensors.into_par_iter().map(|(tensor, own)| tensor.rate_spec(self.settings, own, step)).collect();
+        specs.into_iter().collect()
+    }
+
+    /// Entropy of the indices of the tensors that wait for `goal` at the common `step`, in bits, unit by unit.
+    fn counted_bits(&self, goal: Goal, files: &[(Vec<Found>, Opened)], step: f64) -> Result<f64> {
+        self.waiting(goal, files).map(|(_, tensor)| tensor.counted_bits(step)).sum()
+    }
+
+    /// Bytes that the tensors that wait for `goal` take, coded by `specs`.
+    fn encoded_bytes(&self, goal: Goal, files: &[(Vec<Found>, Opened)], specs: &[QuantSpec]) -> Result<u64> {
+        let tensors = self.waiting(goal, files).zip(specs);
+        tensors.map(|((_, tensor), spec)| Ok(tensor.encode(spec)?.0)).sum()
+    }
+
+    /// Bits for `n_elements` that leave the whole run at `ratio`.
+    fn ratio_bits(&self, ratio: f64, n_elements: u64, files: &[(Vec<Found>, Opened)]) -> Result<f64> {
+        let original: u64 = self.files.iter().map(|file| file.size).sum();
+        let mut exact_bytes = 0.0;
+        let encoders = Checkout::default();
+        for (file_idx, file) in self.files.iter().enumerate() {
+            let opened = files.iter().find(|(_, opened)| opened.file_idx == file_idx);
+            let starts: HashSet<u64> = opened
+                .iter()
+                .flat_map(|(found, opened)| found.iter().zip(&opened.candidates))
+                .filter(|(found, candidate)| {
+                    matches!(found, Found::Surveyed(_) | Found::Twin) && candidate.goal.is_ratio()
+                })
+                .map(|(_, candidate)| candidate.info.start)
+                .collect();
+            let leave_out = |tensor: &TensorInfo| starts.contains(&tensor.start);
+            let part = predict_file(self.ctx, self.memory, &encoders, file, self.coding, &leave_out);
+            // A file that cannot be read brings its error in its turn.
+            exact_bytes += part.map_or(0.0, |part| part.stored_bytes as f64);
+        }
+        let bits = 8.0 * (original as f64 / ratio - exact_bytes);
+        let mean = bits / n_elements as f64;
+        if mean >= self.settings.min_precision {
+            return Ok(bits);
+        }
+        let message = format!(
+            "a ratio of {ratio} leaves {:.2} bits an element for what may change, below the minimum precision of {}",
+            mean.max(0.0),
+            self.settings.min_precision
+        );
+        Err(Error::new(ErrorKind::InvalidConfig, message))
+    }
+}
