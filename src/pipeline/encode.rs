@@ -345,8 +345,7 @@ impl<'a> FileEncoder<'a> {
             self.memory.give_back(snapshot);
             None
         };
-        let loss = quantized.map(|(_, loss)| loss);
-        let loss = loss.flatten();
+        let loss = quantized.and_then(|(_, loss)| loss);
         let quantized = self.changes.map(|_| Quantized { source_piece, loss });
         Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
     }

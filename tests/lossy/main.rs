@@ -306,8 +306,7 @@ fn training_state(dir: &Path, flags: &str) -> (u64, f64) {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/digits_resnet/train_state.safetensors");
     fs::copy(data, dir.join("state.safetensors")).unwrap();
     alcm(dir, &format!("compress state.safetensors -o state.alcm -f -q --lossy {flags}")).assert().success();
-    let output =
-        alcm(dir, "compare state.safetensors state.alcm --json").assert().code(1).get_output().clone();
+    let output = alcm(dir, "compare state.safetensors state.alcm --json").output().unwrap();
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     (
         fs::metadata(dir.join("state.alcm")).unwrap().len(),

@@ -153,7 +153,7 @@ fn estimates_are_those_of_the_counts() {
 fn segments_are_as_short_as_scales_change() {
     let values = gaussian(1 << 17, 3);
     let section_len = |run_len: usize, dependent: bool| {
-        let scale = |idx: usize| if idx / run_len % 2 == 0 { 1.0 } else { 20.0 };
+        let scale = |idx: usize| if (idx / run_len).is_multiple_of(2) { 1.0 } else { 20.0 };
         let indices: Vec<i32> = values.iter().enumerate().map(|(idx, x)| (x * scale(idx)) as i32).collect();
         section_of(Isa::detect(), &indices, dependent).len()
     };
