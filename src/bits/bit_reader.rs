@@ -72,6 +72,24 @@ impl<'a> BitReader<'a> {
         }
     }
 
+    /// [`Self::get_unary`] and then [`Self::get`], in one go where both are pending.
+    #[inline]
+    pub fn get_unary_and(&mut self, n_bits: u32) -> Option<(u32, u32)> {
+        if self.pending_bits < 32 {
+            self.refill();
+        }
+        let zeros = self.pending.trailing_zeros();
+        // Bits above the pending ones may be set, but then this is too long.
+        let len = zeros + 1 + n_bits;
+        if len > self.pending_bits {
+            return Some((self.get_unary()?, self.get(n_bits)?));
+        }
+        let value = u32::try_from((self.pending >> (zeros + 1)) & ((1u64 << n_bits) - 1)).ok()?;
+        self.pending >>= len;
+        self.pending_bits -= len;
+        Some((zeros, value))
+    }
+
     /// The bytes behind the one that the next bit stands in; `None` unless what is left of that one is zeros.
     #[must_use]
     pub fn rest(&self) -> Option<&'a [u8]> {
@@ -125,6 +143,15 @@ mod tests {
             assert_eq!(reader.get_unary(), Some(value), "{value}");
         }
         assert!(reader.is_exhausted());
+        // The same bits, taken two by two: each number in unary with the one behind it.
+        let mut pairs = BitReader::new(&bytes);
+        for value in 0..199u32 {
+            let n_bits = (value + 1) % 33;
+            let mask = u32::try_from((1u64 << n_bits) - 1).unwrap();
+            assert_eq!(pairs.get_unary_and(n_bits), Some((value, (value + 1) & mask)), "{value}");
+        }
+        assert_eq!(pairs.get_unary_and(0), Some((199, 0)));
+        assert_eq!(pairs.get_unary_and(0), None);
         assert_eq!(reader.rest(), Some(&[][..]));
         assert_eq!(reader.get(9), None);
         assert_eq!(reader.get_unary(), None);

@@ -60,8 +60,8 @@ pub fn read(section: &[u8], parameter: u8, dst: &mut [u8]) -> Option<()> {
     let (values, bits) = rest.split_at_checked(usize::from(n_values_less_1) + 1)?;
     let mut reader = BitReader::new(bits);
     for escape in dst {
-        let high = reader.get_unary()?.checked_shl(parameter.into())?;
-        *escape = *values.get((high | reader.get(parameter.into())?) as usize)?;
+        let (high, low) = reader.get_unary_and(parameter.into())?;
+        *escape = *values.get((high.checked_shl(parameter.into())? | low) as usize)?;
     }
     reader.is_exhausted().then_some(())
 }
