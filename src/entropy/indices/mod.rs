@@ -6,8 +6,8 @@
 //! FORMAT.md section 3.3.5 is the layout.
 //!
 //! Tables are chosen by segment, not by the magnitudes of neighbours. Measured at 2 to 4 bits that would save nothing on
-//! weights of digits_resnet, at most 0.7 % on MiniLM (1.6 % by the scale of a column), and 5 to 8 % on CREPE and, in the
-//! logarithmic domain, on Adam's second moments; short segments get 1 to 2 % of it on CREPE without slowing
+//! weights of digits_resnet, at most 0.7 % on MiniLM (1.6 % by the scale of a column), 5 to 8 % on CREPE and, in the
+//! logarithmic domain, 4 to 16 % on Adam's second moments; short segments get 1 to 2 % of it on CREPE without slowing
 //! down what has no such structure.
 
 mod decode;
