@@ -61,7 +61,9 @@ pub fn read(section: &[u8], parameter: u8, dst: &mut [u8]) -> Option<()> {
     let mut reader = BitReader::new(bits);
     for escape in dst {
         let (high, low) = reader.get_unary_and(parameter.into())?;
-        *escape = *values.get((high.checked_shl(parameter.into())? | low) as usize)?;
+        // In 64 bits, where no bit of a rank that is too large is shifted out.
+        let rank = u64::from(high) << parameter | u64::from(low);
+        *escape = *values.get(usize::try_from(rank).ok()?)?;
     }
     reader.is_exhausted().then_some(())
 }
@@ -94,6 +96,12 @@ mod tests {
         assert_eq!(read(&section, parameter, &mut back), Some(()));
         assert_eq!(back, all);
         assert_eq!(read(&section, MAX_PARAMETER + 1, &mut back), None);
+        // One value, and a quotient of 2^25: shifted by 7 it is a multiple of 2^32, but no rank.
+        let mut section = vec![0, 9];
+        section.resize(2 + (1 << 22), 0);
+        section.push(1);
+        assert_eq!(read(&section, 7, &mut [0]), None);
+        assert_eq!(read(&[0, 9, 1], 7, &mut [0]), Some(()));
     }
 
     trait Ilog2OrZero {

@@ -46,14 +46,21 @@ impl TensorSource<'_> {
         };
         let spans = self.spans();
         let coded: Vec<Result<KeptBlock>> = spans.par_iter().with_max_len(1).map(code).collect();
-        let (mut total, mut blocks) = (BlockLoss::default(), HashMap::new());
+        let (mut total, mut blocks, mut failure) = (BlockLoss::default(), HashMap::new(), None);
         for (span, block) in spans.iter().zip(coded) {
-            let block = block?;
-            total.add(&block.loss);
-            blocks.insert(span.offset, block);
+            match block {
+                Ok(block) => {
+                    total.add(&block.loss);
+                    blocks.insert(span.offset, block);
+                }
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
         self.keep(keeps, spec, blocks);
-        Ok(total)
+        let Some(error) = failure else { return Ok(total) };
+        // The others' room is not lost to the files that follow.
+        kept.forget(self.place(keeps));
+        Err(error)
     }
 
     fn keep(&self, keeps: Keeps, spec: &QuantSpec, blocks: HashMap<u64, KeptBlock>) {
