@@ -320,6 +320,7 @@ fn quant_spec(name: &str) -> QuantSpec {
         domain: Domain::Linear,
         channels: None,
         prune_below: 0.0,
+        row_lens: Vec::new(),
         choice: Choice::Uniform(Rounding::Nearest),
         backend: IndexBackend::Rans,
     };

@@ -10,6 +10,8 @@
 //! logarithmic domain, 4 to 16 % on Adam's second moments; short segments get 1 to 2 % of it on CREPE without slowing
 //! down what has no such structure.
 
+mod column_scales;
+mod columns;
 mod decode;
 mod encode;
 mod escapes;
@@ -35,6 +37,9 @@ const IS_CONSTANT: u8 = 1 << 6;
 
 /// Header flag: 8 lanes instead of 32.
 const HAS_FEW_LANES: u8 = 1 << 7;
+
+/// Flag beside the segments' length: columns too have a say in which table an index uses.
+const HAS_COLUMNS: u8 = 1 << 7;
 
 /// Bits of a table id.
 fn id_bits(n_tables: usize) -> u32 {
