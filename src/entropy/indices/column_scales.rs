@@ -24,7 +24,7 @@ const GLANCE_RUN_LEN: usize = 64;
 const WEIGHT_BITS: u32 = 8;
 const MAX_WEIGHT: u32 = 64 << WEIGHT_BITS;
 /// A choice for each index, which is slower to decode than one for each segment, has to save one bit in this many.
-pub(super) const LEAST_SAVING: u64 = 100;
+pub(super) const LEAST_SAVING: u64 = 200;
 /// Columns are tried if, by their scales alone, they save one bit in this many: where magnitudes vary less than a geometric
 /// distribution has it, as squared gradients do, they save several times as much.
 const LEAST_PROMISE: u64 = 512;
@@ -249,7 +249,7 @@ mod tests {
         let made = symbols(1 << 17, 96, |column| if column < 48 { 2 } else { 40 });
         let mut loud = made.clone();
         loud[..1 << 16].iter_mut().for_each(|symbol| *symbol = 128 + (*symbol).abs_diff(128));
-        loud[1 << 16..].iter_mut().for_each(|symbol| *symbol = 128 + (symbol.abs_diff(128) + 1) / 2);
+        loud[1 << 16..].iter_mut().for_each(|symbol| *symbol = 128 + symbol.abs_diff(128).div_ceil(2));
         let log2 = ColumnScales::default().fit(Isa::detect(), &loud, 96, &mut columns);
         let mut classes = [0; 192];
         columns.fill_classes(1 << log2, 0, &mut classes);

@@ -4,8 +4,10 @@
 //! element is about the product of both. Classes are logarithms of scales, so that they are added; what class has which
 //! table is told by bounds.
 
-use super::RUN_LEN;
+use super::{MAX_TABLES, RUN_LEN};
 use crate::bits::{BitReader, BitWriter, Rice, get_rice, put_rice, rice_bits};
+use crate::kernels::Isa;
+use crate::kernels::index_split::count_bounds;
 
 /// Classes of segments, and of columns.
 pub(super) const N_CLASSES: u8 = 64;
@@ -76,7 +78,10 @@ impl Columns {
         let columns = self.of_columns.get(at % self.period.max(1)..).unwrap_or_default();
         let segments = self.of_segments.get(at / segment_len..).unwrap_or_default();
         let pieces = ids.chunks_mut(segment_len).zip(columns.chunks(segment_len)).zip(segments);
-        pieces.map(|((ids, columns), &segment)| (ids, columns, segment))
+        pieces.map(|((ids, columns), &segment)| {
+            let columns = &columns[..ids.len().min(columns.len())];
+            (ids, columns, segment)
+        })
     }
 
     /// Sets the sum of the classes of each index of the run from `at` on, which begins a segment or lies within one.
@@ -87,13 +92,12 @@ impl Columns {
     }
 
     /// As [`Self::fill_classes`], the tables' ids.
-    pub(super) fn fill_ids(&self, segment_len: usize, at: usize, ids: &mut [u8]) {
+    pub(super) fn fill_ids(&self, isa: Isa, segment_len: usize, at: usize, ids: &mut [u8]) {
+        let mut of_segment = [0; MAX_TABLES];
         for (ids, columns, segment) in self.pieces(segment_len, at, ids) {
-            ids.fill(0);
-            for bound in &self.bounds {
-                let least = bound.saturating_sub(segment);
-                ids.iter_mut().zip(columns).for_each(|(id, column)| *id += u8::from(*column >= least));
-            }
+            let bounds = of_segment.iter_mut().zip(&self.bounds);
+            bounds.for_each(|(least, bound)| *least = bound.saturating_sub(segment));
+            count_bounds(isa, columns, &of_segment[..self.bounds.len()], ids);
         }
     }
 
@@ -235,10 +239,10 @@ mod tests {
         assert_eq!(read.read(&mut BitReader::new(&bytes), 5, 300, n), None);
         assert_eq!(read.read(&mut BitReader::new(&bytes), 5, 200, 99), None);
         assert_eq!(read.read(&mut BitReader::new(&bytes), 5, 200, n), Some(()));
-        for at in [0, 64, RUN_LEN, 2 * RUN_LEN] {
-            let mut ids = vec![0; RUN_LEN];
-            let mut classes = vec![0; RUN_LEN];
-            read.fill_ids(64, at, &mut ids);
+        for (at, len) in [(0, RUN_LEN), (64, 500), (RUN_LEN, RUN_LEN), (2 * RUN_LEN, 77)] {
+            let mut ids = vec![9; len];
+            let mut classes = vec![9; len];
+            read.fill_ids(Isa::detect(), 64, at, &mut ids);
             columns.fill_classes(64, at, &mut classes);
             for (index, (&id, &class)) in (at..).zip(ids.iter().zip(&classes)) {
                 let sum = of_columns[index % 100] + of_segments[index / 64];

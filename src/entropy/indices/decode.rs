@@ -276,7 +276,7 @@ impl Coded<'_> {
         let n_choices = if by_columns { MIXED_TABLES } else { ranges.len() };
         let table_ids = if by_columns {
             symbol_ids.resize(len, 0);
-            columns.fill_ids(segment_len, at, symbol_ids);
+            columns.fill_ids(isa, segment_len, at, symbol_ids);
             TableIds::OfSymbols(symbol_ids)
         } else {
             // Of the run alone: it lies within one segment, or begins with one.

@@ -193,7 +193,7 @@ impl Planner {
             let starts = merged.groups.iter().map(|group| group.clusters.start.to_le_bytes()[0]);
             self.columns.set_bounds(starts.skip(1));
             for (run_idx, ids) in self.symbol_ids.chunks_mut(RUN_LEN).enumerate() {
-                self.columns.fill_ids(1 << segment_log2, run_idx * RUN_LEN, ids);
+                self.columns.fill_ids(isa, 1 << segment_log2, run_idx * RUN_LEN, ids);
             }
         } else {
             let mut new_ids = vec![0u8; n_clusters];

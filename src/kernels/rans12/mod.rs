@@ -122,7 +122,7 @@ impl Plan<'_> {
     /// Whether the plan fits `n_symbols` symbols and `n_tables` tables.
     fn fits(&self, n_symbols: usize, n_tables: usize) -> bool {
         let n_choices = if self.paired { n_tables / 2 } else { n_tables };
-        let exist = |ids: &[u8]| ids.iter().fold(0, |max, &id| max.max(usize::from(id))) < n_choices;
+        let exist = |ids: &[u8]| usize::from(ids.iter().fold(0, |max, &id| id.max(max))) < n_choices;
         let has_tables = match self.table_ids {
             TableIds::OfSegments { ids, segment_len } => {
                 segment_len > 0
