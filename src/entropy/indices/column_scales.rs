@@ -1,5 +1,5 @@
 //! Finds the classes of [`super::columns`] of a block: how far its columns, and segments beside their columns, differ in
-//! scale.
+//! scale. Where indices are logarithms, as of Adam's second moments, scales are not multiplied but added.
 
 use super::super::freq::log2_fast_q16;
 use super::MIN_SEGMENT_LOG2;
@@ -8,8 +8,20 @@ use super::plan::{choose_segment_log2, geometric_cost_q16};
 use crate::kernels::Isa;
 use crate::kernels::index_split::distance_sum;
 
-/// Finest class: a quarter of an octave, within which a table fits well.
+/// How the scales of a column and a segment give that of an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Combination {
+    /// As their product: magnitudes of either sign.
+    Product,
+    /// As their sum: indices all on one side of zero, whose magnitude is a logarithm.
+    Sum,
+}
+
+/// Finest class: a quarter of an octave, within which a table fits well; of sums, half an index.
 const FINEST_Q16: u32 = 1 << 14;
+const FINEST_OF_SUMS_Q16: u32 = 1 << 15;
+/// Added to what sums have beyond their columns, so that it is not negative: more than a magnitude.
+const SUM_BIAS_Q16: u64 = 256 << 16;
 /// Classes that the sums of two are to span: each gets counts of its own.
 const MAX_SPAN: u32 = 32;
 /// Scales this many octaves below the largest are not told apart: there is nothing left but zeros.
@@ -44,7 +56,16 @@ pub(super) struct ColumnScales {
 
 impl ColumnScales {
     /// The length of rows, of `row_lens`, whose columns differ most in scale; `None` where that would not save enough.
-    pub(super) fn best_period(&mut self, isa: Isa, symbols: &[u8], row_lens: &[usize]) -> Option<usize> {
+    pub(super) fn best_period(
+        &mut self,
+        isa: Isa,
+        symbols: &[u8],
+        row_lens: &[usize],
+        combination: Combination,
+    ) -> Option<usize> {
+        if combination == Combination::Sum && !is_one_sided(isa, symbols) {
+            return None;
+        }
         let mut best = None;
         for &row_len in row_lens {
             if row_len < 2 || symbols.len() / row_len < MIN_ROWS {
@@ -56,15 +77,22 @@ impl ColumnScales {
             let one_in = (symbols.len() / GLANCE_LEN).clamp(1, (n_runs / MIN_ROWS).max(1));
             let runs = symbols.chunks_exact(run_len).step_by(one_in);
             let n_seen = (runs.len() * (run_len / row_len)) as u64;
-            let total = self.sum_even_columns(isa, runs, row_len);
-            let apart: u64 = self.sums.iter().map(|&sum| geometric_cost_q16(n_seen, sum)).sum();
-            let together = geometric_cost_q16(n_seen * row_len as u64, total);
+            let (together, seen) = match combination {
+                Combination::Product => {
+                    let total = self.sum_even_columns(isa, runs, row_len);
+                    let apart: u64 = self.sums.iter().map(|&sum| geometric_cost_q16(n_seen, sum)).sum();
+                    let together = geometric_cost_q16(n_seen * row_len as u64, total);
+                    (together, together.saturating_sub(apart))
+                }
+                Combination::Sum => self.variance_saving_q16(runs, row_len, n_seen),
+            };
             let told = (COLUMN_BITS * row_len as u64) << 16;
-            let saved =
-                together.saturating_sub(apart + ((FITTED_BITS * row_len as u64) << 16)) * one_in as u64;
+            let saved = seen.saturating_sub((FITTED_BITS * row_len as u64) << 16) * one_in as u64;
             let needed = told + together * one_in as u64 / LEAST_PROMISE;
-            if saved > needed && best.is_none_or(|(most, _)| saved > most) {
-                best = Some((saved, row_len));
+            let gained = saved.saturating_sub(told);
+            // A multiple of a period is one as well, and seems better or worse by chance.
+            if saved > needed && best.is_none_or(|(most, _)| gained > most + most / 16) {
+                best = Some((gained, row_len));
             }
         }
         best.map(|(_, row_len)| row_len)
@@ -97,8 +125,47 @@ impl ColumnScales {
         self.sums.iter().sum()
     }
 
+    /// Bits of normally distributed magnitudes in `runs`, which are made of `n_rows` rows of `row_len`, and what the means of
+    /// columns save of them; in 1/65536.
+    fn variance_saving_q16<'s>(
+        &mut self,
+        runs: impl Iterator<Item = &'s [u8]> + Clone,
+        row_len: usize,
+        n_rows: u64,
+    ) -> (u64, u64) {
+        let n = (n_rows * row_len as u64).max(1);
+        sum_columns(runs.clone().flat_map(|run| run.chunks_exact(row_len)), row_len, &mut self.sums);
+        let square = |x: u64| u128::from(x) * u128::from(x);
+        let magnitude = |symbol: &u8| u64::from(symbol.abs_diff(128));
+        // Squares of magnitudes, and those of the runs' means as often as there are magnitudes.
+        let (mut all, mut of_runs) = (0, 0);
+        for run in runs {
+            all += run.iter().map(|symbol| square(magnitude(symbol))).sum::<u128>();
+            of_runs += square(run.iter().map(magnitude).sum()) / run.len().max(1) as u128;
+        }
+        let of_columns = self.sums.iter().map(|&sum| square(sum)).sum::<u128>() / u128::from(n_rows.max(1));
+        let between = of_columns.saturating_sub(square(self.sums.iter().sum()) / u128::from(n));
+        let within = all.saturating_sub(of_runs);
+        // Of a normal distribution the entropy is half the logarithm of its variance, and 2.05 bits.
+        let cost = |squares: u128| {
+            // Variance in 1/256.
+            let variance = u32::try_from((squares << 8) / u128::from(n)).unwrap_or(u32::MAX).max(1);
+            // 4 bits less: half the logarithm of 256.
+            (u64::from(log2_fast_q16(variance)) / 2 + 134_000).saturating_sub(4 << 16) * n
+        };
+        let before = cost(within);
+        (before, before.saturating_sub(cost(within.saturating_sub(between))))
+    }
+
     /// Sets `columns` for rows of `period`, and returns log2 of a segment's length.
-    pub(super) fn fit(&mut self, isa: Isa, symbols: &[u8], period: usize, columns: &mut Columns) -> u32 {
+    pub(super) fn fit(
+        &mut self,
+        isa: Isa,
+        symbols: &[u8],
+        period: usize,
+        combination: Combination,
+        columns: &mut Columns,
+    ) -> u32 {
         sum_columns(symbols.chunks(period), period, &mut self.sums);
         let (n_rows, n_left) = ((symbols.len() / period) as u64, symbols.len() % period);
         let scale = |(column, &sum): (usize, &u64)| {
@@ -134,13 +201,23 @@ impl ColumnScales {
             let start = idx << segment_log2;
             let len = (symbols.len() - start).min(1 << segment_log2);
             let sum: u64 = sums.iter().sum();
-            // Scales are in 1/65536.
-            q16((2 * sum + 1) << 16, 2 * self.scale_sum(start, len))
+            let scales = self.scale_sum(start, len);
+            match combination {
+                // Scales are in 1/65536.
+                Combination::Product => q16((2 * sum + 1) << 16, 2 * scales),
+                Combination::Sum => {
+                    let beyond = (SUM_BIAS_Q16 * len as u64 + (sum << 16)).saturating_sub(scales);
+                    u32::try_from(beyond / len.max(1) as u64).unwrap_or(u32::MAX)
+                }
+            }
         };
         let pieces = self.segment_sums.chunks(1 << (segment_log2 - MIN_SEGMENT_LOG2));
         let relative: Vec<u32> = pieces.enumerate().map(relative).collect();
-        let (scales, relative) = (Logs::of(&scales), Logs::of(&relative));
-        let unit = ((scales.span() + relative.span()) / MAX_SPAN).max(FINEST_Q16);
+        let (scales, relative, finest) = match combination {
+            Combination::Product => (Terms::logs_of(&scales), Terms::logs_of(&relative), FINEST_Q16),
+            Combination::Sum => (Terms(scales), Terms(relative), FINEST_OF_SUMS_Q16),
+        };
+        let unit = ((scales.span() + relative.span()) / MAX_SPAN).max(finest);
         columns.set(&scales.classes(unit), &relative.classes(unit));
         segment_log2
     }
@@ -159,11 +236,23 @@ fn q16(dividend: u64, divisor: u64) -> u32 {
     u32::try_from(quotient).unwrap_or(u32::MAX).max(1)
 }
 
-/// Logarithms of scales in 1/65536, none far below the largest.
-struct Logs(Vec<u32>);
+/// Whether nearly all symbols stand for indices on one side of zero.
+fn is_one_sided(isa: Isa, symbols: &[u8]) -> bool {
+    let one_in = (symbols.len() / GLANCE_LEN).max(1);
+    let (mut sum, mut distance) = (0i64, 0u64);
+    for run in symbols.chunks(GLANCE_RUN_LEN).step_by(one_in) {
+        sum += run.iter().map(|&symbol| i64::from(symbol) - 128).sum::<i64>();
+        distance += distance_sum(isa, run);
+    }
+    sum.unsigned_abs() * 20 > distance * 19
+}
 
-impl Logs {
-    fn of(scales: &[u32]) -> Self {
+/// What is added up to a class, in 1/65536.
+struct Terms(Vec<u32>);
+
+impl Terms {
+    /// Logarithms of scales, none far below the largest.
+    fn logs_of(scales: &[u32]) -> Self {
         let mut logs: Vec<u32> = scales.iter().map(|&scale| log2_fast_q16(scale)).collect();
         let least = logs.iter().max().map_or(0, |max| max.saturating_sub(MAX_OCTAVES << 16));
         logs.iter_mut().for_each(|log| *log = (*log).max(least));
@@ -230,17 +319,56 @@ mod tests {
         let mut scales = ColumnScales::default();
         for n in [40_000, 1 << 20] {
             assert_eq!(
-                scales.best_period(Isa::detect(), &symbols(n, 30, scale), &[64, 30, 900]),
+                scales.best_period(
+                    Isa::detect(),
+                    &symbols(n, 30, scale),
+                    &[64, 30, 900],
+                    Combination::Product
+                ),
                 Some(30),
                 "{n}"
             );
             assert_eq!(
-                scales.best_period(Isa::detect(), &symbols(n, 30, |_| 9), &[64, 30, 900]),
+                scales.best_period(
+                    Isa::detect(),
+                    &symbols(n, 30, |_| 9),
+                    &[64, 30, 900],
+                    Combination::Product
+                ),
                 None,
                 "{n}"
             );
         }
-        assert_eq!(scales.best_period(Isa::detect(), &symbols(400, 30, scale), &[0, 1, 30]), None);
+        assert_eq!(
+            scales.best_period(Isa::detect(), &symbols(400, 30, scale), &[0, 1, 30], Combination::Product),
+            None
+        );
+    }
+
+    #[test]
+    fn logarithms_are_added() {
+        let noise = symbols(1 << 16, 80, |_| 3);
+        let made = |is_negative: bool| -> Vec<u8> {
+            let value = |(idx, symbol): (usize, &u8)| {
+                let magnitude = 20 + idx % 80 / 4 + idx / 80 % 23 + usize::from(*symbol) - 125;
+                let magnitude = u8::try_from(magnitude).unwrap();
+                if is_negative { 128 - magnitude } else { 128 + magnitude }
+            };
+            noise.iter().enumerate().map(value).collect()
+        };
+        let mut scales = ColumnScales::default();
+        assert_eq!(scales.best_period(Isa::detect(), &noise, &[80], Combination::Sum), None);
+        for is_negative in [false, true] {
+            let symbols = made(is_negative);
+            let period = scales.best_period(Isa::detect(), &symbols, &[16, 80], Combination::Sum);
+            assert_eq!(period, Some(80));
+            let mut columns = Columns::default();
+            let log2 = scales.fit(Isa::detect(), &symbols, 80, Combination::Sum, &mut columns);
+            let mut classes = [0; 64];
+            columns.fill_classes(1 << log2, 0, &mut classes);
+            assert!(classes.windows(2).all(|pair| pair[0] <= pair[1] + 1), "{classes:?}");
+            assert!(classes[0] + 8 < classes[63], "{classes:?}");
+        }
     }
 
     #[test]
@@ -250,7 +378,7 @@ mod tests {
         let mut loud = made.clone();
         loud[..1 << 16].iter_mut().for_each(|symbol| *symbol = 128 + (*symbol).abs_diff(128));
         loud[1 << 16..].iter_mut().for_each(|symbol| *symbol = 128 + symbol.abs_diff(128).div_ceil(2));
-        let log2 = ColumnScales::default().fit(Isa::detect(), &loud, 96, &mut columns);
+        let log2 = ColumnScales::default().fit(Isa::detect(), &loud, 96, Combination::Product, &mut columns);
         let mut classes = [0; 192];
         columns.fill_classes(1 << log2, 0, &mut classes);
         let mut later = [0; 192];

@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn classes_and_ids_are_those_of_segment_and_column_and_are_read_back() {
-        let of_columns: Vec<u8> = (0..100).map(|column| column * 7 % 23).collect();
+        let of_columns: Vec<u8> = (0..100u32).map(|column| (column * 7 % 23).to_le_bytes()[0]).collect();
         let of_segments: Vec<u8> = (0..200u8).map(|segment| segment % 64).collect();
         let n = 200 * 64;
         let mut columns = Columns::default();

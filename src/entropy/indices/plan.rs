@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::cluster::Clusters;
 use super::super::freq::log2_fast_q16;
 use super::super::log_freq::Fitted;
-use super::column_scales::{ColumnScales, LEAST_SAVING as LEAST_SAVING_OF_COLUMNS};
+use super::column_scales::{ColumnScales, Combination, LEAST_SAVING as LEAST_SAVING_OF_COLUMNS};
 use super::columns::{BOUND_BITS, Columns};
 use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len};
 use crate::kernels::Isa;
@@ -161,6 +161,7 @@ pub(super) struct Planner {
     pub(super) saved_by_columns: u64,
     /// Classes of segments and columns.
     pub(super) columns: Columns,
+    other_columns: Columns,
     /// Table, or pair of tables, of each symbol.
     pub(super) symbol_ids: Vec<u8>,
     /// Table, or pair of tables, of each segment.
@@ -216,8 +217,28 @@ impl Planner {
         quantizers: &[u32],
         row_lens: &[usize],
     ) -> Option<(Merged, u32)> {
-        let period = self.scales.best_period(isa, symbols, row_lens)?;
-        let segment_log2 = self.scales.fit(isa, symbols, period, &mut self.columns);
+        let product = self.try_columns(isa, symbols, quantizers, row_lens, Combination::Product);
+        std::mem::swap(&mut self.columns, &mut self.other_columns);
+        let sum = self.try_columns(isa, symbols, quantizers, row_lens, Combination::Sum);
+        let cost = |tried: &Option<(Merged, u32)>| tried.as_ref().map_or(u64::MAX, |(merged, _)| merged.cost);
+        if cost(&sum) < cost(&product) {
+            return sum;
+        }
+        std::mem::swap(&mut self.columns, &mut self.other_columns);
+        product
+    }
+
+    /// As [`Self::plan_columns`], with scales that give those of elements in one way.
+    fn try_columns(
+        &mut self,
+        isa: Isa,
+        symbols: &[u8],
+        quantizers: &[u32],
+        row_lens: &[usize],
+        combination: Combination,
+    ) -> Option<(Merged, u32)> {
+        let period = self.scales.best_period(isa, symbols, row_lens, combination)?;
+        let segment_log2 = self.scales.fit(isa, symbols, period, combination, &mut self.columns);
         self.tallies.clear();
         self.tallies.resize(usize::from(self.columns.largest()) + 1, [[0; 512]; 4]);
         self.symbol_ids.resize(symbols.len(), 0);
