@@ -23,20 +23,38 @@ pub fn write(escapes: &[u8], dst: &mut Vec<u8>) -> u8 {
     values.sort_by_key(|&value| (std::cmp::Reverse(counts[usize::from(value)]), value));
     dst.push(u8::try_from(values.len() - 1).unwrap_or(u8::MAX));
     dst.extend_from_slice(&values);
-    let mut ranks = [0u32; 256];
-    for (rank, &value) in (0u32..).zip(&values) {
-        ranks[usize::from(value)] = rank;
-    }
     let sorted_counts = values.iter().map(|&value| counts[usize::from(value)]);
     let (_, parameter) = cheapest(sorted_counts);
+    let mut codes = [Code::default(); 256];
+    for (rank, &value) in (0u32..).zip(&values) {
+        codes[usize::from(value)] = Code::new(rank, parameter.into());
+    }
     let mut bits = BitWriter::new(dst);
     for &escape in escapes {
-        let rank = ranks[usize::from(escape)];
-        bits.put_unary(rank >> parameter);
-        bits.put(rank, parameter.into());
+        let code = codes[usize::from(escape)];
+        bits.put_zeros(code.zeros);
+        bits.put(code.bits, code.n_bits);
     }
     bits.finish();
     parameter
+}
+
+/// The code of a rank: mostly one piece, behind zeros where it is too long for that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Code {
+    zeros: u32,
+    bits: u32,
+    n_bits: u32,
+}
+
+impl Code {
+    /// The Rice code of `rank`, below 256.
+    fn new(rank: u32, parameter: u32) -> Self {
+        let quotient = rank >> parameter;
+        let left = quotient.min(15);
+        let low = rank & ((1 << parameter) - 1);
+        Self { zeros: quotient - left, bits: 1 << left | low << (left + 1), n_bits: left + 1 + parameter }
+    }
 }
 
 /// Bits that ranks take which are met as often as `sorted_counts`, by rank, says, and the Rice parameter for it.

@@ -16,7 +16,7 @@ const HEADER_BYTES: usize = 20;
 fn groups(n_symbols: usize, saves_bytes: bool) -> usize {
     match n_symbols {
         0..24_576 => 1,
-        24_576..196_608 => 2,
+        24_576..131_072 => 2,
         _ => {
             if saves_bytes {
                 2

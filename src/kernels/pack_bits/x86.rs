@@ -6,6 +6,10 @@ use bytemuck::cast;
 
 use super::scalar::put_word;
 use super::{GROUP_LEN, scalar};
+use crate::kernels::prefetch::prefetch_ahead;
+
+/// How far ahead the packed plane's memory is asked for, in bytes.
+const AHEAD: usize = 2048;
 
 /// Bits to keep of each byte.
 pub(crate) fn lanes(n_bits: u32) -> u64 {
@@ -46,6 +50,7 @@ pub(super) fn pack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
             pack_bmi2(n_bits, &src[idx * GROUP_LEN..], &mut dst[at..]);
             return;
         };
+        prefetch_ahead(window, AHEAD, 1);
         let x: __m512i = cast(*group);
         // 0xEA: a & b | c.
         let kept = _mm512_and_si512(_mm512_srl_epi16(x, shift_1), high_1);
