@@ -76,6 +76,9 @@ pub fn read(section: &[u8], parameter: u8, dst: &mut [u8]) -> Option<()> {
     }
     let (&n_values_less_1, rest) = section.split_first()?;
     let (values, bits) = rest.split_at_checked(usize::from(n_values_less_1) + 1)?;
+    if parameter == 0 {
+        return read_unary(values, bits, dst);
+    }
     let mut reader = BitReader::new(bits);
     for escape in dst {
         let (high, low) = reader.get_unary_and(parameter.into())?;
@@ -84,6 +87,29 @@ pub fn read(section: &[u8], parameter: u8, dst: &mut [u8]) -> Option<()> {
         *escape = *values.get(usize::try_from(rank).ok()?)?;
     }
     reader.is_exhausted().then_some(())
+}
+
+/// Reads ranks in unary code, a word of bits at a time: what is set in it is found without waiting for the code before.
+fn read_unary(values: &[u8], bits: &[u8], dst: &mut [u8]) -> Option<()> {
+    let (words, rest) = bits.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().map(|word| (u64::from_le_bytes(*word), 64));
+    let last = (u64::from_le_bytes(last), 8 * rest.len());
+    let mut dst = dst.iter_mut();
+    let mut zeros = 0;
+    for (mut word, n_bits) in words.chain(std::iter::once(last)) {
+        let mut next = 0;
+        while word != 0 {
+            let one = word.trailing_zeros() as usize;
+            *dst.next()? = *values.get(zeros + one - next)?;
+            (zeros, next) = (0, one + 1);
+            word &= word - 1;
+        }
+        zeros += n_bits - next;
+    }
+    // The last escape's one stands in the last byte.
+    (dst.len() == 0 && zeros < 8).then_some(())
 }
 
 #[cfg(test)]
