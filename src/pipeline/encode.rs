@@ -5,6 +5,7 @@
 //! order, so that the bytes do not depend on the number of threads.
 
 use std::io::Write;
+use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -14,17 +15,20 @@ use super::changes::Changes;
 use super::context::{Checkout, Context};
 use super::gather::Gather;
 use super::in_order::run_in_order;
+use super::in_pieces::{ReadPart, Rebuilt, read_and_code, read_and_hash};
 use super::kept::{KeptBlock, KeptBlocks};
-use super::lossy::LayerBlock;
+use super::lossy::{LayerBlock, TensorPlan};
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
     BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LossTable, Piece,
-    RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes,
+    RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes, crc64,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level, QuantRun};
+use crate::stage::{
+    BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level, QuantRun, QuantSpec,
+};
 
 /// A block to be coded.
 #[derive(Debug)]
@@ -46,19 +50,47 @@ pub(crate) struct Target {
     pub(crate) crc: Option<u64>,
 }
 
+/// Record header and payload of a block.
+enum Record<'m> {
+    /// Coded in its turn.
+    Fresh(Vec<u8>),
+    /// Coded when the tensor was planned.
+    Kept(&'m [u8]),
+}
+
+impl Deref for Record<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Fresh(record) => record,
+            Self::Kept(record) => record,
+        }
+    }
+}
+
 /// A block's record and what is known of it.
-struct Coded {
+struct Coded<'m> {
     span: BlockSpan,
     info: BlockInfo,
     decoded_crc: u64,
     piece: Piece,
-    /// Record header and payload.
-    record: Vec<u8>,
+    record: Record<'m>,
     target: Option<Target>,
     /// The bytes that the archive holds, kept where a SHA-256 is computed in order.
     snapshot: Option<Buffer>,
     /// Of a lossy file.
     quantized: Option<Quantized>,
+}
+
+/// A block that is not stored as it was read.
+struct Changed {
+    coding: Coding,
+    /// Of what a decoder will give.
+    piece: Piece,
+    decoded_crc: u64,
+    /// The tensor's place in the plan and what its block lost, if it can lose anything.
+    loss: Option<(usize, BlockLoss)>,
 }
 
 /// What is known of a block of a lossy file.
@@ -178,7 +210,7 @@ pub(crate) struct FileEncoder<'a> {
 struct Committer<'w> {
     sink: &'w mut (dyn Write + Send),
     /// Records that are not written yet.
-    records: Gather<Vec<u8>>,
+    records: Gather<Record<'w>>,
     index: IndexBuilder,
     hasher: ContentHasher,
     sha256: Option<Sha256>,
@@ -280,7 +312,7 @@ impl<'a> FileEncoder<'a> {
         committer.finish()
     }
 
-    fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
+    fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded<'a>> {
         if let Some((place, kept, record)) = self.take_kept(&job) {
             let KeptBlock { info, decoded_crc, source_piece, piece, loss, .. } = kept;
             let quantized = Some(Quantized { source_piece, loss: Some((place, loss)) });
@@ -290,51 +322,41 @@ impl<'a> FileEncoder<'a> {
                 info,
                 decoded_crc,
                 piece,
-                record,
+                record: Record::Kept(record),
                 target: None,
                 snapshot: None,
                 quantized,
             });
         }
         let Job { span, reference: target, bytes } = job;
-        let mut snapshot = match bytes {
-            Some(bytes) => bytes,
-            None => {
-                let mut snapshot = self.memory.buffer(span.len);
-                scratch.timings.time(Step::Read, || fetch(&span, &mut snapshot))?;
-                snapshot
-            }
+        let is_there = bytes.is_some();
+        let mut snapshot = bytes.unwrap_or_else(|| self.memory.buffer(span.len));
+        let mut read = |from: usize, part: &mut [u8]| {
+            if is_there { Ok(()) } else { fetch(&span.part(from, part.len()), part) }
         };
         // A coding that is tried in vain may take as much again as the block.
         let mut record = self.memory.records.take_with_room(RECORD_HEADER_BYTES + 2 * snapshot.len());
         record.resize(record.len().max(RECORD_HEADER_BYTES), 0);
-        let source_piece = scratch.timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
-        let quantized = self.quantize_block(&span, &mut snapshot, scratch, &mut record);
+        let (source_piece, changed) =
+            self.read_block(&span, &mut snapshot, &mut read, scratch, &mut record)?;
         let Scratch { encoder, timings } = scratch;
-        let piece = match &quantized {
-            Some(_) => timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)),
-            None => source_piece.clone(),
-        };
-        let mut decoded_crc = RunningCrc::new();
-        let coding = match (&quantized, &target) {
-            (Some((coding, _)), None) => {
-                timings.time(Step::Checksum, || decoded_crc.update(&snapshot));
-                *coding
-            }
+        let piece = changed.as_ref().map_or_else(|| source_piece.clone(), |changed| changed.piece.clone());
+        let (coding, decoded_crc) = match (&changed, &target) {
+            (Some(changed), None) => (changed.coding, changed.decoded_crc),
             // A quantized block is what its base is, too: of it only what was lost is wanted.
             (_, Some(target)) => {
                 record.truncate(RECORD_HEADER_BYTES);
                 record.extend_from_slice(&target.reference.to_payload());
-                decoded_crc.update(&snapshot);
-                Coding::Reference
+                (Coding::Reference, crc64(&snapshot))
             }
             (None, None) => timings.time(Step::Encode, || {
+                let mut decoded_crc = RunningCrc::new();
                 let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
                 let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
-                encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit)
+                let coding = encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit);
+                (coding, decoded_crc.value())
             }),
         };
-        let decoded_crc = decoded_crc.value();
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
         let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
         let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;
@@ -345,71 +367,94 @@ impl<'a> FileEncoder<'a> {
             self.memory.give_back(snapshot);
             None
         };
-        let loss = quantized.and_then(|(_, loss)| loss);
+        let loss = changed.and_then(|changed| changed.loss);
         let quantized = self.changes.map(|_| Quantized { source_piece, loss });
+        let record = Record::Fresh(record);
         Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
     }
 
     /// The tensor's place in the plan, the block as it was coded when that was made, and its record.
-    fn take_kept(&self, job: &Job) -> Option<(usize, KeptBlock, Vec<u8>)> {
-        let Some(Changes::Lossy(plan)) = self.changes else { return None };
+    fn take_kept(&self, job: &Job) -> Option<(usize, KeptBlock, &'a [u8])> {
         // A SHA-256 is of bytes that are not kept.
         if self.settings.sha256 || job.reference.is_some() || job.bytes.is_some() {
             return None;
         }
-        let (place, tensor) = plan.at(job.span.offset)?;
+        let (place, tensor, spec) = self.lossy_tensor(&job.span)?;
         let tensor_place = (self.settings.file_idx, tensor.candidate.info.start);
-        let EncodeMemory { kept, records, .. } = self.memory;
-        let (kept, record) = kept.take(tensor_place, &job.span, tensor.spec.as_ref()?, records)?;
+        let memory: &'a EncodeMemory = self.memory;
+        let (kept, record) = memory.kept.take(tensor_place, &job.span, spec)?;
         Some((place, kept, record))
     }
 
-    /// Codes a block of a tensor that may change: `snapshot` is then what a decoder will give. With the coding, the
-    /// tensor's place in the plan and what its block lost, if it can lose anything.
-    fn quantize_block(
+    /// Reads the block at `span` into `snapshot`, and codes it for good if its tensor may change: `snapshot` is then what a
+    /// decoder will give. With the hash of what was read.
+    fn read_block(
         &self,
         span: &BlockSpan,
         snapshot: &mut [u8],
+        read: &mut ReadPart<'_>,
         scratch: &mut Scratch,
         record: &mut Vec<u8>,
-    ) -> Option<(Coding, Option<(usize, BlockLoss)>)> {
-        let Scratch { encoder, timings } = scratch;
-        match self.changes? {
-            Changes::Lossy(plan) => {
-                let (place, tensor) = plan.at(span.offset)?;
-                let spec = tensor.spec.as_ref()?;
-                record.truncate(RECORD_HEADER_BYTES);
-                let first_element =
-                    (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
-                let run = QuantRun { spec, dtype: span.dtype, first_element };
-                let (coding, loss) = timings
-                    .time_parts(|enter| encoder.encode_quantized_watched(run, snapshot, record, enter));
-                Some((coding, Some((place, loss))))
-            }
-            Changes::Layer(pass) => {
-                let (block, place) = pass.plan.block(pass.layer_idx, span.offset);
-                if block == LayerBlock::Exact && pass.layer_idx == 0 {
-                    return None;
-                }
-                record.truncate(RECORD_HEADER_BYTES);
-                let (coding, loss) = timings.time(Step::Encode, || match block {
-                    // Nothing is added to what is exact already.
-                    LayerBlock::Exact => (Coding::Refined, BlockLoss::default()),
-                    LayerBlock::Coarse(step) => encoder.encode_coarse(step, span.dtype, snapshot, record),
-                    LayerBlock::Refined(before, after) => {
-                        encoder.encode_refined(before, after, span.dtype, snapshot, record)
-                    }
-                });
-                Some((coding, place.map(|place| (place, loss))))
-            }
+    ) -> Result<(Piece, Option<Changed>)> {
+        if let Some((place, tensor, spec)) = self.lossy_tensor(span) {
+            record.truncate(RECORD_HEADER_BYTES);
+            let first_element = (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
+            let run = QuantRun { spec, dtype: span.dtype, first_element };
+            let (source_piece, rebuilt, coding) =
+                read_and_code(scratch, run, (span.offset, snapshot), read, record)?;
+            let Rebuilt { piece, decoded_crc, loss } = rebuilt;
+            return Ok((
+                source_piece,
+                Some(Changed { coding, piece, decoded_crc, loss: Some((place, loss)) }),
+            ));
         }
+        let Scratch { encoder, timings } = scratch;
+        let source_piece = read_and_hash(timings, span.offset, snapshot, read, &mut |_, _| {})?;
+        let Some((coding, loss)) = self.layer_block(span, snapshot, (encoder, timings), record) else {
+            return Ok((source_piece, None));
+        };
+        let piece = timings.time(Step::Hash, || Piece::hash(span.offset, snapshot));
+        let decoded_crc = timings.time(Step::Checksum, || crc64(snapshot));
+        Ok((source_piece, Some(Changed { coding, piece, decoded_crc, loss })))
+    }
+
+    /// The tensor of the block at `span`, its place in the plan, and how it is quantized, if it is.
+    fn lossy_tensor(&self, span: &BlockSpan) -> Option<(usize, &'a TensorPlan, &'a QuantSpec)> {
+        let Some(Changes::Lossy(plan)) = self.changes else { return None };
+        let (place, tensor) = plan.at(span.offset)?;
+        Some((place, tensor, tensor.spec.as_ref()?))
+    }
+
+    /// Codes a block of a layer: `snapshot` is then what a decoder will give. `None` where it is coded as any other.
+    fn layer_block(
+        &self,
+        span: &BlockSpan,
+        snapshot: &mut [u8],
+        (encoder, timings): (&mut BlockEncoder, &mut Timings),
+        record: &mut Vec<u8>,
+    ) -> Option<(Coding, Option<(usize, BlockLoss)>)> {
+        let Some(Changes::Layer(pass)) = self.changes else { return None };
+        let (block, place) = pass.plan.block(pass.layer_idx, span.offset);
+        if block == LayerBlock::Exact && pass.layer_idx == 0 {
+            return None;
+        }
+        record.truncate(RECORD_HEADER_BYTES);
+        let (coding, loss) = timings.time(Step::Encode, || match block {
+            // Nothing is added to what is exact already.
+            LayerBlock::Exact => (Coding::Refined, BlockLoss::default()),
+            LayerBlock::Coarse(step) => encoder.encode_coarse(step, span.dtype, snapshot, record),
+            LayerBlock::Refined(before, after) => {
+                encoder.encode_refined(before, after, span.dtype, snapshot, record)
+            }
+        });
+        Some((coding, place.map(|place| (place, loss))))
     }
 }
 
-impl Committer<'_> {
+impl<'w> Committer<'w> {
     fn commit(
         &mut self,
-        coded: Coded,
+        coded: Coded<'w>,
         memory: &EncodeMemory,
         ctx: &Context<'_>,
         file_idx: usize,
@@ -446,7 +491,11 @@ impl Committer<'_> {
     fn write(&mut self, memory: &EncodeMemory) -> Result<()> {
         let Self { sink, records, report, .. } = self;
         let written = report.timings.time(Step::Write, || records.write(*sink)).map_err(cannot_write)?;
-        written.for_each(|record| memory.records.put(record));
+        for record in written {
+            if let Record::Fresh(record) = record {
+                memory.records.put(record);
+            }
+        }
         Ok(())
     }
 

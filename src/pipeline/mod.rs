@@ -24,6 +24,7 @@ pub mod elements;
 mod encode;
 mod gather;
 mod in_order;
+mod in_pieces;
 pub mod inspect;
 mod kept;
 pub mod layer_choice;
