@@ -164,3 +164,87 @@ pub(crate) fn quantize_from(
     }
     rebuilding.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::ContentHasher;
+    use crate::dtype::Dtype;
+    use crate::kernels::Isa;
+    use crate::kernels::quantize::Rounding;
+    use crate::stage::{BlockQuantizer, Choice, Domain, IndexBackend, Level, QuantSpec};
+
+    /// Elements of every magnitude, with some that have no index.
+    fn elements(n: usize) -> Vec<u8> {
+        let value = |i: usize| match i % 9973 {
+            77 => f32::NAN,
+            78 => f32::MAX,
+            _ => (i * 2_654_435 % 1_000_003) as f32 / 1e5 - 5.0,
+        };
+        (0..n).flat_map(|i| value(i).to_le_bytes()).collect()
+    }
+
+    fn spec() -> QuantSpec {
+        QuantSpec {
+            step: 0.01,
+            domain: Domain::Linear,
+            channels: None,
+            prune_below: 0.0,
+            choice: Choice::Uniform(Rounding::Thresholds([0.53; 32])),
+            backend: IndexBackend::Rans,
+        }
+    }
+
+    fn whole_hash(before: &[u8], pieces: &[&Piece]) -> [u8; 32] {
+        let mut hasher = ContentHasher::new();
+        hasher.push(&Piece::hash(0, before)).unwrap();
+        pieces.iter().for_each(|piece| hasher.push(piece).unwrap());
+        *hasher.finalize().as_bytes()
+    }
+
+    #[test]
+    fn pieces_give_what_a_block_as_a_whole_does() {
+        let spec = spec();
+        let run = QuantRun { spec: &spec, dtype: Dtype::F32, first_element: 0 };
+        let isa = Isa::detect();
+        for (offset, n) in [(0, 40_000), (8, 1), (1024, 32_768), (1000, 100_000), (131_073, 200_001)] {
+            let (before, source) = (vec![5; offset], elements(n));
+            let mut expected = source.clone();
+            let loss = BlockQuantizer::default().apply(isa, &spec, Dtype::F32, 0, &mut expected);
+            let hash_of = |bytes: &[u8]| *blake3::hash(&[&before, bytes].concat()).as_bytes();
+            let at = offset as u64;
+            let make =
+                || Scratch { encoder: BlockEncoder::new(Level::Default, isa), timings: Timings::default() };
+
+            let (mut scratch, mut block, mut record) = (make(), vec![1; source.len()], Vec::new());
+            let mut read = |from: usize, part: &mut [u8]| {
+                part.copy_from_slice(&source[from..from + part.len()]);
+                Ok(())
+            };
+            let (source_piece, rebuilt, _) =
+                read_and_code(&mut scratch, run, (at, &mut block), &mut read, &mut record).unwrap();
+            assert!(block == expected && rebuilt.loss == loss, "{offset} {n}");
+            assert_eq!(whole_hash(&before, &[&source_piece]), hash_of(&source), "{offset} {n}");
+            assert_eq!(whole_hash(&before, &[&rebuilt.piece]), hash_of(&expected), "{offset} {n}");
+            assert_eq!(rebuilt.decoded_crc, crc64(&expected));
+
+            let (mut again, mut payload) = (vec![1; source.len()], Vec::new());
+            let Scratch { encoder, timings } = &mut make();
+            let from_source = quantize_from(encoder, timings, run, &source, (at, &mut again));
+            encoder.encode_tried(run, &again, &mut payload);
+            assert!(again == expected && payload == record && from_source.loss == loss, "{offset} {n}");
+            assert_eq!(whole_hash(&before, &[&from_source.piece]), hash_of(&expected), "{offset} {n}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_reading_is_passed_on() {
+        let mut read = |from: usize, _: &mut [u8]| match from {
+            0 => Ok(()),
+            _ => Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "on purpose")),
+        };
+        let mut block = vec![0; 2 * PIECE_BYTES];
+        let result = read_and_hash(&mut Timings::default(), 0, &mut block, &mut read, &mut |_, _| {});
+        assert!(result.is_err());
+    }
+}

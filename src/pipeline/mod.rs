@@ -11,6 +11,7 @@ pub mod archive_file;
 mod bases;
 mod buffers;
 mod changes;
+mod commit;
 pub mod compare;
 pub mod compress;
 pub mod context;

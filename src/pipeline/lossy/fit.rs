@@ -189,8 +189,7 @@ impl<'a> Fitter<'a> {
     fn fit_rel_l2(&self, goal: f64, sample: &[u8], whole: Option<&WholeBlock>) -> Result<Option<Trial>> {
         let tensor = &self.tensor;
         let measure = || Moments::measure(tensor.ctx.isa, tensor.candidate.dtype, sample).unwrap_or_default();
-        let moments =
-            whole.map_or_else(|| tensor.time(Step::Statistics, measure), |whole| whole.moments.clone());
+        let moments = whole.map_or_else(|| tensor.time(Step::Statistics, measure), |whole| whole.moments);
         let mut step = self.first_step(goal, &moments);
         if to_step(step).is_none() {
             // The sample has missed what there is.
