@@ -174,7 +174,8 @@ fn bench_rans12(c: &mut Criterion) {
         let encode_tables = vec![rans12::encode_table(&freqs); n_tables];
         let mut tables = vec![[0; rans12::SLOTS]; n_tables];
         tables.iter_mut().for_each(|slots| rans12::fill_slots(&freqs, slots).unwrap());
-        let plan = rans12::Plan { n_lanes: rans12::LANES, paired, table_ids: &[0], segment_len: 1 << 31 };
+        let table_ids = rans12::TableIds::OfSegments { ids: &[0], segment_len: 1 << 31 };
+        let plan = rans12::Plan { n_lanes: rans12::LANES, paired, table_ids };
         let mut buffer = vec![0; rans12::encode_buffer_len(N)];
         let mut quantizers = Vec::new();
         for isa in isas() {
@@ -226,7 +227,7 @@ fn bench_indices(c: &mut Criterion) {
                 let (mut section, mut back) = (Vec::new(), vec![0; N]);
                 let mut encode = || {
                     section.clear();
-                    encoder.encode(isa, black_box(&indices), dependent, &mut section);
+                    encoder.encode(isa, black_box(&indices), dependent, &[], &mut section);
                 };
                 let mut group = c.benchmark_group("indices_encode");
                 group.throughput(Throughput::Elements(N as u64));

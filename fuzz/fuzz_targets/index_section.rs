@@ -28,7 +28,7 @@ fuzz_target!(|input: &[u8]| {
         .map(|&[a, b, c, d, width]| i32::from_le_bytes([a, b, c, d]) >> (width % 32))
         .collect();
     let mut coded = Vec::new();
-    IndexEncoder::default().encode(Isa::detect(), &indices, dependent, &mut coded);
+    IndexEncoder::default().encode(Isa::detect(), &indices, dependent, &[64], &mut coded);
     let mut decoded = vec![0x55; indices.len()];
     decoder.decode(Isa::detect(), &coded, dependent, &mut decoded).unwrap();
     assert!(decoded == indices);

@@ -6,14 +6,18 @@
 use crate::kernels::Isa;
 use crate::kernels::histogram::Counters;
 use crate::kernels::rans12::{
-    FREQ_SUM, Freqs, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, encode, encode_buffer_len,
-    encode_table, fill_slots,
+    FREQ_SUM, Freqs, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, TableIds, decode, encode,
+    encode_buffer_len, encode_table, fill_slots,
 };
 
 /// The frequency of a byte that is alone.
 const ALL_SLOTS: u16 = 1 << 12;
 /// One table for all.
-const PLAN: Plan<'_> = Plan { n_lanes: LANES, paired: false, table_ids: &[0], segment_len: 1 << 31 };
+const PLAN: Plan<'_> = Plan {
+    n_lanes: LANES,
+    paired: false,
+    table_ids: TableIds::OfSegments { ids: &[0], segment_len: 1 << 31 },
+};
 
 /// Scratch memory of the encoder.
 #[derive(Debug, Default)]

@@ -155,6 +155,7 @@ mod tests {
             domain: Domain::Linear,
             channels: None,
             prune_below: 0.0,
+            row_lens: Vec::new(),
             choice: Choice::Uniform(Rounding::Nearest),
             backend: IndexBackend::Rans,
         }

@@ -255,6 +255,7 @@ impl Search<'_> {
             domain: Domain::Linear,
             channels: None,
             prune_below: 0.0,
+            row_lens: Vec::new(),
             choice: timings.time(Step::Prediction, choose),
             backend: IndexBackend::Adaptive,
         })

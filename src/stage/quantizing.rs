@@ -94,6 +94,18 @@ impl BlockEncoder {
         (self.quantizer.estimate(self.isa, spec, &mut estimator), loss)
     }
 
+    /// Bits that [`Self::encode_quantized`] saves on `bytes` because columns differ in scale, which
+    /// [`Self::estimate_quantized`] does not see. `bytes` then hold their reconstruction.
+    pub fn saving_of_columns(&mut self, run: QuantRun<'_>, bytes: &mut [u8]) -> f64 {
+        let QuantRun { spec, dtype, .. } = run;
+        let is_sparse = spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes);
+        if spec.row_lens.is_empty() || spec.backend != IndexBackend::Rans || self.is_own_codec || is_sparse {
+            return 0.0;
+        }
+        self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
+        self.quantizer.saving_of_columns(self.isa, spec, &mut IndexEncoder::default())
+    }
+
     fn write_indices(
         &mut self,
         spec: &QuantSpec,

@@ -8,15 +8,11 @@ use alcm::container::{
     crc64, decode_block, no_other_files,
 };
 use alcm::kernels::Isa;
-use alcm::kernels::quantize::Rounding;
-use alcm::kernels::trellis::{Costs, NEXT_STATE};
-use alcm::stage::{
-    BlockDecoder, BlockEncoder, BlockSource, ChannelSteps, Choice, Coding, Domain, IndexBackend, Level,
-    QuantSpec,
-};
+use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
 use alcm::{Dtype, Error, ErrorKind, Limits, Result};
 
 use super::coarse::{COARSE_STEP, coarse_fixture};
+use super::quantized::{quant_spec, quantized_fixtures};
 
 /// Encoder note of archives made here: level default, revision 1. It is not for decoding.
 const NOTE: u64 = 0x0000_0001_0000_0001;
@@ -116,7 +112,7 @@ fn bell_block(dtype: Dtype, n_elements: usize, scale: f64, seed: u64) -> Vec<u8>
 }
 
 /// A block of singles whose bits `shape` makes from their index and a random number.
-fn f32_block(n_elements: usize, seed: u64, shape: impl Fn(usize, &mut Random) -> u32) -> Vec<u8> {
+pub(crate) fn f32_block(n_elements: usize, seed: u64, shape: impl Fn(usize, &mut Random) -> u32) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..n_elements).flat_map(|idx| shape(idx, &mut random).to_le_bytes()).collect()
 }
@@ -308,69 +304,6 @@ pub(crate) fn archive_of(flags: u32, blocks: &[CodedBlock<'_>]) -> Packed {
     let original = blocks.iter().flat_map(|block| block.decoded).copied().collect::<Vec<_>>();
     let (archive, _) = writer.finish(blake3::hash(&original).into(), None).unwrap();
     Packed { archive, original }
-}
-
-/// Steps of the channels of `quantized-channels`: 1, 2 and 4 times the common one, five elements each.
-const CHANNEL_LEN: usize = 5;
-
-/// How the fixture `name` is quantized.
-fn quant_spec(name: &str) -> QuantSpec {
-    let plain = QuantSpec {
-        step: 1.0 / 256.0,
-        domain: Domain::Linear,
-        channels: None,
-        prune_below: 0.0,
-        choice: Choice::Uniform(Rounding::Nearest),
-        backend: IndexBackend::Rans,
-    };
-    let multipliers = [1.0, 2.0, 4.0].map(ChannelSteps::multiplier_bits).to_vec();
-    match name {
-        "quantized-trellis" => QuantSpec { choice: Choice::Trellis(Costs::FREE), ..plain },
-        "quantized-channels" => {
-            QuantSpec { channels: Some(ChannelSteps { inner_len: CHANNEL_LEN, multipliers }), ..plain }
-        }
-        "quantized-log" => QuantSpec { step: 1.0, domain: Domain::Log2, ..plain },
-        "quantized-deflate" => QuantSpec { backend: IndexBackend::Deflate, ..plain },
-        "quantized-zstd" => QuantSpec { backend: IndexBackend::Zstd, ..plain },
-        _ => plain,
-    }
-}
-
-/// Blocks that are multiples of a step, so that quantizing leaves them as they are; some with elements that have no
-/// index.
-fn quantized_fixtures() -> Vec<Fixture> {
-    let index = |random: &mut Random| (random.bell() * 40.0) as i64 as f32;
-    let plain = |random: &mut Random| (index(random) / 256.0).to_bits();
-    let special = |idx: usize, random: &mut Random| match idx % 211 {
-        7 => f32::NAN.to_bits() | idx as u32,
-        90 => f32::NEG_INFINITY.to_bits(),
-        _ => plain(random),
-    };
-    let channel = |idx: usize, random: &mut Random| {
-        // The block begins three elements into its tensor.
-        let multiplier = (1 << ((idx + 3) / CHANNEL_LEN % 3)) as f32;
-        (index(random) / 256.0 * multiplier).to_bits()
-    };
-    // What a decoder of dependent quantization gives for random indices.
-    let mut states = [0; 32];
-    let mut random = Random::new(31);
-    let mut dependent = Vec::new();
-    for place in 0..700 {
-        let (k, state): (f32, &mut u8) = (index(&mut random), &mut states[place % 32]);
-        let value = (2.0 * k - if *state % 2 == 1 && k != 0.0 { k.signum() } else { 0.0 }) / 256.0;
-        dependent.extend(value.to_le_bytes());
-        *state = NEXT_STATE[usize::from(*state)][usize::from(k % 2.0 != 0.0)];
-    }
-    let power = |_: usize, random: &mut Random| ((90 + random.below(20)) as u32) << 23;
-    let fixture = |name, bytes| fixture(name, Dtype::F32, Coding::Quantized, bytes);
-    vec![
-        fixture("quantized-uniform", f32_block(700, 30, special)),
-        fixture("quantized-trellis", dependent),
-        fixture("quantized-channels", f32_block(400, 32, channel)),
-        fixture("quantized-log", f32_block(400, 33, power)),
-        fixture("quantized-deflate", f32_block(300, 34, special)),
-        fixture("quantized-zstd", f32_block(300, 35, special)),
-    ]
 }
 
 impl Fixture {

@@ -1,16 +1,19 @@
 //! A section to indices.
 
 use super::super::log_freq::{self, Range};
+use super::columns::Columns;
 use super::escapes;
 use super::{
-    ESCAPE, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len,
+    ESCAPE, HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits,
+    segment_len,
 };
 use crate::bits::BitReader;
 use crate::kernels::Isa;
 use crate::kernels::index_split::{HIGH_PARTS, MAX_LOW_BITS, SYMBOL_BIAS, join_low_plane, join_symbols};
 use crate::kernels::pack_bits::{self, GROUP_LEN};
 use crate::kernels::rans12::{
-    FEW_LANES, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, decode, decode_tail, fill_slots, is_end,
+    FEW_LANES, LANES, Lanes, MIXED_TABLES, Plan, SLOTS, STATE_MIN, SlotTable, TableIds, decode, decode_tail,
+    fill_slots, is_end,
 };
 
 /// Indices that are decoded at a time: all their forms stay in the nearest cache. A multiple of [`LANES`] and
@@ -23,6 +26,9 @@ pub struct IndexDecoder {
     tables: Vec<SlotTable>,
     ranges: Vec<Range>,
     table_ids: Vec<u8>,
+    columns: Columns,
+    /// Ids of a run's symbols, where columns have a say in them.
+    symbol_ids: Vec<u8>,
     symbols: Vec<u8>,
     packed: Vec<u8>,
     plane: Vec<u8>,
@@ -33,6 +39,7 @@ pub struct IndexDecoder {
 struct Head {
     n_lanes: usize,
     paired: bool,
+    by_columns: bool,
     segment_len: usize,
     tail_steps: usize,
     states: [u32; LANES],
@@ -144,14 +151,16 @@ impl IndexDecoder {
     fn read_head(&mut self, rest: &mut &[u8], n_lanes: usize, paired: bool, n: usize) -> Option<Head> {
         let [segments, tail_steps] = *rest.split_off(..2)?.first_chunk()?;
         let n_tables = usize::from(segments & 15) + 1;
-        let segment_len = segment_len(n_tables, u32::from(segments >> 4) + MIN_SEGMENT_LOG2);
+        let by_columns = segments & HAS_COLUMNS != 0;
+        let segment_len = segment_len(n_tables, u32::from(segments >> 4 & 7) + MIN_SEGMENT_LOG2);
         let is_single = n_tables == 1;
         if n_tables > MAX_TABLES || is_single && segments != 0 {
             return None;
         }
         let mut bits = BitReader::new(rest);
         self.ranges.clear();
-        let n_slots_tables = if paired { 2 * n_tables } else { n_tables };
+        let n_choices = if by_columns { MIXED_TABLES } else { n_tables };
+        let n_slots_tables = if paired { 2 * n_choices } else { n_choices };
         self.tables.resize(n_slots_tables.max(self.tables.len()), [0; SLOTS]);
         let mut slot_tables = self.tables.iter_mut();
         for _ in 0..n_tables {
@@ -164,6 +173,8 @@ impl IndexDecoder {
         self.table_ids.clear();
         if is_single {
             self.table_ids.push(0);
+        } else if by_columns {
+            self.columns.read(&mut bits, n_tables, n.div_ceil(segment_len), n)?;
         } else {
             let n_bits = id_bits(n_tables);
             for _ in 0..n.div_ceil(segment_len) {
@@ -180,7 +191,7 @@ impl IndexDecoder {
             *state = 1 << log2 | bits.get(log2)?;
         }
         *rest = bits.rest()?;
-        Some(Head { n_lanes, paired, segment_len, tail_steps: usize::from(tail_steps), states })
+        Some(Head { n_lanes, paired, by_columns, segment_len, tail_steps: usize::from(tail_steps), states })
     }
 }
 
@@ -260,12 +271,20 @@ impl IndexDecoder {
 impl Coded<'_> {
     /// Decodes the `len` symbols from `at` on, which begin a run.
     fn next(&mut self, isa: Isa, decoder: &mut IndexDecoder, at: usize, len: usize) -> Option<()> {
-        let IndexDecoder { tables, ranges, table_ids, symbols, .. } = decoder;
-        let Head { n_lanes, paired, segment_len, .. } = self.head;
-        // Of the run alone: it lies within one segment, or begins with one.
-        let plan = Plan { n_lanes, paired, table_ids: table_ids.get(at / segment_len..)?, segment_len };
-        let plan = Plan { table_ids: plan.table_ids.get(..len.div_ceil(segment_len))?, ..plan };
-        let tables = tables.get(..if paired { 2 * ranges.len() } else { ranges.len() })?;
+        let IndexDecoder { tables, ranges, table_ids, columns, symbol_ids, symbols, .. } = decoder;
+        let Head { n_lanes, paired, by_columns, segment_len, .. } = self.head;
+        let n_choices = if by_columns { MIXED_TABLES } else { ranges.len() };
+        let table_ids = if by_columns {
+            symbol_ids.resize(len, 0);
+            columns.fill_ids(isa, segment_len, at, symbol_ids);
+            TableIds::OfSymbols(symbol_ids)
+        } else {
+            // Of the run alone: it lies within one segment, or begins with one.
+            let ids = table_ids.get(at / segment_len..)?.get(..len.div_ceil(segment_len))?;
+            TableIds::OfSegments { ids, segment_len }
+        };
+        let plan = Plan { n_lanes, paired, table_ids };
+        let tables = tables.get(..if paired { 2 * n_choices } else { n_choices })?;
         symbols.resize(len, 0);
         let tail_at = self.tail_at.saturating_sub(at).min(len);
         let (main, tail) = symbols.split_at_mut_checked(tail_at)?;
@@ -285,14 +304,17 @@ impl Coded<'_> {
         let mut any = false;
         let is_escape = |symbol: u8| symbol == log_freq::ESCAPE || symbol == log_freq::ODD_ESCAPE;
         let groups = decoder.symbols.chunks(GROUP_LEN).zip(indices.chunks_mut(GROUP_LEN));
+        let by_columns = self.head.by_columns;
         for (first, (group, indices)) in (at..).step_by(GROUP_LEN).zip(groups) {
             // Escapes are rare: whole groups are looked at first.
             if !group.iter().fold(false, |any, &symbol| any | is_escape(symbol)) {
                 continue;
             }
-            let table_id = *decoder.table_ids.get(first / self.head.segment_len)?;
-            let range = *decoder.ranges.get(usize::from(table_id))?;
-            for (&symbol, index) in group.iter().zip(indices).filter(|(symbol, _)| is_escape(**symbol)) {
+            let of_segment = decoder.table_ids.get(first / self.head.segment_len);
+            let symbols = (first - at..).zip(group).zip(indices);
+            for ((place, &symbol), index) in symbols.filter(|((_, symbol), _)| is_escape(**symbol)) {
+                let table_id = if by_columns { decoder.symbol_ids.get(place) } else { of_segment };
+                let range = *decoder.ranges.get(usize::from(*table_id?))?;
                 let high = self.escapes.next(range)?;
                 let shifted = high << low_bits;
                 // The escape of all bits zero but the top one stays as it is; else nothing may be shifted out.

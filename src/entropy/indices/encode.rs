@@ -1,16 +1,16 @@
 //! Indices to a section.
 
-use super::super::log_freq::{self, Fitted};
+use super::super::log_freq;
 use super::escapes::{self, Escape};
 use super::plan::{Planner, choose_low_bits};
-use super::{HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, id_bits, segment_len};
+use super::{HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, id_bits, segment_len};
 use crate::bits::BitWriter;
 use crate::kernels::Isa;
 use crate::kernels::index_split::{HIGH_PARTS, low_plane, symbols};
 use crate::kernels::pack_bits::{self, GROUP_LEN};
 use crate::kernels::rans12::{
-    EncodeTable, FEW_LANES, LANES, Plan, encode, encode_buffer_len, encode_table, encode_tail,
-    trace_quantizers,
+    EncodeTable, FEW_LANES, LANES, MIXED_TABLES, Plan, TableIds, encode, encode_buffer_len, encode_table,
+    encode_tail, trace_quantizers,
 };
 
 /// Most indices that are coded with 8 lanes. 24 lanes less save about 30 bytes, 1 % of 16 Ki indices of 2 bits.
@@ -33,25 +33,27 @@ impl IndexEncoder {
     /// Appends the section of `indices` to `dst`; nothing for no indices.
     ///
     /// [`super::ESCAPE`] may be among them. `dependent` says that they are of dependent quantization with a chain for each
-    /// of [`LANES`] lanes, index `i` in lane `i mod LANES`: a decoder must be told the same.
-    pub fn encode(&mut self, isa: Isa, indices: &[i32], dependent: bool, dst: &mut Vec<u8>) {
+    /// of [`LANES`] lanes, index `i` in lane `i mod LANES`: a decoder must be told the same. `row_lens` are lengths of
+    /// rows whose columns may differ in scale, which a decoder need not know.
+    pub fn encode(
+        &mut self,
+        isa: Isa,
+        indices: &[i32],
+        dependent: bool,
+        row_lens: &[usize],
+        dst: &mut Vec<u8>,
+    ) {
         if indices.is_empty() {
             return;
         }
-        let low_bits = choose_low_bits(indices, dependent);
+        let low_bits = self.split(isa, indices, dependent);
         let paired = dependent && low_bits == 0;
-        self.symbols.resize(indices.len(), 0);
-        symbols(isa, indices, low_bits, paired, &mut self.symbols);
         let head = low_bits.to_le_bytes()[0];
         if let Some(symbol) = constant(&self.symbols) {
             dst.extend([head | IS_CONSTANT, symbol]);
             return self.write_low_planes(isa, indices, low_bits, dst);
         }
-        self.quantizers.clear();
-        if paired {
-            trace_quantizers(isa, &self.symbols, &mut self.quantizers);
-        }
-        self.planner.plan(isa, &self.symbols, &self.quantizers);
+        self.planner.plan(isa, &self.symbols, &self.quantizers, row_lens);
         self.take_escapes(indices, low_bits, paired);
         let head = head
             | if self.escapes.is_empty() { 0 } else { HAS_ESCAPES }
@@ -63,6 +65,29 @@ impl IndexEncoder {
 
     /// Bits that `indices`, which stand for many more like them, take on average; see [`Self::encode`].
     pub fn estimate(&mut self, isa: Isa, indices: &[i32], dependent: bool) -> f64 {
+        let low_bits = self.split(isa, indices, dependent);
+        let low = f64::from(low_bits) * indices.len() as f64;
+        low + self.planner.estimate(isa, &self.symbols, &self.quantizers)
+    }
+
+    /// Bits by which [`Self::encode`] makes use of columns: samples, as [`Self::estimate`] gets them, do not show these.
+    pub fn saving_of_columns(
+        &mut self,
+        isa: Isa,
+        indices: &[i32],
+        dependent: bool,
+        row_lens: &[usize],
+    ) -> f64 {
+        self.split(isa, indices, dependent);
+        if indices.is_empty() || constant(&self.symbols).is_some() {
+            return 0.0;
+        }
+        self.planner.plan(isa, &self.symbols, &self.quantizers, row_lens);
+        self.planner.saved_by_columns as f64
+    }
+
+    /// Makes symbols of `indices` and, where tables come in pairs, traces the quantizers; the number of low bits.
+    fn split(&mut self, isa: Isa, indices: &[i32], dependent: bool) -> u32 {
         let low_bits = choose_low_bits(indices, dependent);
         let paired = dependent && low_bits == 0;
         self.symbols.resize(indices.len(), 0);
@@ -71,13 +96,23 @@ impl IndexEncoder {
         if paired {
             trace_quantizers(isa, &self.symbols, &mut self.quantizers);
         }
-        let low = f64::from(low_bits) * indices.len() as f64;
-        low + self.planner.estimate(isa, &self.symbols, &self.quantizers)
+        low_bits
     }
 
     /// Puts escapes in place of symbols that their table has no slots for.
     fn take_escapes(&mut self, indices: &[i32], low_bits: u32, paired: bool) {
         self.escapes.clear();
+        if self.planner.by_columns {
+            let symbols = self.symbols.iter_mut().zip(&self.planner.symbol_ids);
+            for ((symbol, &id), &index) in symbols.zip(indices) {
+                let range = self.planner.tables[usize::from(id)].range;
+                if !range.contains(*symbol) {
+                    self.escapes.push(Escape::new(range, index >> low_bits));
+                    *symbol = if paired && index & 1 == 1 { log_freq::ODD_ESCAPE } else { log_freq::ESCAPE };
+                }
+            }
+            return;
+        }
         let segment_len = segment_len(self.planner.tables.len(), self.planner.segment_log2);
         let segments = self.symbols.chunks_mut(segment_len).zip(indices.chunks(segment_len));
         for ((symbols, indices), &id) in segments.zip(&self.planner.table_ids) {
@@ -109,14 +144,18 @@ impl IndexEncoder {
     ) {
         let n_tables = self.planner.tables.len();
         let n_lanes = if head & HAS_FEW_LANES != 0 { FEW_LANES } else { LANES };
-        let plan = Plan {
-            n_lanes,
-            paired,
-            table_ids: &self.planner.table_ids,
-            segment_len: segment_len(n_tables, self.planner.segment_log2),
+        let table_ids = if self.planner.by_columns {
+            TableIds::OfSymbols(&self.planner.symbol_ids)
+        } else {
+            let segment_len = segment_len(n_tables, self.planner.segment_log2);
+            TableIds::OfSegments { ids: &self.planner.table_ids, segment_len }
         };
+        let plan = Plan { n_lanes, paired, table_ids };
         self.tables.clear();
         self.tables.extend(self.planner.tables.iter().flat_map(|fitted| &fitted.freqs).map(encode_table));
+        if self.planner.by_columns {
+            self.tables.resize(MIXED_TABLES * if paired { 2 } else { 1 }, [0; 256]);
+        }
         let tail = encode_tail(&plan, &self.tables, &self.symbols, &self.quantizers);
         debug_assert!(tail.is_some(), "every symbol has slots in its table");
         let (tail_steps, mut states) = tail.unwrap_or_default();
@@ -128,10 +167,12 @@ impl IndexEncoder {
         debug_assert!(first_word.is_some(), "every symbol has slots in its table");
 
         let segment_log2 = if n_tables == 1 { 0 } else { self.planner.segment_log2 - MIN_SEGMENT_LOG2 };
-        let segments = (n_tables - 1).to_le_bytes()[0] | segment_log2.to_le_bytes()[0] << 4;
+        let segments = (n_tables - 1).to_le_bytes()[0]
+            | segment_log2.to_le_bytes()[0] << 4
+            | if self.planner.by_columns { HAS_COLUMNS } else { 0 };
         dst.extend([head, segments, tail_steps.to_le_bytes()[0]]);
         let states = &states[..self.symbols.len().min(n_lanes)];
-        write_tables(&self.planner.tables, &self.planner.table_ids, states, dst);
+        write_tables(&self.planner, states, dst);
         if head & HAS_ESCAPES != 0 {
             let start = dst.len();
             dst.extend([0; 4]);
@@ -170,10 +211,13 @@ fn constant(symbols: &[u8]) -> Option<u8> {
 }
 
 /// Writes tables, table ids and states as one run of bits.
-fn write_tables(tables: &[Fitted], table_ids: &[u8], states: &[u32], dst: &mut Vec<u8>) {
+fn write_tables(planner: &Planner, states: &[u32], dst: &mut Vec<u8>) {
+    let Planner { tables, table_ids, .. } = planner;
     let mut bits = BitWriter::new(dst);
     tables.iter().for_each(|table| table.write(&mut bits));
-    if tables.len() > 1 {
+    if planner.by_columns {
+        planner.columns.write(&mut bits);
+    } else if tables.len() > 1 {
         let n_bits = id_bits(tables.len());
         table_ids.iter().for_each(|&id| bits.put(id.into(), n_bits));
     }

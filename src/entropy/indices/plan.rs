@@ -1,9 +1,13 @@
 //! How many low bits stay raw, which tables there are, and which segment uses which.
 
+use std::ops::Range;
+
 use super::super::cluster::Clusters;
 use super::super::freq::log2_fast_q16;
 use super::super::log_freq::Fitted;
-use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits, segment_len};
+use super::column_scales::{ColumnScales, LEAST_SAVING as LEAST_SAVING_OF_COLUMNS};
+use super::columns::{BOUND_BITS, Columns};
+use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len};
 use crate::kernels::Isa;
 use crate::kernels::index_split::{MAX_LOW_BITS, distance_sum};
 use crate::kernels::rans12::{LANES, SLOTS};
@@ -62,18 +66,22 @@ const LEAST_SAVING: u64 = 256;
 
 /// How long segments are: as short as the scale of indices changes. Kernels of a convolution and the channels that they
 /// read often differ in scale, rows of a matrix seldom do.
-fn choose_segment_log2(isa: Isa, symbols: &[u8]) -> u32 {
+///
+/// Of `n` symbols, `sums` being those of the magnitudes of a range of shortest segments.
+pub(super) fn choose_segment_log2(n: usize, sums: impl Fn(Range<usize>) -> Vec<u64>) -> u32 {
     const N_LOG2S: usize = (MAX_SEGMENT_LOG2 - MIN_SEGMENT_LOG2) as usize + 1;
-    let longest =
-        (symbols.len() / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, MAX_SEGMENT_LOG2);
+    let longest = (n / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, MAX_SEGMENT_LOG2);
     let mut costs = [0u64; N_LOG2S];
     // 64 Ki tell enough.
-    let one_in = (symbols.len() >> 16).max(1);
-    for run in symbols.chunks_exact(1 << longest).step_by(one_in) {
-        let mut sums: Vec<u64> =
-            run.chunks(1 << MIN_SEGMENT_LOG2).map(|shortest| distance_sum(isa, shortest)).collect();
+    let one_in = (n >> 16).max(1);
+    let in_longest = 1 << (longest - MIN_SEGMENT_LOG2);
+    for run_idx in (0..n >> longest).step_by(one_in) {
+        let mut sums = sums(run_idx * in_longest..(run_idx + 1) * in_longest);
         for (log2, cost) in (MIN_SEGMENT_LOG2..=longest).zip(&mut costs) {
-            *cost += sums.iter().map(|&sum| segment_cost_q16(1 << log2, sum)).sum::<u64>();
+            *cost += sums
+                .iter()
+                .map(|&sum| geometric_cost_q16(1 << log2, sum) + (SEGMENT_BITS << 16))
+                .sum::<u64>();
             sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
         }
     }
@@ -84,12 +92,11 @@ fn choose_segment_log2(isa: Isa, symbols: &[u8]) -> u32 {
     MIN_SEGMENT_LOG2 + u32::try_from(place).unwrap_or(0)
 }
 
-/// Bits of `n` indices whose magnitudes sum to `sum`, if these are geometrically distributed, and of their segment, in
-/// 1/65536.
-fn segment_cost_q16(n: u64, sum: u64) -> u64 {
+/// Bits of `n` indices whose magnitudes sum to `sum`, if these are geometrically distributed, in 1/65536.
+pub(super) fn geometric_cost_q16(n: u64, sum: u64) -> u64 {
     let times_log2 = |x: u64| x * u64::from(log2_fast_q16(u32::try_from(x).unwrap_or(u32::MAX)));
-    let signs = ((n * sum) << 16) / (n + sum);
-    (times_log2(n + sum) + signs + (SEGMENT_BITS << 16)).saturating_sub(times_log2(n) + times_log2(sum))
+    let signs = ((n * sum) << 16) / (n + sum).max(1);
+    (times_log2(n + sum) + signs).saturating_sub(times_log2(n) + times_log2(sum))
 }
 
 /// How many of the indices of one run in `one_in` have each `key`, which is below `N`. Four tables, so that equal keys in a
@@ -147,6 +154,15 @@ pub(super) struct Planner {
     clusters: Clusters,
     sums: Vec<u64>,
     tallies: Vec<Tally>,
+    scales: ColumnScales,
+    /// Whether `columns` say which table an index uses, and `symbol_ids` hold it; else `table_ids` do.
+    pub(super) by_columns: bool,
+    /// Bits that this saves.
+    pub(super) saved_by_columns: u64,
+    /// Classes of segments and columns.
+    pub(super) columns: Columns,
+    /// Table, or pair of tables, of each symbol.
+    pub(super) symbol_ids: Vec<u8>,
     /// Table, or pair of tables, of each segment.
     pub(super) table_ids: Vec<u8>,
     /// The tables.
@@ -156,14 +172,64 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    /// Plans for `symbols` and, where tables come in pairs, a word of quantizer bits for each row.
-    pub(super) fn plan(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) {
+    /// Plans for `symbols` and, where tables come in pairs, a word of quantizer bits for each row. `row_lens` are lengths
+    /// of rows whose columns may differ in scale.
+    pub(super) fn plan(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32], row_lens: &[usize]) {
         self.cluster(isa, symbols, quantizers);
-        let counts = self.tallies.iter().map(total).collect();
-        let merged = self.merge(counts, !quantizers.is_empty());
+        let n_ids = self.sums.len() as u64;
+        let n_clusters = self.tallies.len();
+        let mut merged =
+            merge(&self.tallies, !quantizers.is_empty(), |n_tables| u64::from(id_bits(n_tables)) * n_ids);
+        let enough = merged.cost - merged.cost / LEAST_SAVING_OF_COLUMNS;
+        (self.by_columns, self.saved_by_columns) = (false, 0);
+        if let Some((by_columns, segment_log2)) = self.plan_columns(isa, symbols, quantizers, row_lens)
+            && by_columns.cost < enough
+            && by_columns.groups.len() > 1
+        {
+            self.by_columns = true;
+            self.saved_by_columns = (merged.cost - by_columns.cost) >> 16;
+            self.segment_log2 = segment_log2;
+            merged = by_columns;
+            let starts = merged.groups.iter().map(|group| group.clusters.start.to_le_bytes()[0]);
+            self.columns.set_bounds(starts.skip(1));
+            for (run_idx, ids) in self.symbol_ids.chunks_mut(RUN_LEN).enumerate() {
+                self.columns.fill_ids(isa, 1 << segment_log2, run_idx * RUN_LEN, ids);
+            }
+        } else {
+            let mut new_ids = vec![0u8; n_clusters];
+            for (id, group) in (0u8..).zip(&merged.groups) {
+                new_ids[group.clusters.clone()].fill(id);
+            }
+            self.table_ids.iter_mut().for_each(|id| *id = new_ids[usize::from(*id)]);
+        }
         let n_used = if quantizers.is_empty() { 1 } else { 2 };
         self.tables.clear();
-        self.tables.extend(merged.iter().map(|counts| Fitted::new(&counts[..n_used])));
+        self.tables.extend(merged.groups.iter().map(|group| Fitted::new(&group.counts[..n_used])));
+    }
+
+    /// What choosing tables by columns too would give, and log2 of the length of segments for that, where columns promise
+    /// something.
+    fn plan_columns(
+        &mut self,
+        isa: Isa,
+        symbols: &[u8],
+        quantizers: &[u32],
+        row_lens: &[usize],
+    ) -> Option<(Merged, u32)> {
+        let period = self.scales.best_period(isa, symbols, row_lens)?;
+        let segment_log2 = self.scales.fit(isa, symbols, period, &mut self.columns);
+        self.tallies.clear();
+        self.tallies.resize(usize::from(self.columns.largest()) + 1, [[0; 512]; 4]);
+        self.symbol_ids.resize(symbols.len(), 0);
+        let runs = symbols.chunks(RUN_LEN).zip(self.symbol_ids.chunks_mut(RUN_LEN));
+        for (run_idx, (symbols, classes)) in runs.enumerate() {
+            self.columns.fill_classes(1 << segment_log2, run_idx * RUN_LEN, classes);
+            let quantizers = quantizers.get(run_idx * RUN_LEN / LANES..).unwrap_or_default();
+            count_by_class(symbols, classes, quantizers, &mut self.tallies);
+        }
+        let class_bits = self.columns.bits();
+        let told = |n_tables: usize| class_bits + u64::from(BOUND_BITS) * (n_tables as u64 - 1);
+        Some((merge(&self.tallies, !quantizers.is_empty(), told), segment_log2))
     }
 
     /// Bits of `symbols` that are part of many more: what tables take is left out, and so is what it costs that they have
@@ -180,7 +246,11 @@ impl Planner {
 
     /// Gives segments with like symbols a table in common, and counts what each is for.
     fn cluster(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) {
-        self.segment_log2 = choose_segment_log2(isa, symbols);
+        let shortest = |segments: Range<usize>| {
+            let symbols = &symbols[segments.start << MIN_SEGMENT_LOG2..segments.end << MIN_SEGMENT_LOG2];
+            symbols.chunks(1 << MIN_SEGMENT_LOG2).map(|segment| distance_sum(isa, segment)).collect()
+        };
+        self.segment_log2 = choose_segment_log2(symbols.len(), shortest);
         let segment_len = segment_len(2, self.segment_log2);
         self.sums.clear();
         self.sums.extend(symbols.chunks(segment_len).map(|segment| distance_sum(isa, segment)));
@@ -195,55 +265,58 @@ impl Planner {
             count(segment, quantizers, &mut self.tallies[usize::from(id)]);
         }
     }
+}
 
-    /// Merges neighbouring clusters as long as that saves bits, and renumbers the table ids.
-    fn merge(&mut self, counts: Vec<Counts>, paired: bool) -> Vec<Counts> {
-        let n_clusters = counts.len();
-        let mut groups: Vec<Group> = counts
-            .into_iter()
-            .enumerate()
-            .map(|(cluster, counts)| Group {
-                clusters: cluster..cluster + 1,
-                cost: cost_q16(&counts, paired),
-                counts,
-            })
-            .collect();
-        groups.retain(|group| group.counts.iter().flatten().any(|&count| count > 0));
-        let id_cost = |n_tables: usize| (u64::from(id_bits(n_tables)) * self.sums.len() as u64) << 16;
-        let total =
-            |groups: &[Group]| groups.iter().map(|group| group.cost).sum::<u64>() + id_cost(groups.len());
-        let mut best = (total(&groups), groups.clone());
-        let mut joined: Vec<Group> = groups.windows(2).map(|pair| pair[0].join(&pair[1], paired)).collect();
-        while let Some((at, _)) = joined.iter().enumerate().min_by_key(|&(at, joined)| {
-            joined.cost.cast_signed() - (groups[at].cost + groups[at + 1].cost).cast_signed()
-        }) {
-            groups[at] = joined.remove(at);
-            groups.remove(at + 1);
-            if at > 0 {
-                joined[at - 1] = groups[at - 1].join(&groups[at], paired);
-            }
-            if at + 1 < groups.len() {
-                joined[at] = groups[at].join(&groups[at + 1], paired);
-            }
-            let cost = total(&groups);
-            if cost <= best.0 {
-                best = (cost, groups.clone());
-            }
+/// Clusters in groups of a table each, and the bits of it all in 1/65536.
+#[derive(Debug, Clone)]
+struct Merged {
+    groups: Vec<Group>,
+    cost: u64,
+}
+
+/// Merges neighbouring clusters as long as that saves bits, and until [`MAX_TABLES`] will do. `told` are the bits that tell
+/// which of so many tables is used where.
+fn merge(tallies: &[Tally], paired: bool, told: impl Fn(usize) -> u64) -> Merged {
+    let mut groups: Vec<Group> = tallies
+        .iter()
+        .map(total)
+        .enumerate()
+        .filter(|(_, counts)| counts.iter().flatten().any(|&count| count > 0))
+        .map(|(cluster, counts)| Group {
+            clusters: cluster..cluster + 1,
+            cost: cost_q16(&counts, paired),
+            counts,
+        })
+        .collect();
+    let total = |groups: &[Group]| {
+        let told = if groups.len() > MAX_TABLES { u64::MAX >> 1 } else { told(groups.len().max(1)) << 16 };
+        groups.iter().map(|group| group.cost).sum::<u64>() + told
+    };
+    let mut best = Merged { cost: total(&groups), groups: groups.clone() };
+    let mut joined: Vec<Group> = groups.windows(2).map(|pair| pair[0].join(&pair[1], paired)).collect();
+    while let Some((at, _)) = joined.iter().enumerate().min_by_key(|&(at, joined)| {
+        joined.cost.cast_signed() - (groups[at].cost + groups[at + 1].cost).cast_signed()
+    }) {
+        groups[at] = joined.remove(at);
+        groups.remove(at + 1);
+        if at > 0 {
+            joined[at - 1] = groups[at - 1].join(&groups[at], paired);
         }
-        let groups = best.1;
-        let mut new_ids = vec![0u8; n_clusters];
-        for (id, group) in (0u8..).zip(&groups) {
-            new_ids[group.clusters.clone()].fill(id);
+        if at + 1 < groups.len() {
+            joined[at] = groups[at].join(&groups[at + 1], paired);
         }
-        self.table_ids.iter_mut().for_each(|id| *id = new_ids[usize::from(*id)]);
-        groups.into_iter().map(|group| group.counts).collect()
+        let cost = total(&groups);
+        if cost <= best.cost {
+            best = Merged { cost, groups: groups.clone() };
+        }
     }
+    best
 }
 
 /// Clusters that share a table.
 #[derive(Debug, Clone)]
 struct Group {
-    clusters: std::ops::Range<usize>,
+    clusters: Range<usize>,
     counts: Counts,
     cost: u64,
 }
@@ -281,6 +354,17 @@ fn count(segment: &[u8], quantizers: &[u32], tally: &mut Tally) {
         let mut bits = u64::from(quantizers) << 8;
         for (idx, &symbol) in row.iter().enumerate() {
             tally[idx % 4][(bits & 256) as usize + usize::from(symbol)] += 1;
+            bits >>= 1;
+        }
+    }
+}
+
+/// Counts symbols that each have a class, by quantizer where there are bits of them.
+fn count_by_class(symbols: &[u8], classes: &[u8], quantizers: &[u32], tallies: &mut [Tally]) {
+    for (row_idx, (symbols, classes)) in symbols.chunks(LANES).zip(classes.chunks(LANES)).enumerate() {
+        let mut bits = u64::from(quantizers.get(row_idx).copied().unwrap_or(0)) << 8;
+        for (idx, (&symbol, &class)) in symbols.iter().zip(classes).enumerate() {
+            tallies[usize::from(class)][idx % 4][(bits & 256) as usize + usize::from(symbol)] += 1;
             bits >>= 1;
         }
     }

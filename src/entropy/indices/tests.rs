@@ -7,8 +7,12 @@ fn isas() -> impl Iterator<Item = Isa> {
 }
 
 fn section_of(isa: Isa, indices: &[i32], dependent: bool) -> Vec<u8> {
+    section_of_rows(isa, indices, dependent, &[24, 64])
+}
+
+fn section_of_rows(isa: Isa, indices: &[i32], dependent: bool, row_lens: &[usize]) -> Vec<u8> {
     let mut section = Vec::new();
-    IndexEncoder::default().encode(isa, indices, dependent, &mut section);
+    IndexEncoder::default().encode(isa, indices, dependent, row_lens, &mut section);
     section
 }
 
@@ -32,6 +36,11 @@ fn any_indices() -> impl Strategy<Value = Vec<i32>> {
         prop::collection::vec(prop_oneof![9 => -3..4i32, 1 => any::<i32>()], 1..3000),
         prop::collection::vec(Just(-300), 1..200),
         prop::collection::vec(any::<i32>(), 0..400),
+        // Columns of different scale.
+        (0u32..8, 600usize..9000).prop_flat_map(move |(scale, n)| hump(1 << scale, n)).prop_map(|mut v| {
+            v.iter_mut().enumerate().for_each(|(idx, x)| *x *= if idx % 24 < 3 { 30 } else { 1 });
+            v
+        }),
     ]
 }
 
@@ -147,6 +156,34 @@ fn estimates_are_those_of_the_counts() {
     assert_eq!(bits_per_symbol(&[1, 0]), [0.0, 1.0]);
     assert_eq!(bits_per_symbol(&[0, 0]), [0.0, 0.0]);
     assert!((bits_per_symbol(&[u32::MAX, 0])[1] - 33.0).abs() < 1e-3);
+}
+
+#[test]
+fn columns_of_different_scale_cost_as_much_as_if_they_were_apart() {
+    for (period, n) in [(24, 1 << 15), (64, 1 << 18), (576, 1 << 18)] {
+        let values = gaussian(n, 5);
+        let scale = |idx: usize| if (idx % period) * 5 < period { 25.0 } else { 2.0 };
+        let indices: Vec<i32> = values.iter().enumerate().map(|(idx, x)| (x * scale(idx)) as i32).collect();
+        let (loud, quiet): (Vec<_>, Vec<_>) = (0..n).partition(|idx| scale(*idx) > 2.0);
+        for dependent in [false, true] {
+            let apart: usize = [loud.clone(), quiet.clone()]
+                .map(|part| part.into_iter().map(|idx| indices[idx]).collect::<Vec<_>>())
+                .map(|part| section_of_rows(Isa::detect(), &part, dependent, &[]).len())
+                .iter()
+                .sum();
+            let section = section_of_rows(Isa::detect(), &indices, dependent, &[period]);
+            let without = section_of_rows(Isa::detect(), &indices, dependent, &[]).len();
+            assert!(section.len() * 100 < apart * 102, "{period}: {} bytes, {apart} apart", section.len());
+            assert!(
+                section.len() * 100 < without * 99,
+                "{period}: {} bytes, {without} without",
+                section.len()
+            );
+            for isa in isas() {
+                assert!(decoded(isa, &section, dependent, n).as_deref() == Some(&indices[..]), "{isa:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -112,6 +112,24 @@ pub fn distance_sum(isa: Isa, symbols: &[u8]) -> u64 {
     }
 }
 
+/// How many of `bounds` each class has reached.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn count_bounds(isa: Isa, classes: &[u8], bounds: &[u8], counts: &mut [u8]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::count_bounds_avx512(classes, bounds, counts) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::count_bounds_avx2(classes, bounds, counts) }
+        }
+        _ => scalar::count_bounds(classes, bounds, counts),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +168,20 @@ mod tests {
             }
         }
         assert_eq!(distance_sum(Isa::detect(), &vec![0; 1 << 20]), 128 << 20);
+    }
+
+    #[test]
+    fn bounds_are_counted_alike_on_every_isa() {
+        let classes: Vec<u8> = (0..1000u32).map(|i| (i * i % 61).to_le_bytes()[0]).collect();
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            for bounds in [&[][..], &[0], &[3, 17, 60], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50, 127]]
+            {
+                let mut counts = vec![9; classes.len()];
+                count_bounds(isa, &classes, bounds, &mut counts);
+                for (&class, &count) in classes.iter().zip(&counts) {
+                    assert_eq!(usize::from(count), bounds.iter().filter(|bound| **bound <= class).count());
+                }
+            }
+        }
     }
 }

@@ -48,6 +48,23 @@ pub(super) fn join_low_plane(plane: &[u8], shift: u32, dst: &mut [i32]) {
 }
 
 #[inline(always)]
+pub(super) fn count_bounds(classes: &[u8], bounds: &[u8], counts: &mut [u8]) {
+    const N: usize = 64;
+    let n = classes.len().min(counts.len());
+    let (classes, counts) = (&classes[..n], &mut counts[..n]);
+    let count = |class: u8| bounds.iter().map(|&bound| u8::from(class >= bound)).sum();
+    let ((classes, rest), (counts, rest_counts)) = (classes.as_chunks::<N>(), counts.as_chunks_mut::<N>());
+    for (classes, counts) in classes.iter().zip(counts) {
+        let mut reached = [0; N];
+        for &bound in bounds {
+            reached.iter_mut().zip(classes).for_each(|(count, &class)| *count += u8::from(class >= bound));
+        }
+        *counts = reached;
+    }
+    rest.iter().zip(rest_counts).for_each(|(&class, reached)| *reached = count(class));
+}
+
+#[inline(always)]
 pub(super) fn distance_sum(symbols: &[u8]) -> u64 {
     // 2^16: 128 times as many fit 32 bits.
     let sum_of = |run: &[u8]| run.iter().map(|&symbol| u32::from(symbol.abs_diff(128))).sum::<u32>();

@@ -55,6 +55,16 @@ pub(super) fn join_low_plane_avx512(plane: &[u8], shift: u32, dst: &mut [i32]) {
 }
 
 #[target_feature(enable = "avx2")]
+pub(super) fn count_bounds_avx2(classes: &[u8], bounds: &[u8], counts: &mut [u8]) {
+    scalar::count_bounds(classes, bounds, counts);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) fn count_bounds_avx512(classes: &[u8], bounds: &[u8], counts: &mut [u8]) {
+    scalar::count_bounds(classes, bounds, counts);
+}
+
+#[target_feature(enable = "avx2")]
 pub(super) fn distance_sum_avx2(symbols: &[u8]) -> u64 {
     scalar::distance_sum(symbols)
 }

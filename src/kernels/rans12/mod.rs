@@ -84,31 +84,102 @@ pub struct Plan<'a> {
     pub n_lanes: usize,
     /// Tables come in pairs: of pair `p` table 2·p + q, where q is the quantizer in use in the lane's chain.
     pub paired: bool,
-    /// Table, or pair of tables, of each segment.
-    pub table_ids: &'a [u8],
-    /// Symbols of a segment, a multiple of [`LANES`]; the last segment may be shorter.
-    pub segment_len: usize,
+    /// Table, or pair of tables, of each symbol.
+    pub table_ids: TableIds<'a>,
+}
+
+/// Which table, or pair of tables, a symbol uses.
+#[derive(Debug, Clone, Copy)]
+pub enum TableIds<'a> {
+    /// Symbols of a segment use one.
+    OfSegments {
+        /// That of each segment.
+        ids: &'a [u8],
+        /// Symbols of a segment, a multiple of [`LANES`]; the last segment may be shorter.
+        segment_len: usize,
+    },
+    /// Each symbol has its own. Tables are then given filled up to [`MIXED_TABLES`], or as many pairs.
+    OfSymbols(&'a [u8]),
+}
+
+/// Tables, or pairs of them, that symbols may choose from one by one.
+pub const MIXED_TABLES: usize = 16;
+
+/// Tables that vector loops choose from at each symbol, if it is not one or a pair.
+#[cfg(target_arch = "x86_64")]
+const MIXED: usize = MIXED_TABLES;
+/// As [`MIXED`], of pairs.
+#[cfg(target_arch = "x86_64")]
+const MIXED_PAIRS: usize = 2 * MIXED_TABLES;
+
+/// Whether `n` tables that belong together are pairs.
+#[cfg(target_arch = "x86_64")]
+const fn is_paired(n: usize) -> bool {
+    matches!(n, 2 | MIXED_PAIRS)
 }
 
 impl Plan<'_> {
     /// Whether the plan fits `n_symbols` symbols and `n_tables` tables.
     fn fits(&self, n_symbols: usize, n_tables: usize) -> bool {
         let n_choices = if self.paired { n_tables / 2 } else { n_tables };
-        matches!(self.n_lanes, LANES | FEW_LANES)
-            && self.segment_len > 0
-            && self.segment_len.is_multiple_of(LANES)
-            && self.table_ids.len() >= n_symbols.div_ceil(self.segment_len)
-            && self.table_ids.iter().all(|&id| usize::from(id) < n_choices)
+        let exist = |ids: &[u8]| usize::from(ids.iter().fold(0, |max, &id| id.max(max))) < n_choices;
+        let has_tables = match self.table_ids {
+            TableIds::OfSegments { ids, segment_len } => {
+                segment_len > 0
+                    && segment_len.is_multiple_of(LANES)
+                    && ids.len() >= n_symbols.div_ceil(segment_len)
+                    && exist(ids)
+            }
+            TableIds::OfSymbols(ids) => ids.len() >= n_symbols && n_choices >= MIXED_TABLES && exist(ids),
+        };
+        matches!(self.n_lanes, LANES | FEW_LANES) && has_tables
+    }
+
+    /// Id of the table of symbol `idx`.
+    #[inline(always)]
+    fn table_id(&self, idx: usize) -> Option<u8> {
+        match self.table_ids {
+            TableIds::OfSegments { ids, segment_len } => ids.get(idx / segment_len).copied(),
+            TableIds::OfSymbols(ids) => ids.get(idx).copied(),
+        }
+    }
+
+    /// Length of a segment, and the ids that go with it: for vector loops all symbols with ids of their own are one segment,
+    /// whose table is the first of all.
+    #[cfg(target_arch = "x86_64")]
+    fn segments(&self) -> (&[u8], usize) {
+        match self.table_ids {
+            TableIds::OfSegments { ids, segment_len } => (ids, segment_len),
+            TableIds::OfSymbols(_) => (&[0], 1 << 31),
+        }
+    }
+
+    /// The ids of the row of symbols from `first` on.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn row_ids(&self, first: usize) -> Option<&[u8; LANES]> {
+        match self.table_ids {
+            TableIds::OfSegments { .. } => None,
+            TableIds::OfSymbols(ids) => ids.get(first..)?.first_chunk(),
+        }
     }
 
     /// The symbols of `dst` from `first` on by segments, each with its table's id; the first may be what is left of one.
+    #[cfg(target_arch = "x86_64")]
     fn segments_from<'d>(&self, first: usize, dst: &'d mut [u8]) -> impl Iterator<Item = (&'d mut [u8], u8)> {
-        let segment_idx = first / self.segment_len;
-        let left_len = (segment_idx + 1) * self.segment_len - first;
+        let (ids, segment_len) = self.segments();
+        let segment_idx = first / segment_len;
+        let left_len = (segment_idx + 1) * segment_len - first;
         let rest = dst.get_mut(first..).unwrap_or_default();
         let (left, whole) = rest.split_at_mut(left_len.min(rest.len()));
-        let segments = std::iter::once(left).chain(whole.chunks_mut(self.segment_len));
-        segments.zip(self.table_ids.get(segment_idx..).unwrap_or_default().iter().copied())
+        let segments = std::iter::once(left).chain(whole.chunks_mut(segment_len));
+        segments.zip(ids.get(segment_idx..).unwrap_or_default().iter().copied())
+    }
+
+    /// Whether symbols have ids of their own, and tables come in pairs.
+    #[cfg(target_arch = "x86_64")]
+    fn kind(&self) -> (bool, bool) {
+        (matches!(self.table_ids, TableIds::OfSymbols(_)), self.paired)
     }
 }
 
@@ -213,9 +284,13 @@ fn decode_vectors(
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
-                match plan.paired {
-                    false => x86_avx512::decode::<1>(plan, tables, words, lanes, position, dst),
-                    true => x86_avx512::decode::<2>(plan, tables, words, lanes, position, dst),
+                match plan.kind() {
+                    (false, false) => x86_avx512::decode::<1>(plan, tables, words, lanes, position, dst),
+                    (false, true) => x86_avx512::decode::<2>(plan, tables, words, lanes, position, dst),
+                    (true, false) => x86_avx512::decode::<MIXED>(plan, tables, words, lanes, position, dst),
+                    (true, true) => {
+                        x86_avx512::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst)
+                    }
                 }
             }
         }
@@ -223,9 +298,13 @@ fn decode_vectors(
         Isa::Avx2 if isa.available() => {
             // SAFETY: as above.
             unsafe {
-                match plan.paired {
-                    false => x86_avx2::decode::<1>(plan, tables, words, lanes, position, dst),
-                    true => x86_avx2::decode::<2>(plan, tables, words, lanes, position, dst),
+                match plan.kind() {
+                    (false, false) => x86_avx2::decode::<1>(plan, tables, words, lanes, position, dst),
+                    (false, true) => x86_avx2::decode::<2>(plan, tables, words, lanes, position, dst),
+                    (true, false) => x86_avx2::decode::<MIXED>(plan, tables, words, lanes, position, dst),
+                    (true, true) => {
+                        x86_avx2::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst)
+                    }
                 }
             }
         }
@@ -239,8 +318,8 @@ fn decode_vectors(
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code, reason = "a gather takes a pointer")]
 fn gather_512<const N: usize, const LEN: usize>(tables: &[[u32; LEN]; N], idx: __m512i) -> __m512i {
-    const { assert!((N * LEN).is_power_of_two() && N * LEN <= 1 << 16) }
-    #[expect(clippy::cast_possible_truncation, reason = "at most 2^16")]
+    const { assert!((N * LEN).is_power_of_two() && N * LEN <= 1 << 17) }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2^17")]
     let mask = (N * LEN - 1) as i32;
     // SAFETY: the mask keeps every index within the N · LEN entries, and N · LEN is a power of two.
     unsafe {
@@ -254,8 +333,8 @@ fn gather_512<const N: usize, const LEN: usize>(tables: &[[u32; LEN]; N], idx: _
 #[target_feature(enable = "avx2")]
 #[allow(unsafe_code, reason = "a gather takes a pointer")]
 fn gather_256<const N: usize, const LEN: usize>(tables: &[[u32; LEN]; N], idx: __m256i) -> __m256i {
-    const { assert!((N * LEN).is_power_of_two() && N * LEN <= 1 << 16) }
-    #[expect(clippy::cast_possible_truncation, reason = "at most 2^16")]
+    const { assert!((N * LEN).is_power_of_two() && N * LEN <= 1 << 17) }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 2^17")]
     let mask = (N * LEN - 1) as i32;
     // SAFETY: as above.
     unsafe {
@@ -306,9 +385,19 @@ pub fn encode(
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
-                match plan.paired {
-                    false => x86_avx512::encode::<1>(plan, tables, rows, quantizers, states, buffer, at),
-                    true => x86_avx512::encode::<2>(plan, tables, rows, quantizers, states, buffer, at),
+                match plan.kind() {
+                    (false, false) => {
+                        x86_avx512::encode::<1>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
+                    (false, true) => {
+                        x86_avx512::encode::<2>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
+                    (true, false) => {
+                        x86_avx512::encode::<MIXED>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
+                    (true, true) => {
+                        x86_avx512::encode::<MIXED_PAIRS>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
                 }
             }
         }
@@ -316,9 +405,19 @@ pub fn encode(
         Isa::Avx2 if isa.available() => {
             // SAFETY: as above.
             unsafe {
-                match plan.paired {
-                    false => x86_avx2::encode::<1>(plan, tables, rows, quantizers, states, buffer, at),
-                    true => x86_avx2::encode::<2>(plan, tables, rows, quantizers, states, buffer, at),
+                match plan.kind() {
+                    (false, false) => {
+                        x86_avx2::encode::<1>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
+                    (false, true) => {
+                        x86_avx2::encode::<2>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
+                    (true, false) => {
+                        x86_avx2::encode::<MIXED>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
+                    (true, true) => {
+                        x86_avx2::encode::<MIXED_PAIRS>(plan, tables, rows, quantizers, states, buffer, at)
+                    }
                 }
             }
         }

@@ -11,7 +11,7 @@ pub(super) fn step(slots: &SlotTable, state: &mut u32) -> u8 {
     slot.to_le_bytes()[0]
 }
 
-/// The table of a segment and a chain's state.
+/// The table of an id and a chain's state.
 #[inline(always)]
 pub(super) fn table<'t, T>(plan: &Plan<'_>, tables: &'t [T], id: u8, chain: u8) -> Option<&'t T> {
     let id = usize::from(id);
@@ -34,17 +34,16 @@ pub(super) fn decode(
     dst: &mut [u8],
 ) -> Option<usize> {
     let mut rest = words.get(position.word..)?.iter();
-    for (segment, id) in plan.segments_from(position.symbol, dst) {
-        for row in segment.chunks_mut(LANES) {
-            for (idx, (symbol, chain)) in row.iter_mut().zip(&mut lanes.chains).enumerate() {
-                let state = &mut lanes.states[idx & (plan.n_lanes - 1)];
-                *symbol = step(table(plan, tables, id, *chain)?, state);
-                if *state < STATE_MIN {
-                    *state = *state << 16 | u32::from(u16::from_le_bytes(*rest.next()?));
-                }
-                if plan.paired {
-                    *chain = next_chain(*chain, *symbol);
-                }
+    let rows = dst.get_mut(position.symbol..)?.chunks_mut(LANES);
+    for (first, row) in (position.symbol..).step_by(LANES).zip(rows) {
+        for (idx, (symbol, chain)) in row.iter_mut().zip(&mut lanes.chains).enumerate() {
+            let state = &mut lanes.states[idx & (plan.n_lanes - 1)];
+            *symbol = step(table(plan, tables, plan.table_id(first + idx)?, *chain)?, state);
+            if *state < STATE_MIN {
+                *state = *state << 16 | u32::from(u16::from_le_bytes(*rest.next()?));
+            }
+            if plan.paired {
+                *chain = next_chain(*chain, *symbol);
             }
         }
     }
@@ -87,9 +86,9 @@ pub(super) fn encode(
 ) -> Option<usize> {
     for (row_idx, row) in symbols.chunks(LANES).enumerate().rev() {
         let row_idx = first_row + row_idx;
-        let id = *plan.table_ids.get(row_idx * LANES / plan.segment_len)?;
         let quantizers = quantizers.get(row_idx).copied().unwrap_or(0);
         for (idx, &symbol) in row.iter().enumerate().rev() {
+            let id = plan.table_id(row_idx * LANES + idx)?;
             let packed = entry(plan, tables, id, quantizers, idx, symbol)?;
             let state = &mut states[idx & (plan.n_lanes - 1)];
             // 20: a state of 32 bits takes a symbol while it is below freq · 2^(32 − 12).

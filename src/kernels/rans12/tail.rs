@@ -19,7 +19,7 @@ pub fn encode_tail(
     quantizers: &[u32],
 ) -> Option<(usize, [u32; LANES])> {
     let entry_at = |idx: usize| {
-        let id = *plan.table_ids.get(idx / plan.segment_len)?;
+        let id = plan.table_id(idx)?;
         let quantizers = quantizers.get(idx / LANES).copied().unwrap_or(0);
         entry(plan, tables, id, quantizers, idx % LANES, *symbols.get(idx)?)
     };
@@ -77,11 +77,14 @@ pub fn decode_tail(
     first: usize,
     dst: &mut [u8],
 ) -> Option<()> {
+    if dst.is_empty() {
+        return Some(());
+    }
     if !plan.fits(first.checked_add(dst.len())?, tables.len()) {
         return None;
     }
     for (idx, symbol) in (first..).zip(dst) {
-        let id = *plan.table_ids.get(idx / plan.segment_len)?;
+        let id = plan.table_id(idx)?;
         let chain = &mut lanes.chains[idx % LANES];
         *symbol = step(table(plan, tables, id, *chain)?, &mut lanes.states[idx & (plan.n_lanes - 1)]);
         if plan.paired {

@@ -18,15 +18,32 @@ struct Case {
     freqs: Vec<Freqs>,
     paired: bool,
     table_ids: Vec<u8>,
+    /// 1: each symbol has an id of its own.
     segment_len: usize,
     symbols: Vec<u8>,
+}
+
+impl Case {
+    fn plan(&self) -> Plan<'_> {
+        let (ids, segment_len) = (&self.table_ids[..], self.segment_len);
+        let table_ids = if segment_len == 1 {
+            TableIds::OfSymbols(ids)
+        } else {
+            TableIds::OfSegments { ids, segment_len }
+        };
+        Plan { n_lanes: self.n_lanes, paired: self.paired, table_ids }
+    }
+}
+
+fn single_table() -> TableIds<'static> {
+    TableIds::OfSegments { ids: &[0], segment_len: 1 << 31 }
 }
 
 fn cases() -> Vec<Case> {
     let mut rng = ChaCha8Rng::seed_from_u64(12);
     let mut cases = Vec::new();
     for n in [1usize, 31, 32, 33, 500, 4096, 5001, 40_000] {
-        for (n_choices, segment_len) in [(1usize, 1usize << 31), (3, 64), (16, 512)] {
+        for (n_choices, segment_len) in [(1usize, 1usize << 31), (3, 64), (16, 512), (16, 1)] {
             for (len, paired) in [(2, false), (2, true), (40, false), (40, true), (200, false), (200, true)] {
                 let n_tables = if paired { 2 * n_choices } else { n_choices };
                 let table_ids = (0..n.div_ceil(segment_len))
@@ -62,12 +79,7 @@ fn isas() -> impl Iterator<Item = Isa> {
 type Coded = (usize, [u32; LANES], Vec<u8>);
 
 fn encode_case(isa: Isa, case: &Case) -> Coded {
-    let plan = Plan {
-        n_lanes: case.n_lanes,
-        paired: case.paired,
-        table_ids: &case.table_ids,
-        segment_len: case.segment_len,
-    };
+    let plan = case.plan();
     let tables: Vec<EncodeTable> = case.freqs.iter().map(encode_table).collect();
     let mut quantizers = Vec::new();
     if case.paired {
@@ -81,12 +93,7 @@ fn encode_case(isa: Isa, case: &Case) -> Coded {
 }
 
 fn decode_case(isa: Isa, case: &Case, (steps, states, words): &Coded) -> Option<Vec<u8>> {
-    let plan = Plan {
-        n_lanes: case.n_lanes,
-        paired: case.paired,
-        table_ids: &case.table_ids,
-        segment_len: case.segment_len,
-    };
+    let plan = case.plan();
     let mut tables = vec![[0; SLOTS]; case.freqs.len()];
     case.freqs.iter().zip(&mut tables).for_each(|(freqs, slots)| fill_slots(freqs, slots).unwrap());
     let mut symbols = vec![0xcc; case.symbols.len()];
@@ -158,7 +165,7 @@ fn damaged_data_gives_the_same_verdict_on_every_isa() {
 #[test]
 fn a_symbol_without_frequency_is_refused_on_every_isa() {
     let mut symbols = vec![128; 1000];
-    let plan = Plan { n_lanes: LANES, paired: false, table_ids: &[0], segment_len: 1 << 31 };
+    let plan = Plan { n_lanes: LANES, paired: false, table_ids: single_table() };
     let tables = [encode_table(&hump(2))];
     let mut buffer = vec![0; encode_buffer_len(symbols.len())];
     for at in [0, 500, 999] {
@@ -185,8 +192,14 @@ fn plans_and_tables_that_do_not_fit_are_refused() {
     for (paired, id, segment_len) in
         [(false, 1, 64), (true, 0, 64), (false, 0, 48), (false, 0, 0), (false, 0, 32)]
     {
-        let plan = Plan { n_lanes: LANES, paired, table_ids: &[id], segment_len };
+        let table_ids = TableIds::OfSegments { ids: &[id], segment_len };
+        let plan = Plan { n_lanes: LANES, paired, table_ids };
         let decoded = decode(Isa::detect(), &plan, &[slots], &[], &mut lanes, &mut [0; 64]);
         assert_eq!(decoded, None, "{paired} {id} {segment_len}");
+    }
+    for (n_tables, ids) in [(15, [0; 64].as_slice()), (16, &[0; 63]), (16, &[16; 64])] {
+        let plan = Plan { n_lanes: LANES, paired: false, table_ids: TableIds::OfSymbols(ids) };
+        let tables = vec![slots; n_tables];
+        assert_eq!(decode(Isa::detect(), &plan, &tables, &[], &mut lanes, &mut [0; 64]), None, "{n_tables}");
     }
 }

@@ -5,7 +5,9 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, FREQ_SUM, LANES, Lanes, Plan, Position, SlotTable, WINDOW, gather_256};
+use super::{
+    EncodeTable, FREQ_SUM, LANES, Lanes, MIXED, Plan, Position, SlotTable, WINDOW, gather_256, is_paired,
+};
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state.
@@ -89,9 +91,20 @@ pub(super) fn decode<const N: usize>(
                 break 'segments;
             };
             let mut slots = [_mm256_setzero_si256(); 4];
+            let ids = if N >= MIXED { plan.row_ids(position.symbol) } else { None };
             for quarter in 0..4 {
                 let mut idx = _mm256_and_si256(x[quarter], mask);
-                if N == 2 {
+                if let Some(ids) = ids {
+                    let (quarters, _) = ids.as_chunks::<8>();
+                    let ids = _mm256_cvtepu8_epi32(cast([quarters[quarter], [0; 8]]));
+                    let shifted = if is_paired(N) {
+                        _mm256_slli_epi32::<13>(ids)
+                    } else {
+                        _mm256_slli_epi32::<12>(ids)
+                    };
+                    idx = _mm256_or_si256(idx, shifted);
+                }
+                if is_paired(N) {
                     let second = _mm256_slli_epi32::<12>(_mm256_and_si256(chains[quarter], one));
                     idx = _mm256_or_si256(idx, second);
                 }
@@ -104,7 +117,7 @@ pub(super) fn decode<const N: usize>(
                 let product =
                     _mm256_mullo_epi32(_mm256_srli_epi32::<20>(slot), _mm256_srli_epi32::<12>(x[quarter]));
                 (x[quarter], taken) = refill(_mm256_add_epi32(product, offset), window, taken);
-                if N == 2 {
+                if is_paired(N) {
                     chains[quarter] = next_chains(chains[quarter], _mm256_and_si256(slot, one));
                 }
             }
@@ -152,20 +165,26 @@ pub(super) fn encode<const N: usize>(
     mut at: usize,
 ) -> Option<usize> {
     let mut x: [__m256i; 4] = cast(*states);
-    let rows_of_segment = plan.segment_len / LANES;
+    let (segment_ids, segment_len) = plan.segments();
+    let rows_of_segment = segment_len / LANES;
     let zero = _mm256_setzero_si256();
     let mut missing = zero;
     for (segment_idx, rows) in symbols.chunks(rows_of_segment).enumerate().rev() {
-        let tables = tables.as_chunks::<N>().0.get(usize::from(*plan.table_ids.get(segment_idx)?))?;
+        let tables = tables.as_chunks::<N>().0.get(usize::from(*segment_ids.get(segment_idx)?))?;
         let entries = tables.as_flattened();
         for (row_idx, row) in rows.iter().enumerate().rev() {
-            let quantizers =
-                if N == 2 { *quantizers.get(segment_idx * rows_of_segment + row_idx)? } else { 0 };
+            let row_idx = segment_idx * rows_of_segment + row_idx;
+            let quantizers = if is_paired(N) { *quantizers.get(row_idx)? } else { 0 };
+            let ids = if N >= MIXED { plan.row_ids(row_idx * LANES) } else { None };
+            let id_shift = if is_paired(N) { 9 } else { 8 };
             let (quarters, _) = row.as_chunks::<8>();
             for quarter in [3, 2, 1, 0] {
                 let entry: [u32; 8] = std::array::from_fn(|lane| {
-                    let second = if N == 2 { (quantizers >> (8 * quarter + lane) & 1) << 8 } else { 0 };
-                    entries[usize::from(quarters[quarter][lane]) + second as usize]
+                    let at = 8 * quarter + lane;
+                    let second = if is_paired(N) { (quantizers >> at & 1) << 8 } else { 0 };
+                    let id = ids.map_or(0, |ids| usize::from(ids[at]) << id_shift);
+                    // The mask is for the compiler: ids are below N, as has been checked.
+                    entries[(usize::from(quarters[quarter][lane]) + second as usize + id) & (256 * N - 1)]
                 });
                 let entry: __m256i = cast(entry);
                 let freq = _mm256_and_si256(entry, _mm256_set1_epi32(0xffff));

@@ -8,7 +8,10 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{EncodeTable, FREQ_SUM, LANES, Lanes, Plan, Position, STATE_MIN, SlotTable, WINDOW, gather_512};
+use super::{
+    EncodeTable, FREQ_SUM, LANES, Lanes, MIXED, Plan, Position, STATE_MIN, SlotTable, WINDOW, gather_512,
+    is_paired,
+};
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state doubled, and its quantizer as the offset of the pair's
@@ -24,8 +27,8 @@ const NEXT: [i32; 16] = {
     next
 };
 
-/// Decodes whole rows from `position` on while a window of words is left; where it stops. `N` tables belong together. The
-/// caller has checked the plan.
+/// Decodes whole rows from `position` on while a window of words is left; where it stops. `N` tables belong together: a
+/// symbol's chain chooses of a pair, its id of [`MIXED`] tables, both of [`MIXED_PAIRS`]. The caller has checked the plan.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
 pub(super) fn decode<const N: usize>(
     plan: &Plan<'_>,
@@ -57,9 +60,19 @@ pub(super) fn decode<const N: usize>(
             let mut taken = 0;
             let (halves, _) = row.as_chunks_mut::<16>();
             let mut slots = [_mm512_setzero_si512(); 2];
+            let ids = if N >= MIXED { plan.row_ids(position.symbol) } else { None };
             for half in 0..2 {
                 let mut idx = _mm512_and_si512(x[half], mask);
-                if N == 2 {
+                if let Some(ids) = ids {
+                    let ids = _mm512_cvtepu8_epi32(cast(ids.as_chunks::<16>().0[half]));
+                    let shifted = if is_paired(N) {
+                        _mm512_slli_epi32::<13>(ids)
+                    } else {
+                        _mm512_slli_epi32::<12>(ids)
+                    };
+                    idx = _mm512_or_si512(idx, shifted);
+                }
+                if is_paired(N) {
                     // 0xEA: a & b | c.
                     idx = _mm512_ternarylogic_epi32::<0xEA>(chains[half], second, idx);
                 }
@@ -71,7 +84,7 @@ pub(super) fn decode<const N: usize>(
                 let product =
                     _mm512_mullo_epi32(_mm512_srli_epi32::<20>(slot), _mm512_srli_epi32::<12>(x[half]));
                 (x[half], taken) = refill(_mm512_add_epi32(product, offset), window, taken);
-                if N == 2 {
+                if is_paired(N) {
                     // 0xEA: a & b | c.
                     let idx = _mm512_ternarylogic_epi32::<0xEA>(slot, one, chains[half]);
                     chains[half] = _mm512_permutexvar_epi32(idx, next);
@@ -115,17 +128,25 @@ pub(super) fn encode<const N: usize>(
     mut at: usize,
 ) -> Option<usize> {
     let mut x: [__m512i; 2] = cast(*states);
-    let rows_of_segment = plan.segment_len / LANES;
+    let (segment_ids, segment_len) = plan.segments();
+    let rows_of_segment = segment_len / LANES;
     let mut missing = 0;
     for (segment_idx, rows) in symbols.chunks(rows_of_segment).enumerate().rev() {
-        let tables = tables.as_chunks::<N>().0.get(usize::from(*plan.table_ids.get(segment_idx)?))?;
+        let tables = tables.as_chunks::<N>().0.get(usize::from(*segment_ids.get(segment_idx)?))?;
         for (row_idx, row) in rows.iter().enumerate().rev() {
-            let quantizers =
-                if N == 2 { *quantizers.get(segment_idx * rows_of_segment + row_idx)? } else { 0 };
+            let row_idx = segment_idx * rows_of_segment + row_idx;
+            let quantizers = if is_paired(N) { *quantizers.get(row_idx)? } else { 0 };
+            let ids = if N >= MIXED { plan.row_ids(row_idx * LANES) } else { None };
             let (halves, _) = row.as_chunks::<16>();
             for half in [1, 0] {
                 let mut idx = _mm512_cvtepu8_epi32(cast(halves[half]));
-                if N == 2 {
+                if let Some(ids) = ids {
+                    let ids = _mm512_cvtepu8_epi32(cast(ids.as_chunks::<16>().0[half]));
+                    let shifted =
+                        if is_paired(N) { _mm512_slli_epi32::<9>(ids) } else { _mm512_slli_epi32::<8>(ids) };
+                    idx = _mm512_or_si512(idx, shifted);
+                }
+                if is_paired(N) {
                     let [a, b, c, d] = quantizers.to_le_bytes();
                     let odd = u16::from_le_bytes(if half == 0 { [a, b] } else { [c, d] });
                     idx = _mm512_mask_or_epi32(idx, odd, idx, _mm512_set1_epi32(256));

@@ -41,9 +41,30 @@ impl TensorSource<'_> {
         };
         let spec = self.time(Step::Prediction, choose);
         let n_sampled = (sample.len() / self.candidate.dtype.unit_bytes()) as f64;
+        let saved = self.saving_of_columns(&spec)?;
         let estimated = self.time(Step::Prediction, || self.estimated_bits(spec, values, &mut sample));
         self.memory.give_back(sample);
-        Ok(estimated / n_sampled - predicted)
+        Ok(estimated / n_sampled - saved - predicted)
+    }
+
+    /// Bits an element that columns of different scale save: of a block in the midst of the tensor, for samples have no
+    /// columns. 0 where the sample is the tensor.
+    fn saving_of_columns(&self, spec: &QuantSpec) -> Result<f64> {
+        let spans = self.spans();
+        let Some(span) = spans.get(spans.len() / 2).filter(|_| self.n_elements() > SAMPLE_LEN) else {
+            return Ok(0.0);
+        };
+        if spec.row_lens.is_empty() {
+            return Ok(0.0);
+        }
+        let mut bytes = self.memory.buffer(span.len);
+        self.time(Step::Read, || self.source.read(span.offset, &mut bytes))?;
+        let run = QuantRun { spec, dtype: self.candidate.dtype, first_element: self.first_element(span) };
+        let mut encoder = self.memory.trial_encoders.take(|| BlockEncoder::new(Level::Default, self.ctx.isa));
+        let saved = self.time(Step::Prediction, || encoder.saving_of_columns(run, &mut bytes));
+        self.memory.trial_encoders.put(encoder);
+        self.memory.give_back(bytes);
+        Ok(saved / (span.len as u64 / self.unit_bytes()) as f64)
     }
 
     /// Bits an element that `model` says of `sample`, unit by unit, where `method` has `step`.

@@ -131,6 +131,7 @@ impl<'a> Fitter<'a> {
             domain: self.tensor.candidate.treatment.domain,
             channels: None,
             prune_below: 0.0,
+            row_lens: self.tensor.row_lens(),
             choice,
             backend: self.settings.backend,
         }

@@ -294,6 +294,7 @@ impl TensorSource<'_> {
             domain: self.candidate.treatment.domain,
             channels: None,
             prune_below: 0.0,
+            row_lens: self.row_lens(),
             choice: method.choice(self.ctx.isa, &mut Tuner::default(), sample, step),
             backend: settings.backend,
         }
@@ -402,6 +403,22 @@ impl TensorSource<'_> {
         let size = |dimension: &u64| usize::try_from(*dimension).unwrap_or(1);
         let inner_len = shape.iter().skip(axis + 1).map(size).product::<usize>().max(1);
         (inner_len, shape.get(axis).map_or(1, size).max(1))
+    }
+
+    /// Lengths of rows whose columns may differ in scale: of each axis but the first, the elements behind one place on the
+    /// axis before it. Short tensors have too few rows.
+    pub(super) fn row_lens(&self) -> Vec<usize> {
+        /// A block has several rows yet.
+        const MOST: u64 = 1 << 16;
+        let mut lens = Vec::new();
+        let mut len = 1u64;
+        for dimension in self.candidate.info.shape.iter().skip(1).rev() {
+            len = len.saturating_mul(*dimension);
+            if *dimension > 1 && len <= MOST {
+                lens.extend(usize::try_from(len).ok());
+            }
+        }
+        lens
     }
 
     /// The largest finite |x| of each channel. Memory is for each channel once, and for those of a block.

@@ -52,7 +52,7 @@ impl LayerEncoder {
         let escapes = || bytes.chunks_exact(unit_bytes).zip(indices).filter(|(_, index)| **index == ESCAPE);
         dst.extend(le32(escapes().count()));
         escapes().for_each(|(element, _)| dst.extend_from_slice(element));
-        self.index_encoder.encode(isa, indices, false, dst);
+        self.index_encoder.encode(isa, indices, false, &[], dst);
         Some(())
     }
 }

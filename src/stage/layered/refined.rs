@@ -175,7 +175,7 @@ impl LayerEncoder {
             at += run_len;
         }
         (!indices.contains(&ESCAPE)).then_some(())?;
-        self.index_encoder.encode(isa, indices, false, dst);
+        self.index_encoder.encode(isa, indices, false, &[], dst);
         Some(())
     }
 

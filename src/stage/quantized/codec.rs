@@ -20,8 +20,16 @@ pub trait IndexCodec: Send {
     fn wire_id(&self) -> u8;
 
     /// Appends a section that holds `indices`. `dependent` says that they are trellis-coded, each of 32 chains by
-    /// itself. `None` where that is not possible; the block is then stored exactly.
-    fn encode(&mut self, isa: Isa, indices: &[i32], dependent: bool, dst: &mut Vec<u8>) -> Option<()>;
+    /// itself. `row_lens` are lengths of rows, by the tensor's shape, whose columns may differ in scale. `None` where that is
+    /// not possible; the block is then stored exactly.
+    fn encode(
+        &mut self,
+        isa: Isa,
+        indices: &[i32],
+        dependent: bool,
+        row_lens: &[usize],
+        dst: &mut Vec<u8>,
+    ) -> Option<()>;
 
     /// Fills `indices` with what all of `section` holds, or `None` where it is not what [`Self::encode`] made. Must
     /// neither panic nor allocate more than a multiple of `indices` whatever the section is.
@@ -73,8 +81,15 @@ impl IndexCodec for Rans {
         IndexBackend::Rans as u8
     }
 
-    fn encode(&mut self, isa: Isa, indices: &[i32], dependent: bool, dst: &mut Vec<u8>) -> Option<()> {
-        self.encoder.encode(isa, indices, dependent, dst);
+    fn encode(
+        &mut self,
+        isa: Isa,
+        indices: &[i32],
+        dependent: bool,
+        row_lens: &[usize],
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
+        self.encoder.encode(isa, indices, dependent, row_lens, dst);
         Some(())
     }
 
@@ -137,7 +152,7 @@ impl IndexCodec for Deflate {
         IndexBackend::Deflate as u8
     }
 
-    fn encode(&mut self, _: Isa, indices: &[i32], _: bool, dst: &mut Vec<u8>) -> Option<()> {
+    fn encode(&mut self, _: Isa, indices: &[i32], _: bool, _: &[usize], dst: &mut Vec<u8>) -> Option<()> {
         to_planes(indices, &mut self.planes);
         let mut encoder = DeflateEncoder::new(dst, Compression::default());
         encoder.write_all(&self.planes).and_then(|()| encoder.try_finish()).ok()
@@ -164,7 +179,7 @@ impl IndexCodec for Zstd {
         IndexBackend::Zstd as u8
     }
 
-    fn encode(&mut self, _: Isa, indices: &[i32], _: bool, dst: &mut Vec<u8>) -> Option<()> {
+    fn encode(&mut self, _: Isa, indices: &[i32], _: bool, _: &[usize], dst: &mut Vec<u8>) -> Option<()> {
         /// zstd's own default.
         const LEVEL: i32 = 3;
         to_planes(indices, &mut self.planes);
@@ -188,7 +203,14 @@ impl IndexCodec for Adaptive {
         IndexBackend::Adaptive as u8
     }
 
-    fn encode(&mut self, _: Isa, indices: &[i32], dependent: bool, dst: &mut Vec<u8>) -> Option<()> {
+    fn encode(
+        &mut self,
+        _: Isa,
+        indices: &[i32],
+        dependent: bool,
+        _: &[usize],
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
         encode_indices(indices, dependent, dst);
         Some(())
     }
@@ -217,7 +239,7 @@ mod tests {
             assert_eq!(IndexBackend::from_wire_id(codec.wire_id()), Some(backend));
             for indices in lists.iter().filter(|list| !list.is_empty() || backend != IndexBackend::Rans) {
                 let mut section = Vec::new();
-                codec.encode(Isa::detect(), indices, false, &mut section).unwrap();
+                codec.encode(Isa::detect(), indices, false, &[], &mut section).unwrap();
                 let mut back = vec![77; indices.len()];
                 assert_eq!(codec.decode(Isa::detect(), &section, false, &mut back), Some(()));
                 assert_eq!(&back, indices, "{backend:?}");

@@ -37,6 +37,9 @@ pub struct QuantSpec {
     pub channels: Option<ChannelSteps>,
     /// Elements below this magnitude become 0 before anything else; 0 for none.
     pub prune_below: f32,
+    /// Lengths of rows whose columns may differ in scale, by the tensor's shape: what this is worth is found block by
+    /// block.
+    pub row_lens: Vec<usize>,
     /// Which index an element gets.
     pub choice: Choice,
     /// How indices are stored.
@@ -280,6 +283,12 @@ impl BlockQuantizer {
         8.0 * self.escapes.len() as f64 + encoder.estimate(isa, &self.scratch.indices, is_path)
     }
 
+    /// Bits that columns of different scale save the indices that [`Self::apply`] left.
+    pub(super) fn saving_of_columns(&self, isa: Isa, spec: &QuantSpec, encoder: &mut IndexEncoder) -> f64 {
+        let is_path = spec.quantizer() == Quantizer::Trellis;
+        encoder.saving_of_columns(isa, &self.scratch.indices, is_path, &spec.row_lens)
+    }
+
     /// Appends the payload of the indices that [`Self::apply`] left, or `None` where they cannot be stored.
     pub(super) fn write(
         &self,
@@ -294,7 +303,7 @@ impl BlockQuantizer {
         let header = Header::of_block(spec, dtype, first_element, indices.len());
         header.write(self.escapes.len() / dtype.unit_bytes(), codec.wire_id(), dst)?;
         dst.extend_from_slice(&self.escapes);
-        codec.encode(isa, indices, spec.quantizer() == Quantizer::Trellis, dst)
+        codec.encode(isa, indices, spec.quantizer() == Quantizer::Trellis, &spec.row_lens, dst)
     }
 }
 

@@ -40,6 +40,7 @@ fn spec(step: f32, trellis: bool, sample: &[f32]) -> QuantSpec {
         domain: Domain::Linear,
         channels: None,
         prune_below: 0.0,
+        row_lens: Vec::new(),
         choice,
         backend: IndexBackend::Rans,
     }
@@ -222,7 +223,7 @@ fn a_codec_of_the_callers_own_is_used_by_its_id() {
         fn wire_id(&self) -> u8 {
             FIRST_PRIVATE_ID + 3
         }
-        fn encode(&mut self, _: Isa, indices: &[i32], _: bool, dst: &mut Vec<u8>) -> Option<()> {
+        fn encode(&mut self, _: Isa, indices: &[i32], _: bool, _: &[usize], dst: &mut Vec<u8>) -> Option<()> {
             indices
                 .iter()
                 .try_for_each(|index| i8::try_from(*index).ok().map(|index| dst.extend(index.to_le_bytes())))
