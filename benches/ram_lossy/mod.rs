@@ -24,8 +24,9 @@ fn is_lossy(tensor: &TensorInfo) -> bool {
     is_float && tensor.shape.len() >= 2 && tensor.n_elements() >= MIN_ELEMENTS
 }
 
-/// How `bytes`, elements of `dtype`, are quantized so that about `goal` is lost.
-fn plan(isa: Isa, dtype: Dtype, bytes: &[u8], goal: f64) -> QuantSpec {
+/// How `bytes`, the elements of `tensor`, are quantized so that about `goal` is lost.
+fn plan(isa: Isa, tensor: &TensorInfo, bytes: &[u8], goal: f64) -> QuantSpec {
+    let dtype = tensor.dtype.expect("floats");
     let moments = Moments::measure(isa, dtype, bytes).expect("floats");
     let rms = (moments.variance() + moments.mean * moments.mean).sqrt();
     // Short runs from all over the tensor.
@@ -37,12 +38,19 @@ fn plan(isa: Isa, dtype: Dtype, bytes: &[u8], goal: f64) -> QuantSpec {
     let even_step = goal * rms * 12f64.sqrt();
     let mut tuner = Tuner::default();
     let rounding = tuner.thresholds(isa, &values, even_step as f32, UNIFORM_LAMBDA);
+    let mut row_len = 1;
+    let row_lens = tensor.shape.iter().skip(1).rev().map(|dimension| {
+        row_len *= *dimension as usize;
+        row_len
+    });
+    let row_lens = row_lens.filter(|len| (2..=1 << 16).contains(len)).collect();
     let step = AIM * goal * rms / tuner.expected_error_sq().sqrt();
     QuantSpec {
         step: step as f32,
         domain: Domain::Linear,
         channels: None,
         prune_below: 0.0,
+        row_lens,
         choice: Choice::Uniform(rounding),
         backend: IndexBackend::Rans,
     }
@@ -113,7 +121,7 @@ pub(super) fn measure(options: &Options, file: &str, bytes: &[u8], goal: f64) {
                 let mut specs: Vec<Option<QuantSpec>> = vec![None; tensors.len()];
                 let planning = team.time(tensors.iter().zip(&mut specs), |_, (tensor, spec)| {
                     let elements = &bytes[tensor.start as usize..tensor.end as usize];
-                    *spec = Some(plan(isa, tensor.dtype.expect("floats"), elements, goal));
+                    *spec = Some(plan(isa, tensor, elements, goal));
                 });
                 let coding = team.time(coded.iter_mut(), |coders, block| {
                     let mut scratch = scratches.lock().expect("no panics").pop().expect("one a thread");

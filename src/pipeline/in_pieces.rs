@@ -190,6 +190,7 @@ mod tests {
             domain: Domain::Linear,
             channels: None,
             prune_below: 0.0,
+            row_lens: Vec::new(),
             choice: Choice::Uniform(Rounding::Thresholds([0.53; 32])),
             backend: IndexBackend::Rans,
         }
