@@ -200,7 +200,7 @@ mod tests {
         let mut hasher = ContentHasher::new();
         hasher.push(&Piece::hash(0, before)).unwrap();
         pieces.iter().for_each(|piece| hasher.push(piece).unwrap());
-        *hasher.finalize().as_bytes()
+        hasher.finalize()
     }
 
     #[test]

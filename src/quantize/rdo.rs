@@ -212,7 +212,7 @@ mod tests {
     fn errors_are_foreseen_where_steps_are_short() {
         let values = normals(1 << 18);
         let mut tuner = Tuner::default();
-        for step in [0.02, 0.1, 0.25] {
+        for (step, tolerance) in [(0.02, 0.01), (0.1, 0.01), (0.25, 0.02)] {
             let rounding = tuner.thresholds(Isa::detect(), &values, step, UNIFORM_LAMBDA);
             let (mut indices, mut back) = (vec![0; values.len()], vec![0.0; values.len()]);
             quantize::quantize(Isa::detect(), &values, step, &rounding, &mut indices);
@@ -220,7 +220,7 @@ mod tests {
             let error_sq = values.iter().zip(&back).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
             let found = error_sq / values.len() as f64 / f64::from(step).powi(2);
             let expected = tuner.expected_error_sq();
-            assert!((expected / found - 1.0).abs() < 0.01, "{step}: {expected} {found}");
+            assert!((expected / found - 1.0).abs() < tolerance, "{step}: {expected} {found}");
         }
     }
 
