@@ -1,9 +1,9 @@
 //! Speed of coding from memory to memory, both checksums of every block included: one JSON line for each file, level,
 //! instruction set and number of threads.
 //!
-//! `cargo bench --bench ram_speed -- FILE... [--json] [--rounds N] [--threads N] [--level L] [--isa I]`
+//! `cargo bench --bench ram_speed -- FILE... [--json] [--rounds N] [--threads N] [--level L] [--isa I] [--rel-l2 E]`
 //!
-//! A FILE that ends in `.alcm` is an archive, exact or lossy, of which decoding alone is timed. Any other
+//! With `--rel-l2` it is lossy encoding that is timed, of checkpoints, by the same yardstick. A FILE that ends in `.alcm` is an archive, exact or lossy, of which decoding alone is timed. Any other
 //! file is cut into blocks as `alcm compress` does it. Speeds are original bytes per second, the median of the
 //! rounds; buffers are touched before. Every round's result is compared with the original.
 #![allow(
@@ -11,6 +11,8 @@
     clippy::cast_possible_truncation,
     reason = "a program for measuring, on machines of 64 bits"
 )]
+
+mod ram_lossy;
 
 use std::sync::{Barrier, Mutex};
 use std::time::Instant;
@@ -27,6 +29,7 @@ struct Options {
     threads: Vec<usize>,
     levels: Vec<Level>,
     isas: Vec<Isa>,
+    rel_l2: Option<f64>,
 }
 
 const LEVELS: [(&str, Level); 3] =
@@ -39,6 +42,7 @@ fn options() -> Options {
         threads: vec![1],
         levels: LEVELS.map(|row| row.1).to_vec(),
         isas: Isa::ALL.into_iter().filter(|isa| isa.available()).collect(),
+        rel_l2: None,
     };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -55,6 +59,7 @@ fn options() -> Options {
                 let name = value();
                 options.levels.retain(|level| LEVELS.contains(&(name.as_str(), *level)));
             }
+            "--rel-l2" => options.rel_l2 = Some(value().parse().expect("a number")),
             "--isa" => {
                 let name = value();
                 options.isas.retain(|isa| isa.name() == name);
@@ -236,6 +241,10 @@ fn main() {
         let bytes = std::fs::read(file).expect("the file can be read");
         if file.ends_with(".alcm") {
             measure_archives(&options, file, &bytes);
+            continue;
+        }
+        if let Some(goal) = options.rel_l2 {
+            ram_lossy::measure(&options, file, &bytes, goal);
             continue;
         }
         let spans = spans(&bytes);

@@ -15,6 +15,7 @@ impl<'a> BitWriter<'a> {
     }
 
     /// Appends the low `n_bits` (at most 32) of `value`.
+    #[inline]
     pub fn put(&mut self, value: u32, n_bits: u32) {
         debug_assert!(n_bits <= 32);
         let mask = (1u64 << n_bits) - 1;
@@ -29,12 +30,20 @@ impl<'a> BitWriter<'a> {
     }
 
     /// Appends `value` zeros and a one: the unary code.
-    pub fn put_unary(&mut self, mut value: u32) {
-        while value >= 31 {
-            self.put(0, 31);
-            value -= 31;
+    pub fn put_unary(&mut self, value: u32) {
+        let left = value % 31;
+        self.put_zeros(value - left);
+        self.put(1 << left, left + 1);
+    }
+
+    /// Appends zeros.
+    #[inline]
+    pub fn put_zeros(&mut self, mut n_bits: u32) {
+        while n_bits > 0 {
+            let part = n_bits.min(32);
+            self.put(0, part);
+            n_bits -= part;
         }
-        self.put(1 << value, value + 1);
     }
 
     /// Pads the last byte with zeros and writes it.

@@ -43,6 +43,14 @@ pub struct BlockSpan {
     pub row_len: usize,
 }
 
+impl BlockSpan {
+    /// The `len` bytes from byte `from` of the block on.
+    #[must_use]
+    pub fn part(&self, from: usize, len: usize) -> Self {
+        Self { offset: self.offset.wrapping_add(from as u64), len, ..*self }
+    }
+}
+
 impl Region {
     /// Blocks that the region is cut into.
     #[must_use]

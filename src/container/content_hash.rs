@@ -56,6 +56,15 @@ impl Piece {
         piece
     }
 
+    /// Adds a piece that follows this one, which ends where a chunk of the file does.
+    pub fn append(&mut self, next: Self) {
+        debug_assert!(self.tail.is_empty() && next.offset == self.offset + self.len, "pieces fit together");
+        self.len += next.len;
+        self.head.extend(next.head);
+        self.subtrees.extend(next.subtrees);
+        self.tail = next.tail;
+    }
+
     fn add_subtrees(&mut self, mut offset: u64, mut chunks: &[u8]) {
         while !chunks.is_empty() {
             let most_chunks = 1_usize << (chunks.len() / CHUNK_LEN).ilog2();

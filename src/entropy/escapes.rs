@@ -23,20 +23,38 @@ pub fn write(escapes: &[u8], dst: &mut Vec<u8>) -> u8 {
     values.sort_by_key(|&value| (std::cmp::Reverse(counts[usize::from(value)]), value));
     dst.push(u8::try_from(values.len() - 1).unwrap_or(u8::MAX));
     dst.extend_from_slice(&values);
-    let mut ranks = [0u32; 256];
-    for (rank, &value) in (0u32..).zip(&values) {
-        ranks[usize::from(value)] = rank;
-    }
     let sorted_counts = values.iter().map(|&value| counts[usize::from(value)]);
     let (_, parameter) = cheapest(sorted_counts);
+    let mut codes = [Code::default(); 256];
+    for (rank, &value) in (0u32..).zip(&values) {
+        codes[usize::from(value)] = Code::new(rank, parameter.into());
+    }
     let mut bits = BitWriter::new(dst);
     for &escape in escapes {
-        let rank = ranks[usize::from(escape)];
-        bits.put_unary(rank >> parameter);
-        bits.put(rank, parameter.into());
+        let code = codes[usize::from(escape)];
+        bits.put_zeros(code.zeros);
+        bits.put(code.bits, code.n_bits);
     }
     bits.finish();
     parameter
+}
+
+/// The code of a rank: mostly one piece, behind zeros where it is too long for that.
+#[derive(Debug, Clone, Copy, Default)]
+struct Code {
+    zeros: u32,
+    bits: u32,
+    n_bits: u32,
+}
+
+impl Code {
+    /// The Rice code of `rank`, below 256.
+    fn new(rank: u32, parameter: u32) -> Self {
+        let quotient = rank >> parameter;
+        let left = quotient.min(15);
+        let low = rank & ((1 << parameter) - 1);
+        Self { zeros: quotient - left, bits: 1 << left | low << (left + 1), n_bits: left + 1 + parameter }
+    }
 }
 
 /// Bits that ranks take which are met as often as `sorted_counts`, by rank, says, and the Rice parameter for it.
@@ -58,6 +76,9 @@ pub fn read(section: &[u8], parameter: u8, dst: &mut [u8]) -> Option<()> {
     }
     let (&n_values_less_1, rest) = section.split_first()?;
     let (values, bits) = rest.split_at_checked(usize::from(n_values_less_1) + 1)?;
+    if parameter == 0 {
+        return read_unary(values, bits, dst);
+    }
     let mut reader = BitReader::new(bits);
     for escape in dst {
         let (high, low) = reader.get_unary_and(parameter.into())?;
@@ -66,6 +87,29 @@ pub fn read(section: &[u8], parameter: u8, dst: &mut [u8]) -> Option<()> {
         *escape = *values.get(usize::try_from(rank).ok()?)?;
     }
     reader.is_exhausted().then_some(())
+}
+
+/// Reads ranks in unary code, a word of bits at a time: what is set in it is found without waiting for the code before.
+fn read_unary(values: &[u8], bits: &[u8], dst: &mut [u8]) -> Option<()> {
+    let (words, rest) = bits.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().map(|word| (u64::from_le_bytes(*word), 64));
+    let last = (u64::from_le_bytes(last), 8 * rest.len());
+    let mut dst = dst.iter_mut();
+    let mut zeros = 0;
+    for (mut word, n_bits) in words.chain(std::iter::once(last)) {
+        let mut next = 0;
+        while word != 0 {
+            let one = word.trailing_zeros() as usize;
+            *dst.next()? = *values.get(zeros + one - next)?;
+            (zeros, next) = (0, one + 1);
+            word &= word - 1;
+        }
+        zeros += n_bits - next;
+    }
+    // The last escape's one stands in the last byte.
+    (dst.len() == 0 && zeros < 8).then_some(())
 }
 
 #[cfg(test)]

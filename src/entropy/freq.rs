@@ -77,7 +77,12 @@ pub fn log2_fast_q16(value: u32) -> u32 {
 pub fn entropy_q16(counts: &Histogram) -> u64 {
     let total: u32 = counts.iter().sum();
     let log2_total = log2_q16(total);
-    let bits = |&count: &u32| u64::from(count) * u64::from(log2_total - log2_q16(count).min(log2_total));
+    // Of a sample most counts are small, and their logarithms in the table.
+    let log2 = |count: u32| {
+        let known = usize::try_from(count).ok().and_then(|count| LOG2.get(count));
+        known.copied().unwrap_or_else(|| log2_q16(count))
+    };
+    let bits = |&count: &u32| u64::from(count) * u64::from(log2_total - log2(count).min(log2_total));
     counts.iter().filter(|&&count| count > 0).map(bits).sum::<u64>().checked_div(total.into()).unwrap_or(0)
 }
 

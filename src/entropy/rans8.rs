@@ -16,7 +16,7 @@ const HEADER_BYTES: usize = 20;
 fn groups(n_symbols: usize, saves_bytes: bool) -> usize {
     match n_symbols {
         0..24_576 => 1,
-        24_576..196_608 => 2,
+        24_576..131_072 => 2,
         _ => {
             if saves_bytes {
                 2
@@ -246,20 +246,18 @@ impl Decoder {
 
     /// Works out what tables and escapes put into elements, by way of all symbols: a block has more entries and escapes.
     fn place(&mut self, layout: &Layout) {
-        let mut placed = [[0u8; 256]; 2];
-        for symbol in 0u8..=255 {
-            let at = usize::from(symbol);
-            [placed[0][at], placed[1][at]] = layout.placed(symbol).to_be_bytes();
+        let mut placed = [0; 256];
+        for (symbol, placed) in (0u8..=255).zip(&mut placed) {
+            *placed = layout.placed(symbol);
         }
-        let [high, low] = &placed;
         for table in &mut self.tables {
-            table.place_values(|value| {
-                u16::from_be_bytes([high[usize::from(value)], low[usize::from(value)]])
-            });
+            table.place_values(|value| placed[usize::from(value)]);
         }
-        for (which, escapes) in self.placed_escapes.iter_mut().enumerate() {
-            escapes.clear();
-            escapes.extend(self.escapes.iter().map(|&value| placed[which][usize::from(value)]));
+        let [high, low] = &mut self.placed_escapes;
+        high.resize(self.escapes.len(), 0);
+        low.resize(self.escapes.len(), 0);
+        for ((&value, high), low) in self.escapes.iter().zip(high).zip(low) {
+            [*high, *low] = placed[usize::from(value)].to_be_bytes();
         }
     }
 

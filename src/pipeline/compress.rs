@@ -181,6 +181,7 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
             self.lossy = LossyPlanner { ctx, memory, files, coding, settings, dedup: &self.plan }.plan()?;
+            self.encode_memory.kept.seal();
             let plans = &self.lossy;
             self.plan.retain(|duplicate| stay_equal(plans, duplicate.place, duplicate.base));
         }

@@ -3,12 +3,13 @@
 use super::buffers::Buffer;
 use super::context::Context;
 use super::encode::{EncodeMemory, Fetch, Scratch};
+use super::in_pieces::{Rebuilt, quantize_from, read_and_code};
 use super::kept::KeptBlock;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
-use crate::container::{BlockInfo, Piece, RECORD_HEADER_BYTES, block_header_bytes, crc64};
+use crate::container::{BlockInfo, Piece, RECORD_HEADER_BYTES, block_header_bytes};
 use crate::error::Result;
-use crate::stage::{BlockEncoder, BlockLoss, Coding, Level, QuantRun};
+use crate::stage::{BlockEncoder, Coding, Level, QuantRun};
 
 impl EncodeMemory {
     /// Reads the block at `span` and codes it for good, as [`FileEncoder::run`] would.
@@ -21,13 +22,12 @@ impl EncodeMemory {
         fetch: &Fetch<'_>,
     ) -> Result<KeptBlock> {
         let mut trial = self.begin_trial(ctx, level, span);
-        let EarlyTrial { scratch: Scratch { encoder, timings }, snapshot, .. } = &mut trial;
-        timings.time(Step::Read, || fetch(span, snapshot))?;
-        let source_piece = timings.time(Step::Hash, || Piece::hash(span.offset, snapshot));
+        let EarlyTrial { scratch, snapshot, .. } = &mut trial;
         let mut record = self.empty_record(span);
-        let (coding, loss) =
-            timings.time_parts(|enter| encoder.encode_quantized_watched(run, snapshot, &mut record, enter));
-        trial.seal(span, source_piece, (coding, loss), record)
+        let mut read = |from: usize, part: &mut [u8]| fetch(&span.part(from, part.len()), part);
+        let (source_piece, rebuilt, coding) =
+            read_and_code(scratch, run, (span.offset, snapshot), &mut read, &mut record)?;
+        trial.seal(span, source_piece, (coding, rebuilt), record)
     }
 
     /// A record that has a header of zeros, and room for a payload, and for one that is tried in vain.
@@ -55,25 +55,24 @@ pub(crate) struct EarlyTrial<'m> {
 }
 
 impl EarlyTrial<'_> {
-    /// What `run` loses on the block, whose bytes are `source`.
-    pub(crate) fn try_run(&mut self, run: QuantRun<'_>, source: &[u8]) -> BlockLoss {
+    /// What `run`, which [`BlockEncoder::takes_parts`], makes of the block at `span`, whose bytes are `source`.
+    pub(crate) fn try_run(&mut self, span: &BlockSpan, run: QuantRun<'_>, source: &[u8]) -> Rebuilt {
         let Self { scratch: Scratch { encoder, timings }, snapshot, .. } = self;
-        timings.time_parts(|enter| encoder.try_quantized(run, source, snapshot, enter))
+        quantize_from(encoder, timings, run, source, (span.offset, snapshot))
     }
 
-    /// Codes the block by `run`, which was the last to be tried, and lost `loss`.
+    /// Codes the block by `run`, which was the last to be tried, and gave `rebuilt`.
     pub(crate) fn keep(
         mut self,
         span: &BlockSpan,
         run: QuantRun<'_>,
-        source: &[u8],
-        loss: BlockLoss,
+        source_piece: Piece,
+        rebuilt: Rebuilt,
     ) -> Result<KeptBlock> {
         let Self { memory, scratch: Scratch { encoder, timings }, snapshot } = &mut self;
-        let source_piece = timings.time(Step::Hash, || Piece::hash(span.offset, source));
         let mut record = memory.empty_record(span);
         let coding = timings.time(Step::Backend, || encoder.encode_tried(run, snapshot, &mut record));
-        self.seal(span, source_piece, (coding, loss), record)
+        self.seal(span, source_piece, (coding, rebuilt), record)
     }
 
     /// The block with its checksums, its record put aside.
@@ -81,12 +80,11 @@ impl EarlyTrial<'_> {
         mut self,
         span: &BlockSpan,
         source_piece: Piece,
-        (coding, loss): (Coding, BlockLoss),
+        (coding, rebuilt): (Coding, Rebuilt),
         mut record: Vec<u8>,
     ) -> Result<KeptBlock> {
         let Self { memory, scratch: Scratch { timings, .. }, snapshot } = &mut self;
-        let piece = timings.time(Step::Hash, || Piece::hash(span.offset, snapshot));
-        let decoded_crc = timings.time(Step::Checksum, || crc64(snapshot));
+        let Rebuilt { piece, decoded_crc, loss } = rebuilt;
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
         let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
         let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;

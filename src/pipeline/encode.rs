@@ -7,24 +7,25 @@
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
-use sha2::{Digest as _, Sha256};
-
 use super::buffers::{Buffer, Buffers};
 use super::changes::Changes;
+use super::commit::{Coded, Committer, Quantized, Record, cannot_write};
 use super::context::{Checkout, Context};
-use super::gather::Gather;
 use super::in_order::run_in_order;
+use super::in_pieces::{ReadPart, Rebuilt, read_and_code, read_and_hash};
 use super::kept::{KeptBlock, KeptBlocks};
-use super::lossy::LayerBlock;
+use super::lossy::{LayerBlock, TensorPlan};
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
-    BlockInfo, ContentHash, ContentHasher, FLAG_REFERENCES, FileHeader, IndexBuilder, LossTable, Piece,
-    RECORD_HEADER_BYTES, Reference, RunningCrc, block_header_bytes,
+    BlockInfo, ContentHash, FileHeader, LossTable, Piece, RECORD_HEADER_BYTES, Reference, RunningCrc,
+    block_header_bytes, crc64,
 };
-use crate::error::{Error, ErrorKind, Result};
-use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level, QuantRun};
+use crate::error::Result;
+use crate::stage::{
+    BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level, QuantRun, QuantSpec,
+};
 
 /// A block to be coded.
 #[derive(Debug)]
@@ -46,26 +47,13 @@ pub(crate) struct Target {
     pub(crate) crc: Option<u64>,
 }
 
-/// A block's record and what is known of it.
-struct Coded {
-    span: BlockSpan,
-    info: BlockInfo,
-    decoded_crc: u64,
+/// A block that is not stored as it was read.
+struct Changed {
+    coding: Coding,
+    /// Of what a decoder will give.
     piece: Piece,
-    /// Record header and payload.
-    record: Vec<u8>,
-    target: Option<Target>,
-    /// The bytes that the archive holds, kept where a SHA-256 is computed in order.
-    snapshot: Option<Buffer>,
-    /// Of a lossy file.
-    quantized: Option<Quantized>,
-}
-
-/// What is known of a block of a lossy file.
-struct Quantized {
-    /// Of the bytes that were read.
-    source_piece: Piece,
-    /// The tensor's place in the plan and what its block lost, if it was quantized.
+    decoded_crc: u64,
+    /// The tensor's place in the plan and what its block lost, if it can lose anything.
     loss: Option<(usize, BlockLoss)>,
 }
 
@@ -174,55 +162,6 @@ pub(crate) struct FileEncoder<'a> {
     changes: Option<Changes<'a>>,
 }
 
-/// The ordered half of the work: what goes to the file and into the hashes.
-struct Committer<'w> {
-    sink: &'w mut (dyn Write + Send),
-    /// Records that are not written yet.
-    records: Gather<Vec<u8>>,
-    index: IndexBuilder,
-    hasher: ContentHasher,
-    sha256: Option<Sha256>,
-    /// CRC by original offset of blocks that a reference of this file may name.
-    crcs: Vec<(u64, u64)>,
-    has_references: bool,
-    losses: Option<Losses<'w>>,
-    /// Passes over the file, of which this is one.
-    n_passes: u64,
-    report: Report,
-}
-
-/// What the blocks of a lossy file add up to.
-struct Losses<'w> {
-    changes: Changes<'w>,
-    source_hasher: ContentHasher,
-    tensors: Vec<BlockLoss>,
-}
-
-impl<'w> Losses<'w> {
-    fn new(changes: Changes<'w>) -> Self {
-        let tensors = vec![BlockLoss::default(); changes.n_tensors()];
-        Self { changes, source_hasher: ContentHasher::new(), tensors }
-    }
-
-    fn add(&mut self, quantized: &Quantized) -> Result<()> {
-        self.source_hasher.push(&quantized.source_piece)?;
-        if let Some((place, loss)) = &quantized.loss
-            && let Some(total) = self.tensors.get_mut(*place)
-        {
-            total.add(loss);
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<LossTable> {
-        Ok(LossTable {
-            source_hash: self.source_hasher.finalize(),
-            settings_digest: self.changes.digest(),
-            tensors: self.changes.rows(&self.tensors)?,
-        })
-    }
-}
-
 impl<'a> FileEncoder<'a> {
     pub(crate) fn new(ctx: &'a Context<'a>, memory: &'a EncodeMemory, settings: EncodeSettings) -> Self {
         Self { ctx, memory, settings, changes: None }
@@ -246,18 +185,7 @@ impl<'a> FileEncoder<'a> {
         if let Some(Changes::Layer(pass)) = &self.changes {
             sink.write_all(&pass.link.to_bytes()).map_err(cannot_write)?;
         }
-        let mut committer = Committer {
-            sink,
-            records: Gather::default(),
-            index: IndexBuilder::behind(header.records_offset()),
-            hasher: ContentHasher::new(),
-            sha256: self.settings.sha256.then(Sha256::new),
-            crcs: Vec::new(),
-            has_references: self.settings.flags & FLAG_REFERENCES != 0,
-            losses: self.changes.filter(Changes::is_lossy).map(Losses::new),
-            n_passes: self.changes.map_or(1, |changes| changes.n_passes()),
-            report: Report::default(),
-        };
+        let mut committer = Committer::new(sink, &header, self.settings.sha256, self.changes);
         let mut next_sized = || {
             Ok(next_job()?.map(|job| {
                 let len = job.span.len;
@@ -280,7 +208,7 @@ impl<'a> FileEncoder<'a> {
         committer.finish()
     }
 
-    fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded> {
+    fn encode_block(&self, job: Job, fetch: &Fetch<'_>, scratch: &mut Scratch) -> Result<Coded<'a>> {
         if let Some((place, kept, record)) = self.take_kept(&job) {
             let KeptBlock { info, decoded_crc, source_piece, piece, loss, .. } = kept;
             let quantized = Some(Quantized { source_piece, loss: Some((place, loss)) });
@@ -290,51 +218,41 @@ impl<'a> FileEncoder<'a> {
                 info,
                 decoded_crc,
                 piece,
-                record,
+                record: Record::Kept(record),
                 target: None,
                 snapshot: None,
                 quantized,
             });
         }
         let Job { span, reference: target, bytes } = job;
-        let mut snapshot = match bytes {
-            Some(bytes) => bytes,
-            None => {
-                let mut snapshot = self.memory.buffer(span.len);
-                scratch.timings.time(Step::Read, || fetch(&span, &mut snapshot))?;
-                snapshot
-            }
+        let is_there = bytes.is_some();
+        let mut snapshot = bytes.unwrap_or_else(|| self.memory.buffer(span.len));
+        let mut read = |from: usize, part: &mut [u8]| {
+            if is_there { Ok(()) } else { fetch(&span.part(from, part.len()), part) }
         };
         // A coding that is tried in vain may take as much again as the block.
         let mut record = self.memory.records.take_with_room(RECORD_HEADER_BYTES + 2 * snapshot.len());
         record.resize(record.len().max(RECORD_HEADER_BYTES), 0);
-        let source_piece = scratch.timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot));
-        let quantized = self.quantize_block(&span, &mut snapshot, scratch, &mut record);
+        let (source_piece, changed) =
+            self.read_block(&span, &mut snapshot, &mut read, scratch, &mut record)?;
         let Scratch { encoder, timings } = scratch;
-        let piece = match &quantized {
-            Some(_) => timings.time(Step::Hash, || Piece::hash(span.offset, &snapshot)),
-            None => source_piece.clone(),
-        };
-        let mut decoded_crc = RunningCrc::new();
-        let coding = match (&quantized, &target) {
-            (Some((coding, _)), None) => {
-                timings.time(Step::Checksum, || decoded_crc.update(&snapshot));
-                *coding
-            }
+        let piece = changed.as_ref().map_or_else(|| source_piece.clone(), |changed| changed.piece.clone());
+        let (coding, decoded_crc) = match (&changed, &target) {
+            (Some(changed), None) => (changed.coding, changed.decoded_crc),
             // A quantized block is what its base is, too: of it only what was lost is wanted.
             (_, Some(target)) => {
                 record.truncate(RECORD_HEADER_BYTES);
                 record.extend_from_slice(&target.reference.to_payload());
-                decoded_crc.update(&snapshot);
-                Coding::Reference
+                (Coding::Reference, crc64(&snapshot))
             }
             (None, None) => timings.time(Step::Encode, || {
+                let mut decoded_crc = RunningCrc::new();
                 let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
                 let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
-                encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit)
+                let coding = encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit);
+                (coding, decoded_crc.value())
             }),
         };
-        let decoded_crc = decoded_crc.value();
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
         let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
         let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;
@@ -345,156 +263,86 @@ impl<'a> FileEncoder<'a> {
             self.memory.give_back(snapshot);
             None
         };
-        let loss = quantized.and_then(|(_, loss)| loss);
+        let loss = changed.and_then(|changed| changed.loss);
         let quantized = self.changes.map(|_| Quantized { source_piece, loss });
+        let record = Record::Fresh(record);
         Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
     }
 
     /// The tensor's place in the plan, the block as it was coded when that was made, and its record.
-    fn take_kept(&self, job: &Job) -> Option<(usize, KeptBlock, Vec<u8>)> {
-        let Some(Changes::Lossy(plan)) = self.changes else { return None };
+    fn take_kept(&self, job: &Job) -> Option<(usize, KeptBlock, &'a [u8])> {
         // A SHA-256 is of bytes that are not kept.
         if self.settings.sha256 || job.reference.is_some() || job.bytes.is_some() {
             return None;
         }
-        let (place, tensor) = plan.at(job.span.offset)?;
+        let (place, tensor, spec) = self.lossy_tensor(&job.span)?;
         let tensor_place = (self.settings.file_idx, tensor.candidate.info.start);
-        let EncodeMemory { kept, records, .. } = self.memory;
-        let (kept, record) = kept.take(tensor_place, &job.span, tensor.spec.as_ref()?, records)?;
+        let memory: &'a EncodeMemory = self.memory;
+        let (kept, record) = memory.kept.take(tensor_place, &job.span, spec)?;
         Some((place, kept, record))
     }
 
-    /// Codes a block of a tensor that may change: `snapshot` is then what a decoder will give. With the coding, the
-    /// tensor's place in the plan and what its block lost, if it can lose anything.
-    fn quantize_block(
+    /// Reads the block at `span` into `snapshot`, and codes it for good if its tensor may change: `snapshot` is then what a
+    /// decoder will give. With the hash of what was read.
+    fn read_block(
         &self,
         span: &BlockSpan,
         snapshot: &mut [u8],
+        read: &mut ReadPart<'_>,
         scratch: &mut Scratch,
         record: &mut Vec<u8>,
-    ) -> Option<(Coding, Option<(usize, BlockLoss)>)> {
+    ) -> Result<(Piece, Option<Changed>)> {
+        if let Some((place, tensor, spec)) = self.lossy_tensor(span) {
+            record.truncate(RECORD_HEADER_BYTES);
+            let first_element = (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
+            let run = QuantRun { spec, dtype: span.dtype, first_element };
+            let (source_piece, rebuilt, coding) =
+                read_and_code(scratch, run, (span.offset, snapshot), read, record)?;
+            let Rebuilt { piece, decoded_crc, loss } = rebuilt;
+            return Ok((
+                source_piece,
+                Some(Changed { coding, piece, decoded_crc, loss: Some((place, loss)) }),
+            ));
+        }
         let Scratch { encoder, timings } = scratch;
-        match self.changes? {
-            Changes::Lossy(plan) => {
-                let (place, tensor) = plan.at(span.offset)?;
-                let spec = tensor.spec.as_ref()?;
-                record.truncate(RECORD_HEADER_BYTES);
-                let first_element =
-                    (span.offset - tensor.candidate.info.start) / span.dtype.unit_bytes() as u64;
-                let run = QuantRun { spec, dtype: span.dtype, first_element };
-                let (coding, loss) = timings
-                    .time_parts(|enter| encoder.encode_quantized_watched(run, snapshot, record, enter));
-                Some((coding, Some((place, loss))))
-            }
-            Changes::Layer(pass) => {
-                let (block, place) = pass.plan.block(pass.layer_idx, span.offset);
-                if block == LayerBlock::Exact && pass.layer_idx == 0 {
-                    return None;
-                }
-                record.truncate(RECORD_HEADER_BYTES);
-                let (coding, loss) = timings.time(Step::Encode, || match block {
-                    // Nothing is added to what is exact already.
-                    LayerBlock::Exact => (Coding::Refined, BlockLoss::default()),
-                    LayerBlock::Coarse(step) => encoder.encode_coarse(step, span.dtype, snapshot, record),
-                    LayerBlock::Refined(before, after) => {
-                        encoder.encode_refined(before, after, span.dtype, snapshot, record)
-                    }
-                });
-                Some((coding, place.map(|place| (place, loss))))
-            }
-        }
-    }
-}
-
-impl Committer<'_> {
-    fn commit(
-        &mut self,
-        coded: Coded,
-        memory: &EncodeMemory,
-        ctx: &Context<'_>,
-        file_idx: usize,
-    ) -> Result<()> {
-        self.check_target(&coded)?;
-        if self.has_references && coded.target.is_none() {
-            self.crcs.push((coded.span.offset, coded.decoded_crc));
-        }
-        let Self { hasher, sha256, report, .. } = self;
-        report.timings.time(Step::Hash, || {
-            if let (Some(sha256), Some(snapshot)) = (sha256, &coded.snapshot) {
-                sha256.update(&**snapshot);
-            }
-            hasher.push(&coded.piece)
-        })?;
-        if let (Some(losses), Some(quantized)) = (&mut self.losses, &coded.quantized) {
-            losses.add(quantized)?;
-        }
-        self.index.push(coded.info);
-        let decoded_bytes = u64::from(coded.info.decoded_bytes);
-        self.report.add_block(coded.info.dtype, decoded_bytes, coded.info.record_bytes());
-        if coded.target.is_some() {
-            self.report.reference_bytes += decoded_bytes;
-        }
-        if self.records.push(coded.record) {
-            self.write(memory)?;
-        }
-        coded.snapshot.into_iter().for_each(|snapshot| memory.give_back(snapshot));
-        ctx.progress.advanced(file_idx, decoded_bytes / self.n_passes);
-        Ok(())
-    }
-
-    /// Writes the records that are ready.
-    fn write(&mut self, memory: &EncodeMemory) -> Result<()> {
-        let Self { sink, records, report, .. } = self;
-        let written = report.timings.time(Step::Write, || records.write(*sink)).map_err(cannot_write)?;
-        written.for_each(|record| memory.records.put(record));
-        Ok(())
-    }
-
-    /// Holds the CRC of a reference against that of the block it names, as it was when that was written.
-    fn check_target(&self, coded: &Coded) -> Result<()> {
-        let Some(target) = &coded.target else { return Ok(()) };
-        let target_crc = match target.reference {
-            Reference::SameFile { original_offset } => self
-                .crcs
-                .binary_search_by_key(&original_offset, |(offset, _)| *offset)
-                .ok()
-                .and_then(|found| self.crcs.get(found))
-                .map(|(_, crc)| *crc),
-            Reference::OtherFile(_) => target.crc,
+        let source_piece = read_and_hash(timings, span.offset, snapshot, read, &mut |_, _| {})?;
+        let Some((coding, loss)) = self.layer_block(span, snapshot, (encoder, timings), record) else {
+            return Ok((source_piece, None));
         };
-        if target_crc == Some(coded.decoded_crc) {
-            return Ok(());
+        let piece = timings.time(Step::Hash, || Piece::hash(span.offset, snapshot));
+        let decoded_crc = timings.time(Step::Checksum, || crc64(snapshot));
+        Ok((source_piece, Some(Changed { coding, piece, decoded_crc, loss })))
+    }
+
+    /// The tensor of the block at `span`, its place in the plan, and how it is quantized, if it is.
+    fn lossy_tensor(&self, span: &BlockSpan) -> Option<(usize, &'a TensorPlan, &'a QuantSpec)> {
+        let Some(Changes::Lossy(plan)) = self.changes else { return None };
+        let (place, tensor) = plan.at(span.offset)?;
+        Some((place, tensor, tensor.spec.as_ref()?))
+    }
+
+    /// Codes a block of a layer: `snapshot` is then what a decoder will give. `None` where it is coded as any other.
+    fn layer_block(
+        &self,
+        span: &BlockSpan,
+        snapshot: &mut [u8],
+        (encoder, timings): (&mut BlockEncoder, &mut Timings),
+        record: &mut Vec<u8>,
+    ) -> Option<(Coding, Option<(usize, BlockLoss)>)> {
+        let Some(Changes::Layer(pass)) = self.changes else { return None };
+        let (block, place) = pass.plan.block(pass.layer_idx, span.offset);
+        if block == LayerBlock::Exact && pass.layer_idx == 0 {
+            return None;
         }
-        Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!(
-                "source changed while it was read: a tensor at offset {} is no duplicate now",
-                coded.span.offset
-            ),
-        ))
+        record.truncate(RECORD_HEADER_BYTES);
+        let (coding, loss) = timings.time(Step::Encode, || match block {
+            // Nothing is added to what is exact already.
+            LayerBlock::Exact => (Coding::Refined, BlockLoss::default()),
+            LayerBlock::Coarse(step) => encoder.encode_coarse(step, span.dtype, snapshot, record),
+            LayerBlock::Refined(before, after) => {
+                encoder.encode_refined(before, after, span.dtype, snapshot, record)
+            }
+        });
+        Some((coding, place.map(|place| (place, loss))))
     }
-
-    fn finish(self) -> Result<Encoded> {
-        let content_hash = self.hasher.finalize();
-        let sha256 = self.sha256.map(|sha256| sha256.finalize().into());
-        let loss = self.losses.map(Losses::finish).transpose()?;
-        let (tail, footer) = self.index.finish(content_hash, sha256, loss.as_ref());
-        self.sink.write_all(&tail).and_then(|()| self.sink.flush()).map_err(cannot_write)?;
-        let mut report = self.report;
-        report.files = 1;
-        report.original_bytes = footer.original_bytes;
-        report.stored_bytes = footer.archive_bytes;
-        Ok(Encoded {
-            content_hash,
-            loss,
-            sha256,
-            archive_bytes: footer.archive_bytes,
-            original_bytes: footer.original_bytes,
-            report,
-        })
-    }
-}
-
-fn cannot_write(source: std::io::Error) -> Error {
-    Error::io("cannot write the archive", source)
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::buffers::Buffers;
 use crate::checkpoint::BlockSpan;
 use crate::container::{BlockInfo, Piece};
 use crate::stage::{BlockLoss, QuantSpec};
@@ -39,9 +38,16 @@ pub(crate) struct KeptTensor {
 pub(crate) type TensorPlace = (usize, u64);
 
 /// What is kept in a run.
-#[derive(Default)]
 pub(crate) struct KeptBlocks {
     kept: Mutex<Kept>,
+    /// The records, once no more are to come.
+    records: HugeMemory,
+}
+
+impl Default for KeptBlocks {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), records: HugeMemory::new(0) }
+    }
 }
 
 struct Kept {
@@ -77,6 +83,12 @@ impl KeptBlocks {
         self.lock().memory.free_bytes() >= n_bytes
     }
 
+    /// Ends the time in which records are put aside: from now on they can be taken.
+    pub(crate) fn seal(&mut self) {
+        let kept = self.kept.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.records = std::mem::replace(&mut kept.memory, HugeMemory::new(0));
+    }
+
     /// Puts a record aside, if there is room.
     pub(crate) fn store(&self, record: &[u8]) -> Option<Range<usize>> {
         let mut kept = self.lock();
@@ -108,28 +120,19 @@ impl KeptBlocks {
         stale.iter().for_each(|tensor| kept.release(tensor.blocks.values()));
     }
 
-    /// The block at `span` of a tensor that is quantized by `spec`, if it has been coded, and its record in one of
-    /// `buffers`.
+    /// The block at `span` of a tensor that is quantized by `spec`, if it has been coded, and its record.
     pub(crate) fn take(
         &self,
         place: TensorPlace,
         span: &BlockSpan,
         spec: &QuantSpec,
-        buffers: &Buffers,
-    ) -> Option<(KeptBlock, Vec<u8>)> {
+    ) -> Option<(KeptBlock, &[u8])> {
         let mut kept = self.lock();
         let tensor = kept.tensors.get_mut(&place).filter(|tensor| tensor.spec == *spec)?;
         let block = tensor.blocks.remove(&span.offset)?;
         let is_same = block.info.decoded_bytes as usize == span.len;
-        let stored = block.record.clone().filter(|_| is_same).and_then(|range| kept.memory.get(range));
-        let record = stored.map(|stored| {
-            let mut record = buffers.take_with_room(stored.len());
-            record.clear();
-            record.extend_from_slice(stored);
-            record
-        });
-        kept.release(std::iter::once(&block));
-        Some((block, record?))
+        let record = block.record.clone().filter(|_| is_same).and_then(|range| self.records.get(range))?;
+        Some((block, record))
     }
 }
 
@@ -177,20 +180,23 @@ mod tests {
 
     #[test]
     fn a_block_is_given_once_and_only_as_it_was_coded() {
-        let kept = KeptBlocks::default();
-        let take = |place, offset, len, step| {
-            kept.take(place, &span(offset, len), &spec(step), &Buffers::default()).map(|(_, record)| record)
-        };
+        let mut kept = KeptBlocks::default();
+        let (other, empty) = ((3, 200), (3, 300));
         kept.put(PLACE, tensor(&kept, b"record"));
+        kept.put(other, tensor(&kept, b"another"));
+        kept.put(empty, KeptTensor { blocks: HashMap::new(), ..tensor(&kept, b"") });
+        kept.seal();
+        let take = |place, offset, len, step| {
+            kept.take(place, &span(offset, len), &spec(step)).map(|(_, record)| record)
+        };
         assert_eq!(take((2, 100), 100, 8, 1.0), None);
         assert_eq!(take(PLACE, 100, 8, 2.0), None);
         assert_eq!(take(PLACE, 108, 8, 1.0), None);
-        assert_eq!(take(PLACE, 100, 8, 1.0).as_deref(), Some(&b"record"[..]));
+        assert_eq!(take(PLACE, 100, 8, 1.0), Some(&b"record"[..]));
         assert_eq!(take(PLACE, 100, 8, 1.0), None);
-        kept.put(PLACE, tensor(&kept, b"record"));
-        assert_eq!(take(PLACE, 100, 4, 1.0), None);
-        kept.put(PLACE, KeptTensor { blocks: HashMap::new(), ..tensor(&kept, b"") });
-        assert_eq!(take(PLACE, 100, 8, 1.0), None);
+        assert_eq!(take(other, 100, 4, 1.0), None);
+        assert_eq!(take(empty, 100, 8, 1.0), None);
+        assert!(!kept.has_room(1) && kept.store(b"late").is_none());
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub const UNIFORM_LAMBDA: f32 = 0.115;
 /// The same with dependent quantization, whose step is about half as long: best of 0.2 to 0.45 at 2 to 8 bits.
 pub const TRELLIS_LAMBDA: f32 = 0.42;
 
-/// Most elements that a histogram is made of.
-const SAMPLE_LEN: usize = 32 << 10;
+/// Elements that a histogram is made of, about: more are not of use.
+pub const SAMPLE_LEN: usize = 32 << 10;
 /// Elements of each of the runs that a sample consists of.
 const RUN_LEN: usize = 16 * N_CHAINS;
 /// Times that the sample is quantized. A fourth time changes the rate by less than a thousandth.
@@ -32,16 +32,26 @@ pub struct Tuner {
     sample: Vec<f32>,
     indices: Vec<i32>,
     decisions: Vec<u16>,
+    error_sq: f64,
 }
 
 impl Tuner {
+    /// The mean squared error in `step²` that is to be expected with the last [`Self::thresholds`], to some thousandths where
+    /// steps are short beside the deviation of the values.
+    #[must_use]
+    pub fn expected_error_sq(&self) -> f64 {
+        self.error_sq
+    }
+
     /// Thresholds for uniform quantization of `values` at `step`, with [`UNIFORM_LAMBDA`] or another `lambda`.
     pub fn thresholds(&mut self, isa: Isa, values: &[f32], step: f32, lambda: f32) -> Rounding {
         let mut rounding = Rounding::Nearest;
         self.take_sample(values);
         for _ in 0..N_PASSES {
             quantize::quantize(isa, &self.sample, step, &rounding, &mut self.indices);
-            let bits = Histogram::of(&self.indices).bits();
+            let histogram = Histogram::of(&self.indices);
+            self.error_sq = histogram.error_sq(&rounding);
+            let bits = histogram.bits();
             rounding = Rounding::Thresholds(std::array::from_fn(|k| {
                 (0.5 + lambda * (bits[k + 1] - bits[k]) / 2.0).clamp(0.0, 1.0)
             }));
@@ -129,6 +139,21 @@ impl Histogram {
         }
     }
 
+    /// Mean of the squared errors in `step²` where values that share an index are spread evenly over what `rounding` gives
+    /// it: much less subject to chance than the errors themselves.
+    fn error_sq(&self, rounding: &Rounding) -> f64 {
+        let above = |k: usize| match rounding {
+            Rounding::Nearest => 0.5,
+            Rounding::Thresholds(table) => f64::from(table[k.min(N_THRESHOLDS - 1)]),
+        };
+        // Of a cell that reaches as far below its point and above it.
+        let mean = |below: f64, above: f64| (below.powi(3) + above.powi(3)) / (3.0 * (below + above));
+        let cell = |k: usize| mean(if k == 0 { above(0) } else { 1.0 - above(k - 1) }, above(k));
+        let counted = (0..).zip(&self.counts).map(|(k, count)| f64::from(*count) * cell(k)).sum::<f64>();
+        let n_counted: u32 = self.counts.iter().sum();
+        (counted + f64::from(self.total - n_counted) * cell(N_BINS)) / f64::from(self.total.max(1))
+    }
+
     /// Bits of an index of each magnitude, its sign included. Magnitudes are averaged over a window that is a
     /// quarter as wide as they are large, since counts far out are few, and are given half a count more than was seen.
     fn bits(&self) -> [f32; N_COSTS + 1] {
@@ -180,6 +205,22 @@ mod tests {
             // In Q1 the point of zero has the narrower cell.
             let [even, odd] = &costs.0;
             assert!(even[..4].is_sorted() && odd[1..4].is_sorted() && odd[0] < odd[3], "{costs:?}");
+        }
+    }
+
+    #[test]
+    fn errors_are_foreseen_where_steps_are_short() {
+        let values = normals(1 << 18);
+        let mut tuner = Tuner::default();
+        for (step, tolerance) in [(0.02, 0.01), (0.1, 0.01), (0.25, 0.02)] {
+            let rounding = tuner.thresholds(Isa::detect(), &values, step, UNIFORM_LAMBDA);
+            let (mut indices, mut back) = (vec![0; values.len()], vec![0.0; values.len()]);
+            quantize::quantize(Isa::detect(), &values, step, &rounding, &mut indices);
+            quantize::dequantize(Isa::detect(), &indices, step, &mut back);
+            let error_sq = values.iter().zip(&back).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>();
+            let found = error_sq / values.len() as f64 / f64::from(step).powi(2);
+            let expected = tuner.expected_error_sq();
+            assert!((expected / found - 1.0).abs() < tolerance, "{step}: {expected} {found}");
         }
     }
 

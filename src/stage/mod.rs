@@ -34,6 +34,7 @@ pub use quantized::{
     BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
     Part, QuantRun, QuantSpec, Quantizer,
 };
+pub(crate) use quantized::{BlockPart, TILE_LEN};
 use scaled::{Scaled, ScaledEncoder};
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};

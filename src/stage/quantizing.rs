@@ -1,6 +1,6 @@
 //! The encoder of blocks whose elements may change.
 
-use super::quantized::{BlockLoss, Domain, IndexBackend, Part, QuantRun, QuantSpec};
+use super::quantized::{BlockLoss, BlockPart, Domain, IndexBackend, Part, QuantRun, QuantSpec, Quantizer};
 use super::sparse::{self, SparseEncoder};
 use super::{BlockEncoder, BlockSource, Coding, constant};
 use crate::dtype::Dtype;
@@ -40,19 +40,25 @@ impl BlockEncoder {
         (self.encode_tried(run, bytes, dst), loss)
     }
 
-    /// The first half of [`Self::encode_quantized_watched`] in [`Domain::Linear`]: fills `bytes` with what quantizing
-    /// `source` gives, and says what was lost.
-    pub(crate) fn try_quantized(
-        &mut self,
-        run: QuantRun<'_>,
-        source: &[u8],
-        bytes: &mut [u8],
-        enter: &mut dyn FnMut(Part),
-    ) -> BlockLoss {
-        self.quantizer.apply_from(self.isa, run, Some(source), bytes, enter)
+    /// Whether blocks may be quantized by [`Self::quantize_part`].
+    pub(crate) fn takes_parts(spec: &QuantSpec) -> bool {
+        spec.quantizer() == Quantizer::Uniform && spec.domain == Domain::Linear
     }
 
-    /// The second half: appends the payload of `bytes`, which [`Self::try_quantized`] has filled by the same `run` just before.
+    /// The first half of [`Self::encode_quantized_watched`], part by part, of a spec that [`Self::takes_parts`] allows: fills
+    /// the part with what quantizing it gives, and adds what is lost to `loss`.
+    pub(crate) fn quantize_part(
+        &mut self,
+        run: QuantRun<'_>,
+        part: BlockPart<'_>,
+        loss: &mut BlockLoss,
+        enter: &mut dyn FnMut(Part),
+    ) {
+        self.quantizer.apply_part(self.isa, run, part, loss, enter);
+    }
+
+    /// The second half: appends the payload of `bytes`, which [`Self::quantize_part`] has filled by the same `run` just
+    /// before.
     pub(crate) fn encode_tried(&mut self, run: QuantRun<'_>, bytes: &[u8], dst: &mut Vec<u8>) -> Coding {
         let QuantRun { spec, dtype, first_element } = run;
         let start = dst.len();

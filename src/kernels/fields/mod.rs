@@ -185,8 +185,18 @@ fn split_words<W: Word>(
             visit(part(from, VISIT_BYTES));
         }
         prefetch(part(from + VISIT_BYTES, TILE_LEN * W::BYTES));
+        let n_bits = layout.packed_bits();
+        let range =
+            pack_bits::packed_len(n_bits, first)..pack_bits::packed_len(n_bits, first + symbols.len());
         let whole = src.get(first * W::BYTES..(first + symbols.len()) * W::BYTES);
         if let Some(tile) = whole {
+            // To the plane's end: what is behind the tile is written over.
+            if GROUP_LEN * split_fused(isa, layout, tile, symbols, &mut packed[range.start..])
+                == symbols.len()
+            {
+                first += symbols.len();
+                continue;
+            }
             split_tile::<W>(isa, layout, tile, symbols, byte_planes, n_padded, first, &mut top);
         } else {
             // The last, ragged tile: its whole groups, then one padded group.
@@ -211,11 +221,22 @@ fn split_words<W: Word>(
                 &mut top[n_whole..],
             );
         }
-        let n_bits = layout.packed_bits();
-        let range =
-            pack_bits::packed_len(n_bits, first)..pack_bits::packed_len(n_bits, first + symbols.len());
         pack_bits::pack(isa, n_bits, &top[..symbols.len()], &mut packed[range]);
         first += symbols.len();
+    }
+}
+
+/// Splits as many groups of `src` as a loop made for the layout can; returns their number.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
+fn split_fused(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8], packed: &mut [u8]) -> usize {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() && x86::has_fused_split(layout) => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::split_16_avx512(layout, src, symbols, packed) }
+        }
+        _ => 0,
     }
 }
 

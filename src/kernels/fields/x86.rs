@@ -5,8 +5,9 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{GROUP_LEN, Layout, Word, scalar};
-use crate::kernels::pack_bits::{lanes, packed_len, spread_avx512};
+use super::{GROUP_LEN, Layout, OUTLIER, Word, scalar};
+use crate::kernels::pack_bits::{Packer, lanes, packed_len, spread_avx512};
+use crate::kernels::prefetch::prefetch_ahead;
 
 macro_rules! tiers {
     ($($features:literal, $split:ident, $join:ident;)*) => {$(
@@ -40,6 +41,88 @@ macro_rules! tiers {
 tiers! {
     "avx2,bmi1,bmi2,popcnt,lzcnt", split_tile_avx2, join_tile_avx2;
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt", split_tile_avx512, join_tile_avx512;
+}
+
+/// Whether [`split_16_avx512`] knows the layout: two bytes, all of the residual in the packed plane, no bits left out.
+pub(super) fn has_fused_split(layout: &Layout) -> bool {
+    has_fused_join(layout) && layout.element_bits == 16 && layout.n_byte_planes() == 0
+}
+
+/// Splits the whole groups of `src`, of a layout that [`has_fused_split`], and packs their residuals in one go; returns
+/// how many groups it did, which are all but the last, near the end of `packed`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+pub(super) fn split_16_avx512(layout: &Layout, src: &[u8], symbols: &mut [u8], packed: &mut [u8]) -> usize {
+    if layout.is_windowed() {
+        split_16::<true>(layout, src, symbols, packed)
+    } else {
+        split_16::<false>(layout, src, symbols, packed)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+fn split_16<const WINDOWED: bool>(
+    layout: &Layout,
+    src: &[u8],
+    symbols: &mut [u8],
+    packed: &mut [u8],
+) -> usize {
+    /// How far ahead the packed plane's memory is asked for, in bytes.
+    const AHEAD: usize = 2048;
+    /// The low bytes of two vectors of words.
+    static LOW_BYTES: [u8; 64] = {
+        let mut indices = [0; 64];
+        let mut i = 0;
+        while i < 64u8 {
+            indices[i as usize] = 2 * i;
+            i += 1;
+        }
+        indices
+    };
+    let packer = Packer::new(layout.packed_bits());
+    let low_bytes = cast(LOW_BYTES);
+    let rest_bits = layout.rest_bits();
+    let rest_mask = _mm512_set1_epi16((1i16 << rest_bits) - 1);
+    let symbol_shift = _mm_cvtsi32_si128(rest_bits.cast_signed());
+    let symbol_mask = _mm512_set1_epi16(i16::MAX >> (15 - layout.symbol_bits));
+    let sign_shift = _mm_cvtsi32_si128(layout.symbol_bits.cast_signed());
+    let top_bit = _mm512_set1_epi16(i16::MIN);
+    let base = _mm512_set1_epi16(layout.symbol_base.cast_signed());
+    let outlier = _mm512_set1_epi16(OUTLIER.into());
+    let symbol_of = |x: __m512i| {
+        let wide = _mm512_and_si512(_mm512_srl_epi16(x, symbol_shift), symbol_mask);
+        if !WINDOWED {
+            return wide;
+        }
+        let offset = _mm512_sub_epi16(wide, base);
+        let place = _mm512_sub_epi16(offset, _mm512_set1_epi16(2));
+        let inside = _mm512_cmplt_epu16_mask(place, _mm512_set1_epi16(254));
+        _mm512_maskz_mov_epi16(
+            _mm512_test_epi16_mask(wide, wide),
+            _mm512_mask_mov_epi16(outlier, inside, offset),
+        )
+    };
+    let residual_of = |x: __m512i| {
+        let sign = _mm512_srl_epi16(_mm512_and_si512(x, top_bit), sign_shift);
+        // 0xEA: a & b | c.
+        _mm512_ternarylogic_epi64::<0xEA>(x, rest_mask, sign)
+    };
+    let group_bytes = packed_len(layout.packed_bits(), GROUP_LEN);
+    let (src, _) = src.as_chunks::<{ 2 * GROUP_LEN }>();
+    let mut n_done = 0;
+    for (idx, (src, symbols)) in src.iter().zip(symbols.as_chunks_mut::<GROUP_LEN>().0).enumerate() {
+        let Some(window) = packed.get_mut(idx * group_bytes..).and_then(|rest| rest.first_chunk_mut::<64>())
+        else {
+            break;
+        };
+        prefetch_ahead(window, AHEAD, 1);
+        let [first, second]: [__m512i; 2] = cast(*src);
+        let to_bytes = |words: [__m512i; 2]| _mm512_permutex2var_epi8(words[0], low_bytes, words[1]);
+        *symbols = cast(to_bytes([symbol_of(first), symbol_of(second)]));
+        *window = cast(packer.pack(to_bytes([residual_of(first), residual_of(second)])));
+        n_done = idx + 1;
+    }
+    n_done
 }
 
 /// Whether [`join_avx2`] knows the layout: two bytes, all of the residual in the packed plane, no bits left out.

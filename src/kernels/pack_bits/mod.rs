@@ -7,7 +7,7 @@ mod x86;
 
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{lanes, spread_avx512};
+pub(super) use x86::{Packer, lanes, spread_avx512};
 
 /// Values are packed in whole groups of this many.
 pub const GROUP_LEN: usize = 64;

@@ -20,33 +20,43 @@ pub(super) fn pack_bmi2(n_bits: u32, src: &[u8], dst: &mut [u8]) {
     }
 }
 
-/// In every 64-bit lane pairs of bytes, then of 16 and of 32 bits, close up; a permutation drops the bytes left empty.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi2")]
-pub(super) fn pack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
-    let n_bytes = n_bits as usize;
-    // The bytes of lane q that are kept, one lane behind the other.
-    let mut gather = [0u8; 64];
-    for (place, byte) in
-        gather.iter_mut().zip((0..8).flat_map(|lane| (0..n_bytes).map(move |byte| 8 * lane + byte)))
-    {
-        *place = byte.to_le_bytes()[0];
+/// The constants with which AVX-512 packs values of one width: in every 64-bit lane pairs of bytes, then of 16 and of 32
+/// bits, close up; a permutation drops the bytes left empty.
+pub(crate) struct Packer {
+    /// Of each step: the lower values' bits, the upper ones' where they go, and how far.
+    steps: [(__m512i, __m512i, __m128i); 3],
+    /// The bytes of lane q that are kept, one lane behind the other.
+    gather: __m512i,
+}
+
+impl Packer {
+    /// For values of `n_bits`, 1 to 7.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+    pub(crate) fn new(n_bits: u32) -> Self {
+        let n_bytes = n_bits as usize;
+        let mut gather = [0u8; 64];
+        let kept = (0..8).flat_map(|lane| (0..n_bytes).map(move |byte| 8 * lane + byte));
+        gather.iter_mut().zip(kept).for_each(|(place, byte)| *place = byte.to_le_bytes()[0]);
+        let ones = |n_bits: u32| (1u64 << n_bits) - 1;
+        let low_1 = _mm512_set1_epi16(i16::from_le_bytes([ones(n_bits).to_le_bytes()[0], 0]));
+        let low_2 = _mm512_set1_epi32(i32::try_from(ones(2 * n_bits)).unwrap_or(0));
+        let low_4 = _mm512_set1_epi64(ones(4 * n_bits).cast_signed());
+        let count = |n_bits: u32| _mm_cvtsi32_si128(n_bits.cast_signed());
+        Self {
+            steps: [
+                (low_1, _mm512_sll_epi16(low_1, count(n_bits)), count(8 - n_bits)),
+                (low_2, _mm512_sll_epi32(low_2, count(2 * n_bits)), count(16 - 2 * n_bits)),
+                (low_4, _mm512_sll_epi64(low_4, count(4 * n_bits)), count(32 - 4 * n_bits)),
+            ],
+            gather: cast(gather),
+        }
     }
-    let gather: __m512i = cast(gather);
-    let ones = |n_bits: u32| (1u64 << n_bits) - 1;
-    let low_1 = _mm512_set1_epi16(i16::from_le_bytes([ones(n_bits).to_le_bytes()[0], 0]));
-    let low_2 = _mm512_set1_epi32(i32::try_from(ones(2 * n_bits)).unwrap_or(0));
-    let low_4 = _mm512_set1_epi64(ones(4 * n_bits).cast_signed());
-    let count = |n_bits: u32| _mm_cvtsi32_si128(n_bits.cast_signed());
-    let (high_1, shift_1) = (_mm512_sll_epi16(low_1, count(n_bits)), count(8 - n_bits));
-    let (high_2, shift_2) = (_mm512_sll_epi32(low_2, count(2 * n_bits)), count(16 - 2 * n_bits));
-    let (high_4, shift_4) = (_mm512_sll_epi64(low_4, count(4 * n_bits)), count(32 - 4 * n_bits));
-    let mut at = 0;
-    for (idx, group) in src.as_chunks::<GROUP_LEN>().0.iter().enumerate() {
-        let Some(window) = dst.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<64>()) else {
-            pack_bmi2(n_bits, &src[idx * GROUP_LEN..], &mut dst[at..]);
-            return;
-        };
-        let x: __m512i = cast(*group);
+
+    /// Packs the low bits of 64 bytes to the front; what is behind is of no meaning.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+    pub(crate) fn pack(&self, x: __m512i) -> __m512i {
+        let [(low_1, high_1, shift_1), (low_2, high_2, shift_2), (low_4, high_4, shift_4)] = self.steps;
         // 0xEA: a & b | c.
         let kept = _mm512_and_si512(_mm512_srl_epi16(x, shift_1), high_1);
         let x = _mm512_ternarylogic_epi64::<0xEA>(x, low_1, kept);
@@ -54,8 +64,21 @@ pub(super) fn pack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
         let x = _mm512_ternarylogic_epi64::<0xEA>(x, low_2, kept);
         let kept = _mm512_and_si512(_mm512_srl_epi64(x, shift_4), high_4);
         let x = _mm512_ternarylogic_epi64::<0xEA>(x, low_4, kept);
-        *window = cast(_mm512_permutexvar_epi8(gather, x));
-        at += 8 * n_bytes;
+        _mm512_permutexvar_epi8(self.gather, x)
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,bmi2")]
+pub(super) fn pack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
+    let packer = Packer::new(n_bits);
+    let mut at = 0;
+    for (idx, group) in src.as_chunks::<GROUP_LEN>().0.iter().enumerate() {
+        let Some(window) = dst.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<64>()) else {
+            pack_bmi2(n_bits, &src[idx * GROUP_LEN..], &mut dst[at..]);
+            return;
+        };
+        *window = cast(packer.pack(cast(*group)));
+        at += 8 * n_bits as usize;
     }
 }
 

@@ -18,3 +18,20 @@ pub fn prefetch(bytes: &[u8]) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) }
     }
 }
+
+/// Asks for the `n_lines` lines of the caches that begin `ahead` bytes behind the beginning of `items`, for loops that
+/// read or write one item after another: what the processor foresees by itself ends with each page.
+///
+/// They need not be part of `items`, nor exist.
+#[inline]
+#[allow(unsafe_code, reason = "the intrinsic takes a pointer")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such hint yet"))]
+pub fn prefetch_ahead<T>(items: &[T], ahead: usize, n_lines: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in 0..n_lines {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let place = items.as_ptr().wrapping_byte_add(ahead + line * LINE_BYTES);
+        // SAFETY: the instruction, part of every x86-64, only hints, and does nothing for an address that is not there.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+    }
+}

@@ -136,6 +136,85 @@ fn add(total: &mut Replaced, next: &Replaced) {
     total.n_escapes += next.n_escapes;
 }
 
+/// Sums and counts over rows of 16.
+#[derive(Clone, Copy)]
+struct RowSums {
+    /// Halves of a row apart.
+    max_abs: [__m512d; 2],
+    error_sq: [__m512d; 2],
+    value_sq: [__m512d; 2],
+    /// Zeros by lane.
+    zeros: __m512i,
+    /// Elements with an index that are as they were, and zeros among them.
+    n_same: u64,
+    n_same_zeros: u64,
+    n_escapes: u64,
+}
+
+/// The halves of a row.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline]
+fn widened(x: __m512) -> [__m512d; 2] {
+    [_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(x))]
+}
+
+impl RowSums {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn new() -> Self {
+        let zeros = [_mm512_setzero_pd(); 2];
+        let (max_abs, error_sq, value_sq) = (zeros, zeros, zeros);
+        let zeros = _mm512_setzero_si512();
+        Self { max_abs, error_sq, value_sq, zeros, n_same: 0, n_same_zeros: 0, n_escapes: 0 }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn add_sums(&mut self, values: [__m512d; 2], errors: [__m512d; 2]) {
+        for half in 0..2 {
+            let (value, error) = (values[half], errors[half]);
+            self.max_abs[half] = _mm512_max_pd(self.max_abs[half], _mm512_abs_pd(error));
+            self.error_sq[half] = _mm512_add_pd(self.error_sq[half], _mm512_mul_pd(error, error));
+            // The square of an `f32` is exact: the sum is rounded once, as if it were done in two steps.
+            self.value_sq[half] = _mm512_fmadd_pd(value, value, self.value_sq[half]);
+        }
+    }
+
+    /// Adds a row all of whose elements have an index.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline]
+    fn add_plain(&mut self, x: __m512, k: __m512i, rebuilt: __m512) {
+        let (from, to) = (widened(x), widened(rebuilt));
+        self.add_sums(from, [_mm512_sub_pd(from[0], to[0]), _mm512_sub_pd(from[1], to[1])]);
+        let is_zero = _mm512_testn_epi32_mask(k, k);
+        self.zeros = _mm512_mask_sub_epi32(self.zeros, is_zero, self.zeros, _mm512_set1_epi32(-1));
+        let is_same = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(x, rebuilt);
+        // Rare but for exact zeros.
+        if is_same != 0 {
+            self.n_same += u64::from(is_same.count_ones());
+            self.n_same_zeros += u64::from((is_same & is_zero).count_ones());
+        }
+    }
+
+    /// With any row added. Takes and gives copies, so that the sums of the loop stay in registers.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline(never)]
+    fn with_any(mut self, x: __m512, rebuilt: __m512, is_in_range: __mmask16) -> Self {
+        let is_zero = _mm512_mask_cmp_ps_mask::<_CMP_EQ_OQ>(is_in_range, rebuilt, _mm512_setzero_ps());
+        self.zeros = _mm512_mask_sub_epi32(self.zeros, is_zero, self.zeros, _mm512_set1_epi32(-1));
+        let is_same = _mm512_mask_cmp_ps_mask::<_CMP_EQ_OQ>(is_in_range, x, rebuilt);
+        self.n_same += u64::from(is_same.count_ones());
+        self.n_same_zeros += u64::from((is_same & is_zero).count_ones());
+        self.n_escapes += u64::from((!is_in_range).count_ones());
+        // What is not finite has no square, and what has no index no error.
+        let finite = _mm512_maskz_mov_ps(!_mm512_fpclass_ps_mask::<NOT_FINITE>(x), x);
+        let from = widened(_mm512_maskz_mov_ps(is_in_range, x));
+        let to = widened(_mm512_maskz_mov_ps(is_in_range, rebuilt));
+        self.add_sums(widened(finite), [_mm512_sub_pd(from[0], to[0]), _mm512_sub_pd(from[1], to[1])]);
+        self
+    }
+}
+
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn replace_chunk(
     rows: &mut [[[u8; 4]; 16]],
@@ -145,54 +224,32 @@ fn replace_chunk(
 ) -> Replaced {
     let [low, high]: [__m512; 2] = cast(*table);
     let step = _mm512_set1_ps(step);
-    let zero = _mm512_setzero_ps();
-    // Halves of a row apart.
-    let mut max_abs = [_mm512_setzero_pd(); 2];
-    let mut error_sq = [_mm512_setzero_pd(); 2];
-    let mut value_sq = [_mm512_setzero_pd(); 2];
-    // Counts by lane: changed, zeroed, zero, escapes.
-    let mut counts = [_mm512_setzero_si512(); 4];
+    let mut sums = RowSums::new();
     let n_elements = 16 * rows.len() as u64;
     for (row, dst) in rows.iter_mut().zip(indices) {
         let x: __m512 = cast(*row);
         let (k, is_in_range) = indices_of(x, step, low, high);
-        *dst = cast(_mm512_mask_mov_epi32(_mm512_set1_epi32(super::ESCAPE), is_in_range, k));
-        let rebuilt = _mm512_mask_mul_ps(x, is_in_range, _mm512_cvtepi32_ps(k), step);
-        *row = cast(rebuilt);
-        let is_zero = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(rebuilt, zero) & is_in_range;
-        let counted = [
-            is_in_range & _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(x, rebuilt),
-            is_zero & _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(x, zero),
-            is_zero,
-            !is_in_range,
-        ];
-        for (count, mask) in counts.iter_mut().zip(counted) {
-            *count = _mm512_mask_sub_epi32(*count, mask, *count, _mm512_set1_epi32(-1));
-        }
-        // What is not finite has no square, and what has no index no error.
-        let finite = _mm512_maskz_mov_ps(!_mm512_fpclass_ps_mask::<NOT_FINITE>(x), x);
-        let from = _mm512_maskz_mov_ps(is_in_range, x);
-        let to = _mm512_maskz_mov_ps(is_in_range, rebuilt);
-        for half in 0..2 {
-            let wide = |x: __m512| {
-                let part = if half == 0 { _mm512_castps512_ps256(x) } else { _mm512_extractf32x8_ps::<1>(x) };
-                _mm512_cvtps_pd(part)
-            };
-            let error = _mm512_sub_pd(wide(from), wide(to));
-            let value = wide(finite);
-            max_abs[half] = _mm512_max_pd(max_abs[half], _mm512_abs_pd(error));
-            error_sq[half] = _mm512_add_pd(error_sq[half], _mm512_mul_pd(error, error));
-            value_sq[half] = _mm512_add_pd(value_sq[half], _mm512_mul_pd(value, value));
+        let values = _mm512_cvtepi32_ps(k);
+        if is_in_range == __mmask16::MAX {
+            let rebuilt = _mm512_mul_ps(values, step);
+            *dst = cast(k);
+            *row = cast(rebuilt);
+            sums.add_plain(x, k, rebuilt);
+        } else {
+            *dst = cast(_mm512_mask_mov_epi32(_mm512_set1_epi32(super::ESCAPE), is_in_range, k));
+            let rebuilt = _mm512_mask_mul_ps(x, is_in_range, values, step);
+            *row = cast(rebuilt);
+            sums = sums.with_any(x, rebuilt, is_in_range);
         }
     }
+    let RowSums { max_abs, error_sq, value_sq, zeros, n_same, n_same_zeros, n_escapes } = sums;
     let lanes = |halves: [__m512d; 2]| -> [f64; 16] { cast(halves) };
-    let sum = |count: __m512i| cast::<_, [u32; 16]>(count).into_iter().map(u64::from).sum::<u64>();
-    let [n_changed, n_zeroed, n_zeros, n_escapes] = counts.map(sum);
+    let n_zeros = cast::<_, [u32; 16]>(zeros).into_iter().map(u64::from).sum::<u64>();
     Replaced {
         errors: ErrorSums {
             n_elements,
-            n_changed,
-            n_zeroed,
+            n_changed: n_elements - n_escapes - n_same,
+            n_zeroed: n_zeros - n_same_zeros,
             max_abs: lanes(max_abs).into_iter().fold(0.0, f64::max),
             error_sq: lanes(error_sq).into_iter().fold(0.0, |sum, lane| sum + lane),
             value_sq: lanes(value_sq).into_iter().fold(0.0, |sum, lane| sum + lane),

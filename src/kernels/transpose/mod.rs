@@ -1,15 +1,28 @@
 //! A byte matrix with rows and columns exchanged.
 
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
 /// Side of a square that is turned within registers.
 const SIDE: usize = 8;
 
 /// Writes the `n_rows × row_len` matrix `src` (C order) to `dst` as `row_len × n_rows`.
 ///
 /// Nothing is written unless both slices hold exactly the matrix.
+#[allow(unsafe_code, reason = "calls into a function gated by a processor feature")]
 pub fn transpose(src: &[u8], n_rows: usize, row_len: usize, dst: &mut [u8]) {
     if n_rows.checked_mul(row_len) != Some(src.len()) || dst.len() != src.len() {
         return;
     }
+    #[cfg(target_arch = "x86_64")]
+    if n_rows >= x86::SIDE && row_len >= x86::SIDE {
+        // SAFETY: SSE2 is part of every x86-64.
+        return unsafe { x86::transpose(src, n_rows, row_len, dst) };
+    }
+    transpose_squares(src, n_rows, row_len, dst);
+}
+
+fn transpose_squares(src: &[u8], n_rows: usize, row_len: usize, dst: &mut [u8]) {
     let (whole_rows, whole_cols) = (n_rows / SIDE * SIDE, row_len / SIDE * SIDE);
     for row in (0..whole_rows).step_by(SIDE) {
         for col in (0..whole_cols).step_by(SIDE) {
@@ -57,7 +70,9 @@ mod tests {
 
     #[test]
     fn every_element_changes_its_indices() {
-        for (n_rows, row_len) in [(0, 0), (1, 1), (8, 8), (7, 9), (16, 24), (33, 70), (1, 100), (100, 1)] {
+        for (n_rows, row_len) in
+            [(0, 0), (1, 1), (8, 8), (7, 9), (16, 24), (33, 70), (64, 16), (1, 100), (100, 1)]
+        {
             let src: Vec<u8> =
                 (0..n_rows * row_len).map(|i: usize| (i * 167 % 251).to_le_bytes()[0]).collect();
             let mut dst = vec![0; src.len()];
@@ -67,6 +82,9 @@ mod tests {
             }
             let mut back = vec![0; src.len()];
             transpose(&dst, row_len, n_rows, &mut back);
+            assert_eq!(back, src);
+            back.fill(0);
+            transpose_squares(&dst, row_len, n_rows, &mut back);
             assert_eq!(back, src);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::keep::WholeBlock;
 use super::method::Method;
 use super::plan::Candidate;
 use super::prune::{Fitted, Pruner, Saving};
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::kernels::moments::Moments;
 use crate::kernels::quantize::Rounding;
 use crate::pipeline::timings::Step;
+use crate::quantize::rdo::SAMPLE_LEN as N_TUNED;
 use crate::stage::{ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
 
 /// Most elements of a sample, where a step is looked for; but tensors of one block are their own sample.
@@ -66,11 +68,7 @@ impl<'a> Fitter<'a> {
 
     /// How the tensor is quantized so that its goal holds; `None` where it stays exact.
     fn fit_goal(&self) -> Result<Option<QuantSpec>> {
-        let read = || self.tensor.read_sample(self.sample_len(), SAMPLE_RUN_LEN);
-        let sample = self.tensor.time(Step::Statistics, read)?;
-        let found = self.fit_sampled(&sample);
-        self.tensor.memory.give_back(sample);
-        let Some((spec, loss)) = found? else { return Ok(None) };
+        let Some((spec, loss)) = self.fit_read()? else { return Ok(None) };
         // What is not finite is an escape, and so may other elements be.
         let may_be_special = loss.escapes > 0 && !self.tensor.candidate.treatment.despite_defaults;
         let is_special = may_be_special && self.tensor.moments()?.n_not_finite > 0;
@@ -80,10 +78,28 @@ impl<'a> Fitter<'a> {
         Ok((!is_special).then_some(spec))
     }
 
+    /// As [`Self::fit_goal`], not looking for what is not finite; with what is lost.
+    fn fit_read(&self) -> Result<Option<Trial>> {
+        let memory = self.tensor.memory;
+        // Such a tensor is its own sample.
+        let is_fast = self.settings.quantizer == Quantizer::Uniform;
+        if let (true, Goal::RelL2(_), &[span]) = (is_fast, self.tensor.candidate.goal, &*self.tensor.spans())
+        {
+            let whole = self.tensor.read_whole(span)?;
+            let found = self.fit_sampled(&whole.bytes, Some(&whole));
+            memory.give_back(whole.bytes);
+            return found;
+        }
+        let read = || self.tensor.read_sample(self.sample_len(), SAMPLE_RUN_LEN);
+        let sample = self.tensor.time(Step::Statistics, read)?;
+        let found = self.fit_sampled(&sample, None);
+        memory.give_back(sample);
+        found
+    }
+
     fn sample_len(&self) -> u64 {
         let n_elements = self.tensor.n_elements();
         match (self.tensor.candidate.goal, self.settings.quantizer) {
-            (Goal::RelL2(_), Quantizer::Uniform) if self.tensor.spans().len() == 1 => n_elements,
             (Goal::RelL2(_), Quantizer::Uniform) => {
                 (n_elements / SAMPLE_ONE_IN).clamp(SAMPLE_LEN, MAX_SAMPLE_LEN)
             }
@@ -93,8 +109,8 @@ impl<'a> Fitter<'a> {
         }
     }
 
-    /// As [`Self::fit_goal`], not looking for what is not finite; with what is lost.
-    fn fit_sampled(&self, sample: &[u8]) -> Result<Option<Trial>> {
+    /// The same once `sample` has been read, all that there is or a part of it.
+    fn fit_sampled(&self, sample: &[u8], whole: Option<&WholeBlock>) -> Result<Option<Trial>> {
         let Candidate { goal, dtype, .. } = self.tensor.candidate;
         if !self.tensor.is_varied(&sample[..sample.len().min(dtype.unit_bytes() << 12)])? {
             // Nothing is smaller than a constant.
@@ -103,7 +119,7 @@ impl<'a> Fitter<'a> {
         match *goal {
             Goal::MaxAbsError(bound) => self.fit_bound(bound, None),
             Goal::MaxRelError(bound) => self.fit_relative_bound(bound),
-            Goal::RelL2(goal) => self.fit_rel_l2(goal, sample),
+            Goal::RelL2(goal) => self.fit_rel_l2(goal, sample, whole),
             // Steps of rate goals are not found tensor by tensor.
             Goal::Bits(_) | Goal::Ratio(_) => Ok(None),
         }
@@ -170,26 +186,32 @@ impl<'a> Fitter<'a> {
         }
     }
 
-    /// The step for `goal`, of an unpruned tensor of which `sample` is a part.
-    fn fit_rel_l2(&self, goal: f64, sample: &[u8]) -> Result<Option<Trial>> {
+    /// The step for `goal`, of an unpruned tensor of which `sample` is a part, or `whole` all of it.
+    fn fit_rel_l2(&self, goal: f64, sample: &[u8], whole: Option<&WholeBlock>) -> Result<Option<Trial>> {
         let tensor = &self.tensor;
-        let measure = || Moments::measure(tensor.ctx.isa, tensor.candidate.dtype, sample);
-        let mut step = self.first_step(goal, &tensor.time(Step::Statistics, measure).unwrap_or_default());
+        let measure = || Moments::measure(tensor.ctx.isa, tensor.candidate.dtype, sample).unwrap_or_default();
+        let moments = whole.map_or_else(|| tensor.time(Step::Statistics, measure), |whole| whole.moments);
+        let mut step = self.first_step(goal, &moments);
         if to_step(step).is_none() {
             // The sample has missed what there is.
             step = self.first_step(goal, &tensor.moments()?);
         }
-        let values = tensor.time(Step::Statistics, || tensor.thinned(sample));
-        // The sums of a single block are what encoding it will find.
-        let is_whole = sample.len() as u64 == tensor.candidate.info.byte_len() && tensor.spans().len() == 1;
+        let max_values = match self.settings.quantizer {
+            Quantizer::Uniform => N_TUNED,
+            Quantizer::Trellis => usize::try_from(SAMPLE_LEN).unwrap_or(N_TUNED),
+        };
+        let values = tensor.time(Step::Statistics, || tensor.thinned(sample, max_values));
         let methods = Method::of_run(self.settings.quantizer);
-        if let (&[method], true) = (methods, is_whole) {
-            let mut search = Search::new(self, method, &values, step);
-            return tensor.try_block_for_good(sample, &mut |try_spec| search.run(goal, MAX_TRIALS, try_spec));
+        if let (&[method], Some(whole)) = (methods, whole) {
+            // The sums of a single block are what encoding it will find.
+            let mut search = Search::new(self, method, &values, step).foresee();
+            return tensor.try_block_for_good(whole, &mut |try_spec| search.run(goal, MAX_TRIALS, try_spec));
         }
+        let is_whole = sample.len() as u64 == tensor.candidate.info.byte_len() && tensor.spans().len() == 1;
         let mut best: Option<(f64, Search<'_>, Option<Trial>)> = None;
         for method in methods {
-            let mut search = Search::new(self, *method, &values, step * method.step_beside(methods[0]));
+            let first_step = step * method.step_beside(methods[0]);
+            let mut search = Search::new(self, *method, &values, first_step).foresee();
             let found = self.search_sample(&mut search, goal, sample, is_whole)?;
             let bits =
                 if methods.len() == 1 { 0.0 } else { self.bits_at(goal, *method, &values, found.as_ref()) };
@@ -203,6 +225,11 @@ impl<'a> Fitter<'a> {
         }
         // Once the whole tensor has been measured, the next step is as good as certain.
         let mut is_certain = tensor.time(Step::Statistics, || self.is_typical(sample));
+        if !is_certain && search.is_even() {
+            // It is known what is lost at a step, but not beside what.
+            search.rescale(self.first_step(goal, &tensor.moments()?) / step);
+            is_certain = true;
+        }
         search.run(goal, MAX_TRIALS, &mut |spec| match std::mem::replace(&mut is_certain, true) {
             true => tensor.try_for_good(spec),
             false => tensor.try_spec(spec),

@@ -6,9 +6,13 @@ use rayon::prelude::*;
 
 use super::tensor_source::TensorSource;
 use crate::checkpoint::BlockSpan;
+use crate::container::Piece;
 use crate::error::Result;
+use crate::kernels::moments::Moments;
+use crate::pipeline::buffers::Buffer;
+use crate::pipeline::in_pieces::read_and_hash;
 use crate::pipeline::kept::{KeptBlock, KeptTensor, TensorPlace};
-use crate::pipeline::timings::Step;
+use crate::pipeline::timings::{Step, Timings};
 use crate::stage::{BlockLoss, Domain, Level, QuantRun, QuantSpec};
 
 /// How blocks are coded that are kept until their file's turn.
@@ -16,6 +20,15 @@ use crate::stage::{BlockLoss, Domain, Level, QuantRun, QuantSpec};
 pub(super) struct Keeps {
     pub(super) file_idx: usize,
     pub(super) level: Level,
+}
+
+/// A tensor that is one block.
+pub(super) struct WholeBlock {
+    pub(super) span: BlockSpan,
+    pub(super) bytes: Buffer,
+    /// Their hash.
+    pub(super) source_piece: Piece,
+    pub(super) moments: Moments,
 }
 
 /// What a search for a step has found, and what that loses.
@@ -75,30 +88,47 @@ impl TensorSource<'_> {
         }
     }
 
-    /// Has `search` try specs on the tensor, which is one block and whose bytes are `bytes`; what it finds is coded and
-    /// kept, if there is room.
+    /// The tensor, which is the block at `span`.
+    pub(super) fn read_whole(&self, span: BlockSpan) -> Result<WholeBlock> {
+        let mut timings = Timings::default();
+        let mut bytes = self.memory.buffer(span.len);
+        let mut moments = Moments::default();
+        let mut read = |from: usize, part: &mut [u8]| self.source.read(span.offset + from as u64, part);
+        let mut measure = |timings: &mut Timings, part: &[u8]| {
+            let measure = || Moments::measure(self.ctx.isa, self.candidate.dtype, part);
+            moments.merge(&timings.time(Step::Statistics, measure).unwrap_or_default());
+        };
+        let source_piece = read_and_hash(&mut timings, span.offset, &mut bytes, &mut read, &mut measure)?;
+        self.book(&timings);
+        Ok(WholeBlock { span, bytes, source_piece, moments })
+    }
+
+    /// Has `search` try specs on the tensor, which is one block as in `whole`; what it finds is coded and kept, if there is
+    /// room.
     pub(super) fn try_block_for_good(
         &self,
-        bytes: &[u8],
+        whole: &WholeBlock,
         search: &mut dyn FnMut(&mut TrySpec<'_>) -> Found,
     ) -> Found {
+        let WholeBlock { span, bytes, source_piece, .. } = whole;
         let dtype = self.candidate.dtype;
         let is_linear = self.candidate.treatment.domain == Domain::Linear;
-        let spans = self.spans();
-        let (Some(keeps), [span]) = (self.keeps.filter(|_| is_linear), spans.as_slice()) else {
+        let Some(keeps) = self.keeps.filter(|_| is_linear) else {
             return search(&mut |spec| Ok(self.time(Step::Quantization, || self.try_sample(spec, bytes))));
         };
         let mut trial = self.memory.begin_trial(self.ctx, keeps.level, span);
         let mut last = None;
         let found = search(&mut |spec| {
-            last = Some(spec.clone());
-            Ok(trial.try_run(QuantRun { spec, dtype, first_element: 0 }, bytes))
+            let rebuilt = trial.try_run(span, QuantRun { spec, dtype, first_element: 0 }, bytes);
+            let loss = rebuilt.loss;
+            last = Some((spec.clone(), rebuilt));
+            Ok(loss)
         });
-        match &found {
-            Ok(Some((spec, loss)))
-                if last.as_ref() == Some(spec) && self.memory.kept.has_room(bytes.len() / 2) =>
-            {
-                let block = trial.keep(span, QuantRun { spec, dtype, first_element: 0 }, bytes, *loss);
+        let has_room = self.memory.kept.has_room(bytes.len() / 2);
+        match (&found, last) {
+            (Ok(Some((spec, _))), Some((last, rebuilt))) if last == *spec && has_room => {
+                let run = QuantRun { spec, dtype, first_element: 0 };
+                let block = trial.keep(span, run, source_piece.clone(), rebuilt);
                 self.keep(keeps, spec, HashMap::from([(span.offset, block?)]));
             }
             _ => trial.end(),

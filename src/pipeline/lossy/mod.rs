@@ -25,5 +25,5 @@ mod tensor_source;
 mod twins;
 
 pub(crate) use layers::{LayerBlock, LayeredPlan, LayeredPlans, LayersPlanner};
-pub(crate) use plan::{FilePlan, LossyPlanner, Plans, series_after};
+pub(crate) use plan::{FilePlan, LossyPlanner, Plans, TensorPlan, series_after};
 pub(crate) use twins::stay_equal;

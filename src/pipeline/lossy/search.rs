@@ -7,12 +7,16 @@ use super::method::Method;
 use crate::error::Result;
 use crate::pipeline::timings::Step;
 use crate::quantize::rdo::Tuner;
-use crate::stage::{BlockLoss, QuantSpec};
+use crate::stage::{BlockLoss, QuantSpec, Quantizer};
 
 /// A step whose error is this close to the goal is not refined further.
 pub(super) const CLOSE: f64 = 0.995;
 /// What is aimed at where the error at a step is known of the whole tensor: just below the goal.
 pub(super) const AIM: f64 = 0.999;
+/// What is aimed at where it is only foreseen: the middle of what is close enough.
+pub(super) const FORESEEN_AIM: f64 = (1.0 + CLOSE) / 2.0;
+/// How far, as a share, mean squared errors may be from those that are all equally likely and be called that.
+const EVEN_ERRORS: f64 = 0.02;
 /// Thresholds and costs are chosen anew where the step has changed by more than this.
 const SAME_CHOICE: f64 = 0.05;
 
@@ -40,6 +44,30 @@ impl<'a> Search<'a> {
     /// The same, where `spec` has been chosen for steps near the first.
     pub(super) fn with_choice(self, spec: QuantSpec) -> Self {
         Self { spec: Some(spec), ..self }
+    }
+
+    /// Takes as the first step the one whose error is likely to be close below the goal, if it is not that of the step so far
+    /// only because indices are not those of the nearest points.
+    pub(super) fn foresee(mut self) -> Self {
+        if let (Quantizer::Uniform, Some(step)) = (self.method.quantizer, to_step(self.step)) {
+            self.chosen(step);
+            let share = (12.0 * self.tuner.expected_error_sq()).sqrt();
+            if share > 0.0 {
+                self.step *= (FORESEEN_AIM / share).clamp(0.25, 4.0);
+            }
+        }
+        self
+    }
+
+    /// Whether steps are so short that nearly all errors between none and half a step are equally likely, whatever the tensor.
+    pub(super) fn is_even(&self) -> bool {
+        let share = 12.0 * self.tuner.expected_error_sq();
+        self.method.quantizer == Quantizer::Uniform && (share - 1.0).abs() < EVEN_ERRORS
+    }
+
+    /// Multiplies the step that is to be tried next.
+    pub(super) fn rescale(&mut self, factor: f64) {
+        self.step *= factor;
     }
 
     /// Tries steps until one is close below `goal`; gives the longest that held. The next step is then the one that is

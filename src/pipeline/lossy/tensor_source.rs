@@ -29,6 +29,8 @@ use crate::stage::{
 /// Elements of a sample, and of each of its runs.
 pub(super) const SAMPLE_LEN: u64 = 1 << 16;
 pub(super) const RUN_LEN: u64 = 1 << 10;
+/// Bytes of which moments are measured at a time.
+const MOMENTS_BYTES: usize = 128 << 10;
 /// Most channels with steps of their own; their list would otherwise outgrow what the memory of a run is meant to be.
 pub(super) const MAX_CHANNELS: usize = 1 << 22;
 
@@ -154,7 +156,7 @@ impl TensorSource<'_> {
     }
 
     /// Books what planning has taken, where it is not to be told apart.
-    fn book(&self, timings: &Timings) {
+    pub(super) fn book(&self, timings: &Timings) {
         self.memory.book(&self.booked_on.map_or(*timings, |step| timings.all_on(step)));
     }
 
@@ -176,13 +178,28 @@ impl TensorSource<'_> {
         Ok((parts.iter().map(|(bytes, _)| bytes).sum(), total))
     }
 
-    /// Moments of the whole tensor.
+    /// Moments of the whole tensor, in pieces that do not leave the second cache.
     pub(super) fn moments(&self) -> Result<Moments> {
-        let dtype = self.candidate.dtype;
-        let parts =
-            self.map_blocks(Step::Statistics, |_, bytes, _| Moments::measure(self.ctx.isa, dtype, bytes))?;
+        let measure = |span: &BlockSpan| -> Result<Moments> {
+            let mut timings = Timings::default();
+            let mut total = Moments::default();
+            let mut buffer = self.memory.buffer(span.len.min(MOMENTS_BYTES));
+            for from in (0..span.len).step_by(MOMENTS_BYTES) {
+                let part = span.part(from, MOMENTS_BYTES.min(span.len - from));
+                let bytes = &mut buffer[..part.len];
+                timings.time(Step::Read, || self.source.read(part.offset, bytes))?;
+                let measure = || Moments::measure(self.ctx.isa, self.candidate.dtype, bytes);
+                total.merge(&timings.time(Step::Statistics, measure).unwrap_or_default());
+            }
+            self.memory.give_back(buffer);
+            self.book(&timings);
+            Ok(total)
+        };
+        let parts: Vec<Result<Moments>> = self.spans().par_iter().with_max_len(1).map(measure).collect();
         let mut total = Moments::default();
-        parts.iter().flatten().for_each(|part| total.merge(part));
+        for part in parts {
+            total.merge(&part?);
+        }
         Ok(total)
     }
 
@@ -328,7 +345,13 @@ impl TensorSource<'_> {
         let is_whole = n_elements <= sample_len;
         let n_runs = if is_whole { 1 } else { sample_len / run_len };
         let run_bytes = if is_whole { info.byte_len() } else { run_len * self.unit_bytes() };
-        let mut bytes = self.memory.buffer(usize::try_from(n_runs * run_bytes).unwrap_or(0));
+        let sample_bytes = usize::try_from(n_runs * run_bytes).unwrap_or(0);
+        // A large one is as long as the blocks that are read next, so that it serves for them, too.
+        let block_bytes = large_block_bytes(self.candidate.dtype);
+        let is_large = !is_whole && sample_bytes > block_bytes / 8;
+        let mut bytes =
+            self.memory.buffer(if is_large { sample_bytes.max(block_bytes) } else { sample_bytes });
+        bytes.truncate(sample_bytes);
         for (run_idx, run) in (0..).zip(bytes.chunks_mut(usize::try_from(run_bytes).unwrap_or(1).max(1))) {
             let first = if is_whole { 0 } else { self.run_start(run_idx, sample_len, run_len) };
             self.source.read(info.start + first * self.unit_bytes(), run)?;
@@ -336,10 +359,10 @@ impl TensorSource<'_> {
         Ok(bytes)
     }
 
-    /// At most [`SAMPLE_LEN`] values of `sample`, in the domain that is quantized.
-    pub(super) fn thinned(&self, sample: &[u8]) -> Vec<f32> {
+    /// At most `max_len` values of `sample`, in the domain that is quantized.
+    pub(super) fn thinned(&self, sample: &[u8], max_len: usize) -> Vec<f32> {
         let unit_bytes = self.candidate.dtype.unit_bytes();
-        let one_in = (sample.len() / unit_bytes).div_ceil(usize::try_from(SAMPLE_LEN).unwrap_or(1)).max(1);
+        let one_in = (sample.len() / unit_bytes).div_ceil(max_len).max(1);
         let runs = sample.chunks(unit_bytes << 9).step_by(one_in);
         let mut bytes = Vec::with_capacity(sample.len() / one_in + (unit_bytes << 9));
         runs.for_each(|run| bytes.extend_from_slice(run));

@@ -128,17 +128,17 @@ fn sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
 }
 
 fn sample_words<W: Word>(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
-    // Two counts of each symbol by turns, so that runs of one symbol do not wait for their own last addition.
-    let mut counts = vec![[0; 2]; 1 << layout.symbol_bits];
+    // Four counts of each symbol by turns, so that a symbol seldom waits for its own last addition.
+    let mut counts = vec![[0; 4]; 1 << layout.symbol_bits];
     let stride = (bytes.len() / W::BYTES * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * W::BYTES;
     // All of the runs are on their way before the first one is waited for.
     bytes.chunks(stride).for_each(|run| prefetch(&run[..run.len().min(RUN_LEN * W::BYTES)]));
     for run in bytes.chunks(stride) {
         for (idx, element) in run.chunks_exact(W::BYTES).take(RUN_LEN).enumerate() {
-            counts[usize::from(layout.symbol(W::read(element)))][idx % 2] += 1;
+            counts[usize::from(layout.symbol(W::read(element)))][idx % 4] += 1;
         }
     }
-    counts.into_iter().map(|[even, odd]| even + odd).collect()
+    counts.into_iter().map(|by_turns| by_turns.iter().sum()).collect()
 }
 
 /// The window's offset that covers the most of `counts`; of several, the middle one.

@@ -22,7 +22,8 @@ use crate::kernels::quantize::{ESCAPE, Rounding};
 use crate::kernels::trellis::{ChainStates, Costs, N_CHAINS};
 use crate::kernels::{Isa, convert, quantize, trellis};
 use header::{Header, Opened};
-use tile::{Chosen, TILE_LEN, TileScratch, Tiles};
+pub(crate) use tile::TILE_LEN;
+use tile::{Chosen, TileScratch, Tiles};
 
 /// How the elements of a tensor become indices.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,6 +75,20 @@ pub struct QuantRun<'a> {
     pub dtype: Dtype,
     /// The element of the tensor that they begin with.
     pub first_element: u64,
+}
+
+/// A part of a block of which each element is quantized by itself ([`Choice::Uniform`]). Parts come in order, from the
+/// first, and all but the last are of whole [`TILE_LEN`]s.
+#[derive(Debug)]
+pub(crate) struct BlockPart<'a> {
+    /// Elements of the block.
+    pub(crate) n_elements: usize,
+    /// The one that the part begins with.
+    pub(crate) first: usize,
+    /// The elements of the part, if not `bytes` hold them.
+    pub(crate) source: Option<&'a [u8]>,
+    /// What becomes their reconstruction.
+    pub(crate) bytes: &'a mut [u8],
 }
 
 /// Parts of the work on a quantized block. Stages read no clock; who wants to know how long each takes is told when it
@@ -141,50 +156,68 @@ impl BlockQuantizer {
         bytes: &mut [u8],
         enter: &mut dyn FnMut(Part),
     ) -> BlockLoss {
-        self.apply_from(isa, run, None, bytes, enter)
-    }
-
-    /// As [`Self::apply_watched`], of the elements in `source`, of as many bytes, if it is given: `bytes` may then hold anything
-    /// before.
-    pub(super) fn apply_from(
-        &mut self,
-        isa: Isa,
-        run: QuantRun<'_>,
-        source: Option<&[u8]>,
-        bytes: &mut [u8],
-        enter: &mut dyn FnMut(Part),
-    ) -> BlockLoss {
         enter(Part::Quantization);
         let n_elements = bytes.len() / run.dtype.unit_bytes();
         let header = Header::of_block(run.spec, run.dtype, run.first_element, n_elements);
         let tiles = Tiles { isa, run, header: &header };
-        let Self { scratch, escapes, .. } = self;
-        escapes.clear();
         let is_path = run.spec.quantizer() == Quantizer::Trellis;
-        // Paths run through the whole block; single elements need not leave the cache.
-        scratch.make_room(n_elements, if is_path { n_elements } else { TILE_LEN });
-        let tile_bytes = TILE_LEN * run.dtype.unit_bytes();
-        let mut source_tiles = source.map(|source| source.chunks(tile_bytes));
+        self.begin(n_elements, if is_path { n_elements } else { TILE_LEN });
         if is_path {
-            if let Some(source_tiles) = source_tiles.take() {
-                bytes
-                    .chunks_mut(tile_bytes)
-                    .zip(source_tiles)
-                    .for_each(|(dst, src)| dst.copy_from_slice(src));
-            }
-            choose_path(&tiles, bytes, scratch, enter);
+            choose_path(&tiles, bytes, &mut self.scratch, enter);
         }
-        let Scratch { values, indices, tile, .. } = scratch;
         let mut loss = BlockLoss::default();
-        let blocks_tiles = bytes.chunks_mut(tile_bytes).zip(indices.chunks_mut(TILE_LEN));
-        for (tile_idx, (bytes, indices)) in blocks_tiles.enumerate() {
+        self.apply_tiles(&tiles, 0, None, bytes, &mut loss, enter);
+        loss
+    }
+
+    /// Begins a block of `n_elements`, of which as many as `n_values` are numbers at a time.
+    fn begin(&mut self, n_elements: usize, n_values: usize) {
+        self.escapes.clear();
+        // Paths run through the whole block; single elements need not leave the cache.
+        self.scratch.make_room(n_elements, n_values);
+    }
+
+    /// As [`Self::apply_watched`], of a part of a block; what that loses is added to `loss`.
+    pub(super) fn apply_part(
+        &mut self,
+        isa: Isa,
+        run: QuantRun<'_>,
+        BlockPart { n_elements, first, source, bytes }: BlockPart<'_>,
+        loss: &mut BlockLoss,
+        enter: &mut dyn FnMut(Part),
+    ) {
+        enter(Part::Quantization);
+        let header = Header::of_block(run.spec, run.dtype, run.first_element, n_elements);
+        if first == 0 {
+            self.begin(n_elements, TILE_LEN);
+        }
+        self.apply_tiles(&Tiles { isa, run, header: &header }, first, source, bytes, loss, enter);
+    }
+
+    /// The work on `bytes`, which begin with element `from` of their block, tile by tile.
+    fn apply_tiles(
+        &mut self,
+        tiles: &Tiles<'_>,
+        from: usize,
+        source: Option<&[u8]>,
+        bytes: &mut [u8],
+        loss: &mut BlockLoss,
+        enter: &mut dyn FnMut(Part),
+    ) {
+        let unit_bytes = tiles.run.dtype.unit_bytes();
+        let is_path = tiles.run.spec.quantizer() == Quantizer::Trellis;
+        let tile_bytes = TILE_LEN * unit_bytes;
+        let mut source_tiles = source.map(|source| source.chunks(tile_bytes));
+        let Self { scratch: Scratch { values, indices, tile, .. }, escapes, .. } = self;
+        let indices = &mut indices[from..from + bytes.len() / unit_bytes];
+        let block_tiles = bytes.chunks_mut(tile_bytes).zip(indices.chunks_mut(TILE_LEN));
+        for (from, (bytes, indices)) in (from..).step_by(TILE_LEN).zip(block_tiles) {
             if let Some(source) = source_tiles.as_mut().and_then(Iterator::next) {
                 bytes.copy_from_slice(source);
             }
-            if tiles.replace(bytes, indices, &mut loss, escapes).is_some() {
+            if tiles.replace(bytes, indices, loss, escapes).is_some() {
                 continue;
             }
-            let from = tile_idx * TILE_LEN;
             let values = if is_path {
                 &mut values[from..from + indices.len()]
             } else {
@@ -192,10 +225,9 @@ impl BlockQuantizer {
                 tiles.choose(from, bytes, values, indices, tile, enter);
                 values
             };
-            let rebuilt = tiles.rebuild(from, bytes, Chosen { values, indices }, tile, &mut loss, escapes);
+            let rebuilt = tiles.rebuild(from, bytes, Chosen { values, indices }, tile, loss, escapes);
             bytes.copy_from_slice(rebuilt);
         }
-        loss
     }
 
     /// What [`Self::apply`] would lose on a block of `n_bytes` of which `read` gives the bytes from an offset on: it need

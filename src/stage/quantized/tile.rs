@@ -7,7 +7,7 @@ use crate::kernels::quantize::ESCAPE;
 use crate::kernels::{Isa, convert, log_domain, quantize};
 
 /// Elements of a tile.
-pub(super) const TILE_LEN: usize = 4096;
+pub(crate) const TILE_LEN: usize = 4096;
 
 /// Scratch memory of a tile.
 #[derive(Debug, Default)]

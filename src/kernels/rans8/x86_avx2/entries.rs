@@ -173,9 +173,6 @@ impl Entries {
         let [first, second] = self
             .0
             .map(|entries| u64::from(_mm256_movemask_epi8(_mm256_cmpeq_epi8(entries, last)).cast_unsigned()));
-        if first | second == 0 {
-            return 0;
-        }
         let spread = |mask: u64| mask & 0xffff | (mask & 0xffff_0000) << 16;
         spread(first) | spread(second) << 16
     }

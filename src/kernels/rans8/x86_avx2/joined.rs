@@ -64,22 +64,26 @@ fn decode_as<const G: usize, const BYTES: usize, const SHAPE: u8>(
     let joiner = Joiner::<BYTES, SHAPE>::new(residual);
     let mut vectors = load_states::<G>(states);
     let mut position = Position::default();
-    let segments = tile.dst.chunks_mut(plan.segment_len * BYTES).zip(plan.table_ids);
-    'segments: for (segment, &id) in segments {
+    let mut waiting = Waiting::default();
+    let steps_of_segment = plan.segment_len / (G * GROUP_LEN);
+    'segments: for &id in plan.table_ids {
         let Some(steps) = steps.get(usize::from(id)) else { break };
         let table = &plan.tables[usize::from(id)];
         let registers = decode_registers(table, steps);
         let placed = [rows(&table.placed[0]), rows(&table.placed[1])];
-        let (groups_of_dst, _) = segment.as_chunks_mut::<GROUP_LEN>();
-        for step in groups_of_dst.chunks_exact_mut(G * BYTES) {
+        for _ in 0..steps_of_segment {
+            let first = position.symbol;
             let window = stream.get(position.stream..).and_then(|rest| rest.first_chunk::<WINDOW>());
             let Some(window) = window else { break 'segments };
-            let planes =
-                Planes::of_step::<G, BYTES, SHAPE>(&joiner, residual.packed, plane, lower, position.symbol);
+            let planes = Planes::of_step::<G, BYTES, SHAPE>(&joiner, residual.packed, plane, lower, first);
             let Some(planes) = planes else { break 'segments };
-            if residual.escapes.iter().any(|escapes| escapes.len() < position.escape + QUEUE) {
+            let n_escapes = position.escape + waiting.n + QUEUE;
+            if residual.escapes.iter().any(|escapes| escapes.len() < n_escapes) {
                 break 'segments;
             }
+            let Some(step) = tile.dst.get_mut(first * BYTES..(first + G * GROUP_LEN) * BYTES) else {
+                break 'segments;
+            };
             let mut taken = 0usize;
             for g in 0..G {
                 let lanes = &mut vectors[g];
@@ -88,38 +92,70 @@ fn decode_as<const G: usize, const BYTES: usize, const SHAPE: u8>(
                 taken = refill(&mut lanes[0], window, taken);
                 taken = refill(&mut lanes[1], window, taken);
                 let entries = entries.of_symbols();
-                let dst = step[g * BYTES..(g + 1) * BYTES].as_flattened_mut();
+                let dst = &mut step[g * GROUP_LEN * BYTES..(g + 1) * GROUP_LEN * BYTES];
                 let [high, low] = [0, 1].map(|byte| entries.look_up::<N_ROWS>(&placed[byte]));
                 for half in 0..2 {
                     joiner.join(high[half], low[half], &planes, g, half, dst.as_chunks_mut().0);
                 }
-                let escaped = registers.escaped(entries);
-                if escaped != 0 {
-                    place_escapes::<BYTES>(escaped, residual.escapes, &mut position.escape, dst);
-                }
+                waiting.push(first + g * GROUP_LEN, registers.escaped(entries));
             }
             position.stream += taken;
             position.symbol += G * GROUP_LEN;
+            if waiting.n > QUEUE {
+                waiting.place::<BYTES>(residual.escapes, &mut position.escape, tile.dst);
+            }
         }
     }
+    waiting.place::<BYTES>(residual.escapes, &mut position.escape, tile.dst);
     store_states(&vectors, states);
     position
 }
 
-/// Puts escapes into the elements of a group, where the table has put zeros.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-fn place_escapes<const BYTES: usize>(mut escaped: u64, escapes: [&[u8]; 2], at: &mut usize, dst: &mut [u8]) {
-    while escaped != 0 {
-        let end = (escaped.trailing_zeros() as usize + 1) * BYTES;
-        // In bounds: the step's check covers an escape for every symbol.
-        for (byte, escapes) in escapes.iter().enumerate().take(BYTES) {
-            if let (Some(place), Some(placed)) = (dst.get_mut(end - 1 - byte), escapes.get(*at)) {
-                *place |= placed;
+/// Escapes that wait to be placed: one in three groups has one, and a branch for it that is guessed wrong takes a fifth
+/// of a group's time.
+struct Waiting {
+    symbols: [usize; 2 * QUEUE],
+    n: usize,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { symbols: [0; 2 * QUEUE], n: 0 }
+    }
+}
+
+impl Waiting {
+    /// Puts those down that are set in `escaped`, for a group from symbol `first` on.
+    #[inline]
+    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+    fn push(&mut self, first: usize, escaped: u64) {
+        let end = self.n + escaped.count_ones() as usize;
+        let mut left = escaped;
+        // The mask spares the check; what is behind the end is written over.
+        let mut put = |at: usize| {
+            self.symbols[at & (2 * QUEUE - 1)] = first + left.trailing_zeros() as usize;
+            left &= left.wrapping_sub(1);
+        };
+        put(self.n);
+        put(self.n + 1);
+        // Seldom: one group in a hundred.
+        (self.n + 2..end).for_each(put);
+        self.n = end;
+    }
+
+    /// Puts what waits into elements, where the tables have put zeros; `at` is the first one's number.
+    fn place<const BYTES: usize>(&mut self, escapes: [&[u8]; 2], at: &mut usize, dst: &mut [u8]) {
+        for &symbol in &self.symbols[..self.n.min(2 * QUEUE)] {
+            let end = (symbol + 1) * BYTES;
+            // In bounds: before a step there is an escape for each of its symbols.
+            for (byte, escapes) in escapes.iter().enumerate().take(BYTES) {
+                if let (Some(place), Some(placed)) = (dst.get_mut(end - 1 - byte), escapes.get(*at)) {
+                    *place |= placed;
+                }
             }
+            *at += 1;
         }
-        *at += 1;
-        escaped &= escaped - 1;
+        self.n = 0;
     }
 }
 

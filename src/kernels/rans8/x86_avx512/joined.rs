@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::super::joined::{BYTE, PACKED, PLANE, PLANE_AND_PACKED, Residual, Shape};
+use super::super::joined::{BYTE, PACKED, PLANE, PLANE_AND_PACKED, Residual, Shape, prefetch_step};
 use super::super::{GROUP_LEN, Plan, Position, Table};
 use super::{QUEUE, WINDOW, decode_registers, load, load_states, next_entries, place_escapes, store_states};
 use crate::kernels::pack_bits::{packed_len, spread_avx512};
@@ -138,6 +138,9 @@ fn decode_as<const G: usize, const BYTES: usize, const SHAPE: u8>(
             } else {
                 [&[]; 2]
             };
+            let whole: &[u8] = if SHAPE == PLANE { &[] } else { packed };
+            let [low, middle] = lower.map(<[_]>::as_flattened);
+            prefetch_step::<G>(step, [whole, planes.as_flattened(), low, middle], window);
             for g in 0..G {
                 let entry;
                 (entry, taken) = next_entries(&registers, &mut vectors[g], window, taken);
