@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::cluster::Clusters;
 use super::super::freq::log2_fast_q16;
-use super::super::log_freq::Fitted;
+use super::super::log_freq::{self, Fitted};
 use super::column_scales::{ColumnScales, Combination, LEAST_SAVING as LEAST_SAVING_OF_COLUMNS};
 use super::columns::{BOUND_BITS, Columns};
 use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len};
@@ -179,8 +179,8 @@ impl Planner {
         self.cluster(isa, symbols, quantizers);
         let n_ids = self.sums.len() as u64;
         let n_clusters = self.tallies.len();
-        let mut merged =
-            merge(&self.tallies, !quantizers.is_empty(), |n_tables| u64::from(id_bits(n_tables)) * n_ids);
+        let told = |n_tables| u64::from(id_bits(n_tables)) * n_ids;
+        let mut merged = merge(&self.tallies, one_in(symbols.len()), !quantizers.is_empty(), told);
         let enough = merged.cost - merged.cost / LEAST_SAVING_OF_COLUMNS;
         (self.by_columns, self.saved_by_columns) = (false, 0);
         if let Some((by_columns, segment_log2)) = self.plan_columns(isa, symbols, quantizers, row_lens)
@@ -197,13 +197,23 @@ impl Planner {
                 self.columns.fill_ids(isa, 1 << segment_log2, run_idx * RUN_LEN, ids);
             }
         } else {
+            // Clusters of which nothing was counted go with the group before.
             let mut new_ids = vec![0u8; n_clusters];
             for (id, group) in (0u8..).zip(&merged.groups) {
-                new_ids[group.clusters.clone()].fill(id);
+                new_ids[group.clusters.start..].fill(id);
             }
             self.table_ids.iter_mut().for_each(|id| *id = new_ids[usize::from(*id)]);
         }
         let n_used = if quantizers.is_empty() { 1 } else { 2 };
+        if one_in(symbols.len()) > 1 {
+            // What was not counted may lie out of the range of what was.
+            for counts in merged.groups.iter_mut().flat_map(|group| &mut group.counts[..n_used]) {
+                counts[usize::from(log_freq::ESCAPE)] += 1;
+                if n_used == 2 {
+                    counts[usize::from(log_freq::ODD_ESCAPE)] += 1;
+                }
+            }
+        }
         self.tables.clear();
         self.tables.extend(merged.groups.iter().map(|group| Fitted::new(&group.counts[..n_used])));
     }
@@ -243,14 +253,15 @@ impl Planner {
         self.tallies.resize(usize::from(self.columns.largest()) + 1, [[0; 512]; 4]);
         self.symbol_ids.resize(symbols.len(), 0);
         let runs = symbols.chunks(RUN_LEN).zip(self.symbol_ids.chunks_mut(RUN_LEN));
-        for (run_idx, (symbols, classes)) in runs.enumerate() {
+        let one_in = one_in(symbols.len());
+        for (run_idx, (symbols, classes)) in runs.enumerate().filter(|(idx, _)| is_counted(*idx, one_in)) {
             self.columns.fill_classes(1 << segment_log2, run_idx * RUN_LEN, classes);
             let quantizers = quantizers.get(run_idx * RUN_LEN / LANES..).unwrap_or_default();
             count_by_class(symbols, classes, quantizers, &mut self.tallies);
         }
         let class_bits = self.columns.bits();
         let told = |n_tables: usize| class_bits + u64::from(BOUND_BITS) * (n_tables as u64 - 1);
-        Some((merge(&self.tallies, !quantizers.is_empty(), told), segment_log2))
+        Some((merge(&self.tallies, one_in, !quantizers.is_empty(), told), segment_log2))
     }
 
     /// Bits of `symbols` that are part of many more: what tables take is left out, and so is what it costs that they have
@@ -261,7 +272,8 @@ impl Planner {
             let escapes = u64::from(counts[0][0] + counts[1][0]) * ESCAPE_BITS;
             counts.iter().map(entropy_q16).sum::<u64>() + (escapes << 16)
         };
-        let symbols: u64 = self.tallies.iter().map(|tally| bits_q16(total(tally))).sum();
+        let counted: u64 = self.tallies.iter().map(|tally| bits_q16(total(tally))).sum();
+        let symbols = counted * one_in(symbols.len()) as u64;
         symbols as f64 / 65_536.0 + f64::from(id_bits(self.tallies.len())) * self.sums.len() as f64
     }
 
@@ -281,7 +293,9 @@ impl Planner {
         self.clusters.assign(&self.sums, 1, n_tables, &mut self.table_ids);
         self.tallies.clear();
         self.tallies.resize(n_tables, [[0; 512]; 4]);
-        for (idx, (segment, &id)) in symbols.chunks(segment_len).zip(&self.table_ids).enumerate() {
+        let one_in = one_in(symbols.len());
+        let segments = symbols.chunks(segment_len).zip(&self.table_ids).enumerate();
+        for (idx, (segment, &id)) in segments.filter(|(idx, _)| is_counted(*idx, one_in)) {
             let quantizers = quantizers.get(idx * segment_len / LANES..).unwrap_or_default();
             count(segment, quantizers, &mut self.tallies[usize::from(id)]);
         }
@@ -295,12 +309,13 @@ struct Merged {
     cost: u64,
 }
 
-/// Merges neighbouring clusters as long as that saves bits, and until [`MAX_TABLES`] will do. `told` are the bits that tell
-/// which of so many tables is used where.
-fn merge(tallies: &[Tally], paired: bool, told: impl Fn(usize) -> u64) -> Merged {
+/// Merges neighbouring clusters as long as that saves bits, and until [`MAX_TABLES`] will do. One in `one_in` symbols has
+/// been counted; `told` are the bits that tell which of so many tables is used where.
+fn merge(tallies: &[Tally], one_in: usize, paired: bool, told: impl Fn(usize) -> u64) -> Merged {
+    let weight = u32::try_from(one_in).unwrap_or(u32::MAX);
     let mut groups: Vec<Group> = tallies
         .iter()
-        .map(total)
+        .map(|tally| total(tally).map(|counts| counts.map(|count| count * weight)))
         .enumerate()
         .filter(|(_, counts)| counts.iter().flatten().any(|&count| count > 0))
         .map(|(cluster, counts)| Group {
@@ -359,6 +374,21 @@ fn cost_q16(counts: &Counts, paired: bool) -> u64 {
     let n_entries = counts.iter().flatten().filter(|&&count| count > 0).count() as u64;
     let symbols = entropy_q16(&counts[0]) + if paired { entropy_q16(&counts[1]) } else { 0 };
     symbols + ((TABLE_BITS + n_entries * ENTRY_BITS) << 16)
+}
+
+/// Of long blocks not all symbols are counted: this many tell the frequencies.
+const COUNTED_LOG2: u32 = 18;
+
+/// One segment, or run, in so many of a block of `n` symbols is counted.
+fn one_in(n: usize) -> usize {
+    (n >> COUNTED_LOG2).max(1)
+}
+
+/// Whether segment, or run, `idx` is one of those: spread without a period, since rows have one.
+fn is_counted(idx: usize, one_in: usize) -> bool {
+    // The multiplier of Fibonacci hashing (D. Knuth, The Art of Computer Programming 3, 6.4).
+    let hash = (idx as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    one_in == 1 || hash.is_multiple_of(one_in as u64)
 }
 
 /// Counts the symbols of a segment, by quantizer where there are bits of them.

@@ -187,6 +187,26 @@ fn columns_of_different_scale_cost_as_much_as_if_they_were_apart() {
 }
 
 #[test]
+fn what_long_blocks_hold_rarely_comes_back_too() {
+    let n = 5 << 18;
+    let mut indices: Vec<i32> = gaussian(n, 7).iter().map(|x| (x * 3.0) as i32).collect();
+    // A few indices of any size, some of them in segments of which nothing is counted.
+    for (at, index) in (0..n).step_by(n / 60 + 1).zip([90, -91, 4000, -4001, ESCAPE].into_iter().cycle()) {
+        indices[at] = index;
+    }
+    for dependent in [false, true] {
+        for row_lens in [&[][..], &[96]] {
+            let mut scaled = indices.clone();
+            if !row_lens.is_empty() {
+                scaled.iter_mut().step_by(96).for_each(|index| *index = index.saturating_mul(9));
+            }
+            let section = section_of_rows(Isa::detect(), &scaled, dependent, row_lens);
+            assert!(decoded(Isa::detect(), &section, dependent, n).as_deref() == Some(&scaled[..]));
+        }
+    }
+}
+
+#[test]
 fn segments_are_as_short_as_scales_change() {
     let values = gaussian(1 << 17, 3);
     let section_len = |run_len: usize, dependent: bool| {
