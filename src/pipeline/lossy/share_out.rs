@@ -20,7 +20,9 @@ use crate::quantize::predictor::EntropyModel;
 use crate::stage::QuantSpec;
 
 /// Times that samples are asked how far a model is off.
-const MAX_CALIBRATIONS: usize = 6;
+const MAX_CALIBRATIONS: usize = 8;
+/// Bits an octave of the step, at most, by which a rate is taken to change.
+const MAX_SLOPE: f64 = 8.0;
 /// Share of the goal that the rate of the samples may then be off by.
 const CALIBRATED: f64 = 0.002;
 /// The same, after a whole encoding has shown what the samples do not.
@@ -165,9 +167,12 @@ impl LossyPlanner<'_> {
             return Ok(step);
         };
         let mut tried: Vec<(f64, f64)> = Vec::new();
+        // Steps known to be too short and too long.
+        let (mut short, mut long) = (0.0, f64::INFINITY);
         for _ in 0..MAX_CALIBRATIONS {
             let error = rates.excess(step) + self.excess_bits((goal, files), model, units, step)?;
-            // One bit an octave where the rate is high, less where it is low.
+            // One bit an octave where the rate is high, less where it is low; more where many elements leave the dead zone
+            // at once.
             let slope = match tried.last() {
                 Some((last, last_error)) => (last_error - error) / (step / last).log2(),
                 None => self.memory.time(Step::Prediction, || rates.slope(step)),
@@ -176,7 +181,15 @@ impl LossyPlanner<'_> {
             if error.abs() < tolerance * rates.goal {
                 break;
             }
-            step *= (error / slope.clamp(0.125, 2.0)).clamp(-2.0, 2.0).exp2();
+            if error > 0.0 {
+                short = step;
+            } else {
+                long = step;
+            }
+            step *= (error / slope.clamp(0.125, MAX_SLOPE)).clamp(-2.0, 2.0).exp2();
+            if step <= short || step >= long {
+                step = (short * long).sqrt();
+            }
         }
         let best = tried.into_iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
         Ok(best.map_or(step, |(step, _)| step))
