@@ -2,10 +2,21 @@
 
 use crc_fast::{CrcAlgorithm, Digest, checksum};
 
+use crate::kernels::crc64::Folded;
+
 /// The CRC of `bytes`.
 #[must_use]
 pub fn crc64(bytes: &[u8]) -> u64 {
     checksum(CrcAlgorithm::Crc64Nvme, bytes)
+}
+
+/// The CRC of `bytes`, the first of which are `folded`.
+#[must_use]
+pub fn crc64_from(folded: &Folded, bytes: &[u8]) -> u64 {
+    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc64Nvme, 0);
+    digest.update(folded.lanes());
+    digest.update(bytes.get(folded.n_bytes()..).unwrap_or_default());
+    digest.finalize()
 }
 
 /// The CRC of `head` followed by `tail`, without joining them.
@@ -57,6 +68,7 @@ mod tests {
         let bytes: Vec<u8> = (0..5000_u32).map(|i| (i * 7 % 251) as u8).collect();
         for cut in [0, 1, 24, 255, 256, 1024, 4999, 5000] {
             assert_eq!(crc64_joined(&bytes[..cut], &bytes[cut..]), crc64(&bytes));
+            assert_eq!(crc64_from(&Folded::new(), &bytes[..cut]), crc64(&bytes[..cut]));
         }
     }
 }

@@ -23,7 +23,7 @@ mod tests;
 mod writer;
 
 pub use block::{BlockEntry, BlockInfo, BlockRecord, RECORD_HEADER_BYTES, block_header_bytes};
-pub use checksum::{RunningCrc, crc64, crc64_joined};
+pub use checksum::{RunningCrc, crc64, crc64_from, crc64_joined};
 pub use content_hash::{ContentHasher, Piece};
 pub use footer::{ContentHash, FOOTER_BYTES, Footer};
 pub use header::{

@@ -1,13 +1,14 @@
 //! Random access to an archive in memory, such as a mapped file.
 
 use crate::container::block::{BlockEntry, BlockRecord, RECORD_HEADER_BYTES, RecordHeader};
-use crate::container::checksum::crc64;
+use crate::container::checksum::crc64_from;
 use crate::container::footer::{ContentHash, FOOTER_BYTES, Footer};
 use crate::container::header::{FileHeader, HEADER_BYTES, LayerLink, MAX_LAYERS};
 use crate::container::index::{INDEX_CRC_BYTES, INDEX_HEAD_BYTES, Index};
 use crate::container::loss::LossTable;
 use crate::container::reference::{Reference, Resolver, no_other_files};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::crc64::Folded;
 use crate::limits::Limits;
 use crate::stage::{BlockDecoder, Coding};
 
@@ -276,9 +277,8 @@ impl<'a> Archive<'a> {
         }
         let found = Reference::parse(record.payload).and_then(|reference| match reference {
             // Checked here, because the resolver is the caller's.
-            Reference::OtherFile(other) => {
-                resolver(&other, record, decoder, dst).and_then(|()| check_decoded(record, dst))
-            }
+            Reference::OtherFile(other) => resolver(&other, record, decoder, dst)
+                .and_then(|()| check_decoded(record, &Folded::new(), dst)),
             Reference::SameFile { original_offset } if original_offset < record.entry.original_offset => {
                 self.decode_target(original_offset, record, decoder, dst)
             }
@@ -338,7 +338,10 @@ impl<'a> Archive<'a> {
                 in_block(Error::new(ErrorKind::Corrupt, "a refined block without a layer before"))
             })?;
         before.decode_entry(&coarser, decoder, &no_other_files, dst)?;
-        decoder.refine(record.payload, dst).and_then(|()| check_decoded(record, dst)).map_err(in_block)
+        decoder
+            .refine(record.payload, dst)
+            .and_then(|()| check_decoded(record, &Folded::new(), dst))
+            .map_err(in_block)
     }
 }
 
@@ -351,16 +354,17 @@ impl<'a> Archive<'a> {
 pub fn decode_block(record: &BlockRecord<'_>, decoder: &mut BlockDecoder, dst: &mut [u8]) -> Result<()> {
     let entry = &record.entry;
     let decoded = if dst.len() == entry.decoded_bytes as usize {
-        decoder.decode(entry.coding, entry.dtype, record.payload, dst)
+        decoder.decode_folded(entry.coding, entry.dtype, record.payload, dst)
     } else {
         let message = format!("{} bytes given for a block of {}", dst.len(), entry.decoded_bytes);
         Err(Error::new(ErrorKind::Internal, message))
     };
-    decoded.and_then(|()| check_decoded(record, dst)).map_err(|e| e.in_block(entry.block_idx))
+    decoded.and_then(|folded| check_decoded(record, &folded, dst)).map_err(|e| e.in_block(entry.block_idx))
 }
 
-fn check_decoded(record: &BlockRecord<'_>, decoded: &[u8]) -> Result<()> {
-    let found = crc64(decoded);
+/// Checks the CRC of `decoded`, the first bytes of which are `folded`.
+fn check_decoded(record: &BlockRecord<'_>, folded: &Folded, decoded: &[u8]) -> Result<()> {
+    let found = crc64_from(folded, decoded);
     if found == record.decoded_crc {
         Ok(())
     } else {

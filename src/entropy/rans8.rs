@@ -6,7 +6,9 @@ use super::freq::{read_table, write_table};
 use super::plan::{Effort, MAX_TABLES, Planner, id_bits};
 use crate::bits::{BitReader, BitWriter};
 use crate::kernels::fields::Layout;
-use crate::kernels::rans8::{self, EncodeTable, GROUP_LEN, MAX_GROUPS, Plan, Residual, SLACK_BYTES, Table};
+use crate::kernels::rans8::{
+    self, EncodeTable, GROUP_LEN, Joined, MAX_GROUPS, Plan, Residual, SLACK_BYTES, Table,
+};
 use crate::kernels::transpose::transpose;
 use crate::kernels::{Isa, fields};
 
@@ -286,8 +288,8 @@ impl Opened<'_> {
         self.row_len == 0
     }
 
-    /// Decodes symbols and joins them into elements, from the first on, as far as there is a fast way to do that; returns how
-    /// many are done. The rest is left to [`Self::next`].
+    /// Decodes symbols and joins them into elements, from the first on, as far as there is a fast way to do that. The
+    /// rest is left to [`Self::next`].
     ///
     /// `planes` are as [`fields::join`] takes them. The section has been opened with the same `layout`.
     pub fn next_joined(
@@ -296,7 +298,7 @@ impl Opened<'_> {
         byte_planes: &[&[u8]],
         packed: &[u8],
         dst: &mut [u8],
-    ) -> usize {
+    ) -> Joined {
         let escapes = [&self.placed_escapes[0][..], &self.placed_escapes[1][..]];
         self.symbols.next_joined(&Residual { layout, byte_planes, packed, escapes }, dst)
     }

@@ -9,7 +9,7 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, BMI1, BMI2 and POPCNT.
     Avx2,
-    /// x86-64 with AVX-512 F, BW, DQ, VL, VBMI, VBMI2 (Ice Lake, Zen 4 and later).
+    /// x86-64 with AVX-512 F, BW, DQ, VL, VBMI, VBMI2 and VPCLMULQDQ (Ice Lake, Zen 4 and later).
     Avx512,
 }
 
@@ -54,6 +54,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vbmi")
                     && is_x86_feature_detected!("avx512vbmi2")
+                    && is_x86_feature_detected!("vpclmulqdq")
             }
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::Avx512 => false,

@@ -1,5 +1,6 @@
 //! The loops: each kernel has a scalar definition and faster variants that give the same bytes.
 pub mod convert;
+pub mod crc64;
 pub mod dyadic;
 pub mod fields;
 pub mod histogram;

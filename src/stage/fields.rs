@@ -6,8 +6,10 @@ use super::{BlockSource, Level};
 use crate::bits::ByteCursor;
 use crate::entropy::{rans8, rans12};
 use crate::error::Result;
+use crate::kernels::crc64::Folded;
 use crate::kernels::fields::{self, Layout, OUTLIER};
 use crate::kernels::histogram::count_of;
+use crate::kernels::rans8::Joined;
 use crate::kernels::{Isa, pack_bits};
 
 #[cfg(feature = "bench-internals")]
@@ -262,14 +264,14 @@ impl FieldDecoder {
         &mut self.rans12
     }
 
-    /// Decodes `payload` into all of `dst`.
+    /// Decodes `payload` into all of `dst`; returns what has been folded of it.
     pub(super) fn decode(
         &mut self,
         isa: Isa,
         payload: &[u8],
         zstd: &mut zstd::bulk::Decompressor<'static>,
         dst: &mut [u8],
-    ) -> Result<()> {
+    ) -> Result<Folded> {
         let mut src = ByteCursor::new(payload);
         let header = Header::read(&mut src).ok_or_else(|| corrupt("the fields' header breaks the format"))?;
         let layout = header.layout;
@@ -303,10 +305,12 @@ impl FieldDecoder {
             .ok_or_else(|| corrupt("a plane's section breaks the format"))?;
         let joiner = Joiner { isa, layout, planes, n_padded };
         let symbol_buffer = scratch(symbol_buffer, rans8::buffer_len(n_elements));
-        decode_symbols(&header, symbols, rans8, &joiner, n_elements, symbol_buffer, dst)
+        let folded = decode_symbols(&header, symbols, rans8, &joiner, n_elements, symbol_buffer, dst)
             .ok_or_else(|| corrupt("the symbols' section breaks the format"))?;
+        // Without outliers nothing is changed, and with some nothing has been folded.
         self.place_outliers(&layout, outliers, dst)
-            .ok_or_else(|| corrupt("outliers do not match their symbols"))
+            .ok_or_else(|| corrupt("outliers do not match their symbols"))?;
+        Ok(folded)
     }
 
     /// Replaces the symbols of outliers by their own.
@@ -337,8 +341,8 @@ struct Joiner<'a> {
 }
 
 impl Joiner<'_> {
-    /// Decodes and joins in one go what can be; returns the number of elements done.
-    fn decode_joined(&self, opened: &mut rans8::Opened<'_>, dst: &mut [u8]) -> usize {
+    /// Decodes and joins in one go what can be.
+    fn decode_joined(&self, opened: &mut rans8::Opened<'_>, dst: &mut [u8]) -> Joined {
         let n_bytes = self.layout.n_byte_planes();
         let packed = if self.layout.packed_bits() > 0 { self.planes[n_bytes] } else { &[] };
         opened.next_joined(self.layout, &self.planes[..n_bytes], packed, dst)
@@ -391,7 +395,8 @@ fn decode_planes<'a>(
 const TILE_LEN: usize = 1024;
 const _: () = assert!(TILE_LEN.is_multiple_of(rans8::TILE_STEP), "tiles are whole steps");
 
-/// Decodes the symbols and joins them with the planes into `dst`; `symbols` is left with all symbols.
+/// Decodes the symbols and joins them with the planes into `dst`; `symbols` is left with all symbols that
+/// are not joined at once. Returns what has been folded of `dst`.
 fn decode_symbols(
     header: &Header,
     section: &[u8],
@@ -400,15 +405,16 @@ fn decode_symbols(
     n_elements: usize,
     symbols: &mut [u8],
     dst: &mut [u8],
-) -> Option<()> {
+) -> Option<Folded> {
     match header.symbols {
         SYMBOLS_RANS8 => {
             // Outliers are found by their symbols, so these must go to memory.
             let layout = (header.n_outliers == 0).then_some(&joiner.layout);
             let mut opened = rans8.open(joiner.isa, section, n_elements, layout)?;
             if opened.is_in_order() {
-                let n_done = if layout.is_some() { joiner.decode_joined(&mut opened, dst) } else { 0 };
-                return decode_tiles(&mut opened, joiner, n_done, symbols, dst);
+                let joined = layout.map(|_| joiner.decode_joined(&mut opened, dst)).unwrap_or_default();
+                decode_tiles(&mut opened, joiner, joined.n_elements, symbols, dst)?;
+                return Some(joined.folded);
             }
             opened.decode_all(n_elements, symbols)?;
         }
@@ -419,7 +425,8 @@ fn decode_symbols(
         SYMBOLS_NONE if section.is_empty() => symbols.fill(0),
         _ => return None,
     }
-    joiner.join(symbols.get(..joiner.n_padded)?, 0, dst)
+    joiner.join(symbols.get(..joiner.n_padded)?, 0, dst)?;
+    Some(Folded::new())
 }
 
 /// Decodes and joins all from element `n_done` on.

@@ -20,6 +20,7 @@ mod zstd_frame;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
+use crate::kernels::crc64::Folded;
 use crate::limits::MAX_BLOCK_BYTES;
 pub use coding::Coding;
 #[cfg(feature = "bench-internals")]
@@ -320,14 +321,35 @@ impl BlockDecoder {
     /// # Errors
     /// [`ErrorKind::Corrupt`] where the payload breaks the format; `dst` then holds unspecified bytes.
     pub fn decode(&mut self, coding: Coding, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+        self.decode_folded(coding, dtype, payload, dst).map(|_| ())
+    }
+
+    /// Like [`Self::decode`], for those who want the CRC of `dst`: returns what has been folded of it on the way, for
+    /// [`crate::container::crc64_from`].
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_folded(
+        &mut self,
+        coding: Coding,
+        dtype: Dtype,
+        payload: &[u8],
+        dst: &mut [u8],
+    ) -> Result<Folded> {
         if dst.len() > MAX_BLOCK_BYTES {
             return Err(Error::new(ErrorKind::LimitExceeded, format!("a block of {} bytes", dst.len())));
         }
         match coding {
+            Coding::Fields => return self.decode_fields(payload, dst),
             Coding::Sparse => self.decode_sparse(dtype, payload, dst),
             Coding::Scaled => self.decode_scaled(payload, dst),
             _ => self.decode_dense(coding, dtype, payload, dst),
-        }
+        }?;
+        Ok(Folded::new())
+    }
+
+    fn decode_fields(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<Folded> {
+        self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst)
     }
 
     fn decode_scaled(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<()> {
@@ -367,7 +389,7 @@ impl BlockDecoder {
             Coding::Stored => Err(corrupt("a stored block's payload has another size than the block")),
             Coding::Constant => constant::decode(dtype, payload, dst),
             Coding::Zstd => self.zstd.decode(payload, dst),
-            Coding::Fields => self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst),
+            Coding::Fields => self.decode_fields(payload, dst).map(|_| ()),
             Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
             Coding::Adaptive => adaptive::decode(payload, dst),
             Coding::Coarse => {

@@ -5,6 +5,7 @@
 //! elements of 8 bits). The residual is or-ed to it.
 
 use super::{Decoder, GROUP_LEN, SLACK_BYTES, Tile, join_vectors};
+use crate::kernels::crc64::Folded;
 use crate::kernels::fields::Layout;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::prefetch::prefetch_ahead;
@@ -20,6 +21,15 @@ pub struct Residual<'a> {
     pub packed: &'a [u8],
     /// High and low bytes of the placed escapes, each as long as the decoder's escapes.
     pub escapes: [&'a [u8]; 2],
+}
+
+/// What [`Decoder::next_joined`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Joined {
+    /// Elements that are there.
+    pub n_elements: usize,
+    /// As many of their bytes as the loop has folded: all or none.
+    pub folded: Folded,
 }
 
 /// Where a residual stands in an element.
@@ -86,15 +96,15 @@ impl Residual<'_> {
 
 impl Decoder<'_> {
     /// Decodes symbols from the block's first on and joins them with `residual` into the elements of `dst`, as far as there
-    /// is a fast way to do that; returns how many elements are done. The rest is left to [`Self::next`].
+    /// is a fast way to do that. The rest is left to [`Self::next`].
     ///
     /// The tables' values have been placed ([`super::Table::place_values`]).
-    pub fn next_joined(&mut self, residual: &Residual<'_>, dst: &mut [u8]) -> usize {
+    pub fn next_joined(&mut self, residual: &Residual<'_>, dst: &mut [u8]) -> Joined {
         let n_bytes = residual.layout.element_bits as usize / 8;
         let fits = self.position.symbol == 0
             && residual.escapes.iter().all(|escapes| escapes.len() >= self.n_escapes + SLACK_BYTES)
             && dst.len() / n_bytes <= self.n_symbols;
-        let Some(shape) = residual.shape().filter(|_| fits) else { return 0 };
+        let Some(shape) = residual.shape().filter(|_| fits) else { return Joined::default() };
         let states = &mut self.states[..self.plan.groups * GROUP_LEN];
         let mut tile = Tile {
             plan: &self.plan,
@@ -105,7 +115,8 @@ impl Decoder<'_> {
             first: 0,
             dst,
         };
-        self.position = join_vectors(self.isa, &mut tile, shape, residual, states);
-        self.position.symbol
+        let folded;
+        (self.position, folded) = join_vectors(self.isa, &mut tile, shape, residual, states);
+        Joined { n_elements: self.position.symbol, folded }
     }
 }

@@ -25,7 +25,8 @@ mod x86_avx2;
 mod x86_avx512;
 
 use super::Isa;
-pub use joined::Residual;
+use super::crc64::Folded;
+pub use joined::{Joined, Residual};
 
 /// Symbols of one group: two vectors of 32 lanes.
 pub const GROUP_LEN: usize = 64;
@@ -358,7 +359,8 @@ fn decode_vectors(isa: Isa, tile: &mut Tile<'_, '_>, states: &mut [u16], positio
     }
 }
 
-/// What vector loops can decode and join of a block, from its first symbol on; returns where they stop.
+/// What vector loops can decode and join of a block, from its first symbol on; returns where they stop, and what they have
+/// folded of the elements.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
 fn join_vectors(
@@ -367,7 +369,7 @@ fn join_vectors(
     shape: joined::Shape,
     residual: &Residual<'_>,
     states: &mut [u16],
-) -> Position {
+) -> (Position, Folded) {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
@@ -386,15 +388,16 @@ fn join_vectors(
         Isa::Avx2 if isa.available() => {
             use x86_avx2::decode_joined;
             // SAFETY: as above.
-            unsafe {
+            let position = unsafe {
                 match tile.plan.groups {
                     1 => decode_joined::<1>(tile, shape, residual, states),
                     2 => decode_joined::<2>(tile, shape, residual, states),
                     _ => decode_joined::<MAX_GROUPS>(tile, shape, residual, states),
                 }
-            }
+            };
+            (position, Folded::new())
         }
-        _ => Position::default(),
+        _ => Default::default(),
     }
 }
 

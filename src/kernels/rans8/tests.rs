@@ -1,4 +1,5 @@
 use super::*;
+use crate::container::{crc64, crc64_from};
 use crate::kernels::fields::{self, Layout};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -252,9 +253,11 @@ fn decoding_and_joining_at_once_is_decoding_then_joining() {
                 let escapes = [&placed[0][..], &placed[1][..]];
                 let residual = Residual { layout, byte_planes: &byte_planes, packed, escapes };
                 let mut joined = vec![0xcc; reference.len()];
-                let n_done = decoder.next_joined(&residual, &mut joined);
+                let Joined { n_elements: n_done, folded } = decoder.next_joined(&residual, &mut joined);
                 let n_done_bytes = n_done * element_bytes;
                 assert!(joined[..n_done_bytes] == reference[..n_done_bytes], "{isa:?} {layout:?}");
+                assert_eq!(folded.n_bytes(), if isa == Isa::Avx512 { n_done_bytes } else { 0 });
+                assert_eq!(crc64_from(&folded, &reference), crc64(&reference), "{isa:?} {layout:?}");
                 let mut rest = vec![0; n - n_done];
                 decoder.next(&mut rest).unwrap();
                 assert!(rest == case.symbols[n_done..] && decoder.finish().is_some());

@@ -8,6 +8,8 @@ use bytemuck::cast;
 use super::super::joined::{BYTE, PACKED, PLANE, PLANE_AND_PACKED, Residual, Shape, prefetch_step};
 use super::super::{GROUP_LEN, Plan, Position, Table};
 use super::{QUEUE, WINDOW, decode_registers, load, load_states, next_entries, place_escapes, store_states};
+use crate::kernels::crc64::Folded;
+use crate::kernels::crc64::x86::Fold;
 use crate::kernels::pack_bits::{packed_len, spread_avx512};
 
 /// Bytes of a packed plane that a step may touch at most: seven for eight elements, less than 256 to the last group, and
@@ -44,9 +46,11 @@ static INTERLEAVE_WORDS: [[u16; 32]; 2] = {
     table
 };
 
-/// Decodes from the block's first symbol on while a whole step's bytes are certain to be there; where it stops. The caller
-/// has checked the plan, the states, and that the layout has `shape`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+/// Decodes from the block's first symbol on while a whole step's bytes are certain to be there; where it stops, and what it has
+/// written folded. The caller has checked the plan, the states, and that the layout has `shape`.
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt,vpclmulqdq"
+)]
 pub(in super::super) fn decode_joined<const G: usize>(
     plan: &Plan<'_, Table>,
     stream: &[u8],
@@ -54,7 +58,7 @@ pub(in super::super) fn decode_joined<const G: usize>(
     residual: &Residual<'_>,
     states: &mut [u16],
     dst: &mut [u8],
-) -> Position {
+) -> (Position, Folded) {
     let planes = residual.byte_planes;
     match (shape, planes) {
         (Shape::Byte, []) => decode_as::<G, 1, BYTE>(plan, stream, residual, [&[]; 2], &[], states, dst),
@@ -73,14 +77,16 @@ pub(in super::super) fn decode_joined<const G: usize>(
         (Shape::PlaneAndPacked, [low]) => {
             decode_as::<G, 2, PLANE_AND_PACKED>(plan, stream, residual, [&[]; 2], low, states, dst)
         }
-        _ => Position::default(),
+        _ => Default::default(),
     }
 }
 
 /// Elements of `BYTES` bytes: `lower` are the planes of their low two bytes where they have four, `plane` that of their
 /// second or, with `SHAPE` [`PLANE_AND_PACKED`], their first byte from the top but one.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+#[target_feature(
+    enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt,vpclmulqdq"
+)]
 fn decode_as<const G: usize, const BYTES: usize, const SHAPE: u8>(
     plan: &Plan<'_, Table>,
     stream: &[u8],
@@ -89,13 +95,14 @@ fn decode_as<const G: usize, const BYTES: usize, const SHAPE: u8>(
     plane: &[u8],
     states: &mut [u16],
     dst: &mut [u8],
-) -> Position {
+) -> (Position, Folded) {
     let layout = &residual.layout;
     let constants = Constants::new::<BYTES, SHAPE>(residual);
     let group_bytes = packed_len(layout.packed_bits(), GROUP_LEN);
     let (lower, (plane, _)) = (lower.map(|plane| plane.as_chunks::<GROUP_LEN>().0), plane.as_chunks());
     let mut vectors = load_states::<G>(states);
     let mut position = Position::default();
+    let mut fold = Fold::new();
     let segments = dst.chunks_mut(plan.segment_len * BYTES).zip(plan.table_ids);
     'segments: for (segment, &id) in segments {
         let table = &plan.tables[usize::from(id)];
@@ -162,15 +169,24 @@ fn decode_as<const G: usize, const BYTES: usize, const SHAPE: u8>(
                 let eights: [u8; 64] = std::array::from_fn(|i| packed[at + i]);
                 let (high, low) = constants.or_residual::<SHAPE>(high, low, plane, &eights);
                 let out = &mut step[g * BYTES..(g + 1) * BYTES];
+                let mut put = |place: usize, vector| {
+                    fold.push(vector);
+                    out[place] = cast(vector);
+                };
                 match BYTES {
-                    1 => out[0] = cast(high),
-                    2 => [out[0], out[1]] = constants.interleave_bytes(low, high).map(cast),
+                    1 => put(0, high),
+                    2 => {
+                        let [first, second] = constants.interleave_bytes(low, high);
+                        put(0, first);
+                        put(1, second);
+                    }
                     _ => {
                         let uppers = constants.interleave_bytes(low, high);
                         let lowers = constants.interleave_bytes(load(&lower[0][g]), load(&lower[1][g]));
                         for half in 0..2 {
-                            let both = constants.interleave_words(lowers[half], uppers[half]);
-                            [out[2 * half], out[2 * half + 1]] = both.map(cast);
+                            let [first, second] = constants.interleave_words(lowers[half], uppers[half]);
+                            put(2 * half, first);
+                            put(2 * half + 1, second);
                         }
                     }
                 }
@@ -183,7 +199,7 @@ fn decode_as<const G: usize, const BYTES: usize, const SHAPE: u8>(
         }
     }
     store_states(&vectors, states);
-    position
+    (position, fold.finish(position.symbol * BYTES))
 }
 
 /// What the loops need in registers besides tables.
