@@ -93,7 +93,8 @@ impl Folded {
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "the loop is for x86-64"))]
 pub fn fold(state: u64, bytes: &[u8]) -> Option<Folded> {
     #[cfg(target_arch = "x86_64")]
-    if bytes.len() >= MIN_FOLDED_BYTES && Isa::detect() == Isa::Avx2 && is_x86_feature_detected!("vpclmulqdq") {
+    if bytes.len() >= MIN_FOLDED_BYTES && Isa::detect() == Isa::Avx2 && is_x86_feature_detected!("vpclmulqdq")
+    {
         let (turns, _) = bytes.as_chunks::<TURN_BYTES>();
         let (first, rest) = turns.split_first()?;
         let mut first = *first;

@@ -236,6 +236,11 @@ fn split_fused(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8], packed
             // SAFETY: `available` has just tested every feature that the function enables.
             unsafe { x86::split_16_avx512(layout, src, symbols, packed) }
         }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() && x86::has_fused_split(layout) => {
+            // SAFETY: as above.
+            unsafe { x86::split_16_avx2(layout, src, symbols, packed) }
+        }
         _ => 0,
     }
 }

@@ -1,12 +1,12 @@
 //! The same loops compiled for AVX2 and AVX-512: they widen by themselves, so they need no intrinsics. The layouts that
-//! weights mostly have get a loop of their own for AVX-512, which unpacks and joins in one go.
+//! weights mostly have get loops of their own, which split and pack, or unpack and join, in one go.
 
 use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
 use super::{GROUP_LEN, Layout, OUTLIER, Word, scalar};
-use crate::kernels::pack_bits::{Packer, lanes, packed_len, spread_avx512};
+use crate::kernels::pack_bits::{AVX2_WINDOW, Packer, PackerAvx2, lanes, packed_len, spread_avx512};
 use crate::kernels::prefetch::prefetch_ahead;
 
 macro_rules! tiers {
@@ -43,7 +43,7 @@ tiers! {
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt", split_tile_avx512, join_tile_avx512;
 }
 
-/// Whether [`split_16_avx512`] knows the layout: two bytes, all of the residual in the packed plane, no bits left out.
+/// Whether [`split_16_avx512`] and [`split_16_avx2`] know the layout: two bytes, all of the residual in the packed plane, no bits left out.
 pub(super) fn has_fused_split(layout: &Layout) -> bool {
     has_fused_join(layout) && layout.element_bits == 16 && layout.n_byte_planes() == 0
 }
@@ -120,6 +120,67 @@ fn split_16<const WINDOWED: bool>(
         let to_bytes = |words: [__m512i; 2]| _mm512_permutex2var_epi8(words[0], low_bytes, words[1]);
         *symbols = cast(to_bytes([symbol_of(first), symbol_of(second)]));
         *window = cast(packer.pack(to_bytes([residual_of(first), residual_of(second)])));
+        n_done = idx + 1;
+    }
+    n_done
+}
+
+/// As [`split_16_avx512`].
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+pub(super) fn split_16_avx2(layout: &Layout, src: &[u8], symbols: &mut [u8], packed: &mut [u8]) -> usize {
+    if layout.is_windowed() {
+        split_16_narrow::<true>(layout, src, symbols, packed)
+    } else {
+        split_16_narrow::<false>(layout, src, symbols, packed)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+fn split_16_narrow<const WINDOWED: bool>(
+    layout: &Layout,
+    src: &[u8],
+    symbols: &mut [u8],
+    packed: &mut [u8],
+) -> usize {
+    let packer = PackerAvx2::new(layout.packed_bits());
+    let rest_bits = layout.rest_bits();
+    let rest_mask = _mm256_set1_epi16((1i16 << rest_bits) - 1);
+    let symbol_shift = _mm_cvtsi32_si128(rest_bits.cast_signed());
+    let symbol_mask = _mm256_set1_epi16(i16::MAX >> (15 - layout.symbol_bits));
+    let sign_shift = _mm_cvtsi32_si128(layout.symbol_bits.cast_signed());
+    let top_bit = _mm256_set1_epi16(i16::MIN);
+    let base = _mm256_set1_epi16(layout.symbol_base.cast_signed());
+    let outlier = _mm256_set1_epi16(OUTLIER.into());
+    let symbol_of = |x: __m256i| {
+        let wide = _mm256_and_si256(_mm256_srl_epi16(x, symbol_shift), symbol_mask);
+        if !WINDOWED {
+            return wide;
+        }
+        let offset = _mm256_sub_epi16(wide, base);
+        let place = _mm256_sub_epi16(offset, _mm256_set1_epi16(2));
+        let is_inside = _mm256_cmpeq_epi16(_mm256_min_epu16(place, _mm256_set1_epi16(253)), place);
+        let is_zero = _mm256_cmpeq_epi16(wide, _mm256_setzero_si256());
+        _mm256_andnot_si256(is_zero, _mm256_blendv_epi8(outlier, offset, is_inside))
+    };
+    let residual_of = |x: __m256i| {
+        let sign = _mm256_srl_epi16(_mm256_and_si256(x, top_bit), sign_shift);
+        _mm256_or_si256(_mm256_and_si256(x, rest_mask), sign)
+    };
+    let to_bytes = |words: [__m256i; 2]| {
+        _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(words[0], words[1]))
+    };
+    let group_bytes = packed_len(layout.packed_bits(), GROUP_LEN);
+    let (src, _) = src.as_chunks::<{ 2 * GROUP_LEN }>();
+    let mut n_done = 0;
+    for (idx, (src, symbols)) in src.iter().zip(symbols.as_chunks_mut::<GROUP_LEN>().0).enumerate() {
+        let window =
+            packed.get_mut(idx * group_bytes..).and_then(|rest| rest.first_chunk_mut::<AVX2_WINDOW>());
+        let Some(window) = window else { break };
+        let [a, b, c, d]: [__m256i; 4] = cast(*src);
+        let halves = [[a, b], [c, d]];
+        *symbols = cast(halves.map(|half| to_bytes(half.map(symbol_of))));
+        packer.pack(halves.map(|half| to_bytes(half.map(residual_of))), window);
         n_done = idx + 1;
     }
     n_done

@@ -7,7 +7,7 @@ mod x86;
 
 use super::Isa;
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Packer, lanes, spread_avx512};
+pub(super) use x86::{AVX2_WINDOW, Packer, PackerAvx2, lanes, spread_avx512};
 
 /// Values are packed in whole groups of this many.
 pub const GROUP_LEN: usize = 64;
@@ -32,7 +32,7 @@ pub fn pack(isa: Isa, n_bits: u32, src: &[u8], dst: &mut [u8]) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86::pack_bmi2(n_bits, src, dst) }
+            unsafe { x86::pack_avx2(n_bits, src, dst) }
         }
         _ => scalar::pack(n_bits, src, dst),
     }

@@ -1,4 +1,5 @@
-//! x86-64: `pext` and `pdep` for eight values at a time, and `vpmultishiftqb` for 64 on the way out.
+//! x86-64: 32 or 64 values at a time close up by products or shifts, `pext` does the last ones; on the way out `pdep` for
+//! eight at a time, and `vpmultishiftqb` for 64.
 
 use std::arch::x86_64::*;
 
@@ -78,6 +79,76 @@ pub(super) fn pack_avx512(n_bits: u32, src: &[u8], dst: &mut [u8]) {
             return;
         };
         *window = cast(packer.pack(cast(*group)));
+        at += 8 * n_bits as usize;
+    }
+}
+
+/// The constants with which AVX2 packs values of one width: products close up pairs of bytes, then of words.
+pub(crate) struct PackerAvx2 {
+    low_bits: __m256i,
+    /// 1 and 2^n for bytes, 1 and 2^2n for words.
+    factors: [__m256i; 2],
+    /// How far the upper half of 64 bits moves down, and its bits then.
+    shift: __m128i,
+    upper: __m256i,
+    /// The bytes of both words of 64 bits that are kept, one behind the other.
+    gather: __m256i,
+    n_bytes: usize,
+}
+
+/// Bytes of the packed plane that a group may touch: 6·7 to the last store of 16, and room to mask offsets.
+pub(crate) const AVX2_WINDOW: usize = 64 + 16;
+
+impl PackerAvx2 {
+    /// For values of `n_bits`, 1 to 7.
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn new(n_bits: u32) -> Self {
+        let mut gather = [0x80u8; 16];
+        let kept = (0..2u8).flat_map(|word| (0..8u8).take(n_bits as usize).map(move |byte| 8 * word + byte));
+        gather.iter_mut().zip(kept).for_each(|(place, byte)| *place = byte);
+        let byte_factors: [[u8; 2]; 16] = [[1, 1 << n_bits]; 16];
+        let word_factors: [[i16; 2]; 8] = [[1, 1 << (2 * n_bits)]; 8];
+        Self {
+            low_bits: _mm256_set1_epi8((1 << n_bits) - 1),
+            factors: [cast(byte_factors), cast(word_factors)],
+            shift: _mm_cvtsi32_si128(32 - 4 * n_bits.cast_signed()),
+            upper: _mm256_set1_epi64x(((1 << (4 * n_bits)) - 1) << (4 * n_bits)),
+            gather: _mm256_broadcastsi128_si256(cast(gather)),
+            n_bytes: n_bits as usize,
+        }
+    }
+
+    /// Packs the low bits of 64 bytes to the front of `window`; what is behind is of no meaning.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn pack(&self, values: [__m256i; 2], window: &mut [u8; AVX2_WINDOW]) {
+        for (which, values) in values.into_iter().enumerate() {
+            // The second operand of a product of bytes is signed: values are, by their width, below 128.
+            let pairs = _mm256_maddubs_epi16(self.factors[0], _mm256_and_si256(values, self.low_bits));
+            let fours = _mm256_madd_epi16(pairs, self.factors[1]);
+            let upper = _mm256_and_si256(_mm256_srl_epi64(fours, self.shift), self.upper);
+            let eights = _mm256_blend_epi32::<0b1010_1010>(fours, _mm256_setzero_si256());
+            let packed = _mm256_shuffle_epi8(_mm256_or_si256(eights, upper), self.gather);
+            let halves = [_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)];
+            for (half, bytes) in halves.into_iter().enumerate() {
+                // At most 42; the mask spares a check.
+                let at = (2 * which + half) * 2 * self.n_bytes & 63;
+                window[at..at + 16].copy_from_slice(&cast::<_, [u8; 16]>(bytes));
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,bmi2")]
+pub(super) fn pack_avx2(n_bits: u32, src: &[u8], dst: &mut [u8]) {
+    let packer = PackerAvx2::new(n_bits);
+    let mut at = 0;
+    for (idx, group) in src.as_chunks::<GROUP_LEN>().0.iter().enumerate() {
+        let Some(window) = dst.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) else {
+            pack_bmi2(n_bits, &src[idx * GROUP_LEN..], &mut dst[at..]);
+            return;
+        };
+        packer.pack(cast(*group), window);
         at += 8 * n_bits as usize;
     }
 }

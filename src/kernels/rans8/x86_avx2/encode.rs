@@ -75,8 +75,7 @@ impl Registers {
     /// `entry_of` gives the entry of each place.
     #[target_feature(enable = "avx2")]
     fn new(table: &EncodeTable, base: u8, entry_of: impl Fn(usize) -> u8) -> Self {
-        let (mut freqs, mut factors, mut cums) =
-            ([0; MAX_ENTRIES], [[0; MAX_ENTRIES]; 2], [0; MAX_ENTRIES]);
+        let (mut freqs, mut factors, mut cums) = ([0; MAX_ENTRIES], [[0; MAX_ENTRIES]; 2], [0; MAX_ENTRIES]);
         for place in 0..MAX_ENTRIES {
             let entry = usize::from(entry_of(place).min(table.escape));
             let [_, freq] = table.threshold[entry].to_le_bytes();
@@ -145,7 +144,11 @@ fn encode_with<const N: usize, const WINDOWED: bool>(
                 } else {
                     cast(group.map(|symbol| table.entry_of[usize::from(symbol)]))
                 };
-                let Some(window) = stream.get_mut(at - WINDOW_FRONT..).and_then(|rest| rest.first_chunk_mut()) else { break };
+                let Some(window) =
+                    stream.get_mut(at - WINDOW_FRONT..).and_then(|rest| rest.first_chunk_mut())
+                else {
+                    break;
+                };
                 let (taken, escaped) = encode_group::<N>(registers, places, vectors, window);
                 at -= taken;
                 escape_at = push_escapes(escaped, group, escapes, escape_at);
