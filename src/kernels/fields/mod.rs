@@ -191,7 +191,8 @@ fn split_words<W: Word>(
         let whole = src.get(first * W::BYTES..(first + symbols.len()) * W::BYTES);
         if let Some(tile) = whole {
             // To the plane's end: what is behind the tile is written over.
-            if GROUP_LEN * split_fused(isa, layout, tile, symbols, &mut packed[range.start..])
+            let packed = &mut packed[range.start..];
+            if GROUP_LEN * split_fused(isa, layout, tile, symbols, byte_planes, first, packed)
                 == symbols.len()
             {
                 first += symbols.len();
@@ -226,10 +227,19 @@ fn split_words<W: Word>(
     }
 }
 
-/// Splits as many groups of `src` as a loop made for the layout can; returns their number.
+/// Splits as many groups of `src`, which begins with element `first`, as a loop made for the layout can; returns their
+/// number.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
-fn split_fused(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8], packed: &mut [u8]) -> usize {
+fn split_fused(
+    isa: Isa,
+    layout: &Layout,
+    src: &[u8],
+    symbols: &mut [u8],
+    byte_planes: &mut [u8],
+    first: usize,
+    packed: &mut [u8],
+) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() && x86::has_fused_split(layout) => {
@@ -237,9 +247,12 @@ fn split_fused(isa: Isa, layout: &Layout, src: &[u8], symbols: &mut [u8], packed
             unsafe { x86::split_16_avx512(layout, src, symbols, packed) }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 if isa.available() && x86::has_fused_split(layout) => {
+        Isa::Avx2 if isa.available() && x86::has_fused_split_avx2(layout) => {
+            // There are none or two.
+            let (low, middle) = byte_planes.split_at_mut(byte_planes.len() / 2);
+            let lower = [low, middle].map(|plane| plane.get_mut(first..).unwrap_or_default());
             // SAFETY: as above.
-            unsafe { x86::split_16_avx2(layout, src, symbols, packed) }
+            unsafe { x86::split_avx2(layout, src, symbols, lower, packed) }
         }
         _ => 0,
     }

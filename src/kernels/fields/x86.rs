@@ -43,7 +43,7 @@ tiers! {
     "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt", split_tile_avx512, join_tile_avx512;
 }
 
-/// Whether [`split_16_avx512`] and [`split_16_avx2`] know the layout: two bytes, all of the residual in the packed plane, no bits left out.
+/// Whether [`split_16_avx512`] knows the layout: two bytes, all of the residual in the packed plane, no bits left out.
 pub(super) fn has_fused_split(layout: &Layout) -> bool {
     has_fused_join(layout) && layout.element_bits == 16 && layout.n_byte_planes() == 0
 }
@@ -125,65 +125,145 @@ fn split_16<const WINDOWED: bool>(
     n_done
 }
 
-/// As [`split_16_avx512`].
-#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-pub(super) fn split_16_avx2(layout: &Layout, src: &[u8], symbols: &mut [u8], packed: &mut [u8]) -> usize {
-    if layout.is_windowed() {
-        split_16_narrow::<true>(layout, src, symbols, packed)
-    } else {
-        split_16_narrow::<false>(layout, src, symbols, packed)
-    }
+/// Whether [`split_avx2`] knows the layout: two or four bytes, all of the upper two's residual in the packed plane, no
+/// bits left out.
+pub(super) fn has_fused_split_avx2(layout: &Layout) -> bool {
+    has_fused_join(layout) && matches!((layout.element_bits, layout.n_byte_planes()), (16, 0) | (32, 2))
 }
 
-#[inline]
+/// Splits the whole groups of `src`, of a layout that [`has_fused_split_avx2`], and packs their residuals in one go; returns
+/// how many groups it did, which are all but the last, near the end of `packed`. `lower` are the byte planes from the
+/// first element of `src` on.
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-fn split_16_narrow<const WINDOWED: bool>(
+pub(super) fn split_avx2(
     layout: &Layout,
     src: &[u8],
     symbols: &mut [u8],
+    lower: [&mut [u8]; 2],
     packed: &mut [u8],
 ) -> usize {
+    match (layout.element_bits, layout.is_windowed()) {
+        (16, false) => split_upper::<2, false>(layout, src, symbols, lower, packed),
+        (16, true) => split_upper::<2, true>(layout, src, symbols, lower, packed),
+        (_, false) => split_upper::<4, false>(layout, src, symbols, lower, packed),
+        (_, true) => split_upper::<4, true>(layout, src, symbols, lower, packed),
+    }
+}
+
+/// Elements of `BYTES` bytes, the upper two of which hold the symbol.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+fn split_upper<const BYTES: usize, const WINDOWED: bool>(
+    layout: &Layout,
+    src: &[u8],
+    symbols: &mut [u8],
+    lower: [&mut [u8]; 2],
+    packed: &mut [u8],
+) -> usize {
+    let splitter = UpperSplitter::new::<BYTES>(layout);
     let packer = PackerAvx2::new(layout.packed_bits());
-    let rest_bits = layout.rest_bits();
-    let rest_mask = _mm256_set1_epi16((1i16 << rest_bits) - 1);
-    let symbol_shift = _mm_cvtsi32_si128(rest_bits.cast_signed());
-    let symbol_mask = _mm256_set1_epi16(i16::MAX >> (15 - layout.symbol_bits));
-    let sign_shift = _mm_cvtsi32_si128(layout.symbol_bits.cast_signed());
-    let top_bit = _mm256_set1_epi16(i16::MIN);
-    let base = _mm256_set1_epi16(layout.symbol_base.cast_signed());
-    let outlier = _mm256_set1_epi16(OUTLIER.into());
-    let symbol_of = |x: __m256i| {
-        let wide = _mm256_and_si256(_mm256_srl_epi16(x, symbol_shift), symbol_mask);
-        if !WINDOWED {
-            return wide;
-        }
-        let offset = _mm256_sub_epi16(wide, base);
-        let place = _mm256_sub_epi16(offset, _mm256_set1_epi16(2));
-        let is_inside = _mm256_cmpeq_epi16(_mm256_min_epu16(place, _mm256_set1_epi16(253)), place);
-        let is_zero = _mm256_cmpeq_epi16(wide, _mm256_setzero_si256());
-        _mm256_andnot_si256(is_zero, _mm256_blendv_epi8(outlier, offset, is_inside))
-    };
-    let residual_of = |x: __m256i| {
-        let sign = _mm256_srl_epi16(_mm256_and_si256(x, top_bit), sign_shift);
-        _mm256_or_si256(_mm256_and_si256(x, rest_mask), sign)
-    };
-    let to_bytes = |words: [__m256i; 2]| {
-        _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(words[0], words[1]))
-    };
     let group_bytes = packed_len(layout.packed_bits(), GROUP_LEN);
-    let (src, _) = src.as_chunks::<{ 2 * GROUP_LEN }>();
+    let [low, middle] = lower.map(|plane| plane.as_chunks_mut::<GROUP_LEN>().0);
     let mut n_done = 0;
-    for (idx, (src, symbols)) in src.iter().zip(symbols.as_chunks_mut::<GROUP_LEN>().0).enumerate() {
+    let groups = src.chunks_exact(BYTES * GROUP_LEN).zip(symbols.as_chunks_mut::<GROUP_LEN>().0);
+    for (idx, (src, symbols)) in groups.enumerate() {
         let window =
             packed.get_mut(idx * group_bytes..).and_then(|rest| rest.first_chunk_mut::<AVX2_WINDOW>());
         let Some(window) = window else { break };
-        let [a, b, c, d]: [__m256i; 4] = cast(*src);
-        let halves = [[a, b], [c, d]];
-        *symbols = cast(halves.map(|half| to_bytes(half.map(symbol_of))));
-        packer.pack(halves.map(|half| to_bytes(half.map(residual_of))), window);
+        let (vectors, _) = src.as_chunks::<32>();
+        let halves = if BYTES == 2 {
+            [[cast(vectors[0]), cast(vectors[1])], [cast(vectors[2]), cast(vectors[3])]]
+        } else {
+            let (Some(low), Some(middle)) = (low.get_mut(idx), middle.get_mut(idx)) else { break };
+            let halves = [0, 1].map(|half| [0, 1, 2, 3].map(|i| cast(vectors[4 * half + i])));
+            let [first, second] = halves.map(|half| lower_planes(half));
+            *low = cast([first[0], second[0]]);
+            *middle = cast([first[1], second[1]]);
+            halves.map(|[a, b, c, d]| [upper_words(a, b), upper_words(c, d)])
+        };
+        *symbols = cast(halves.map(|half| to_bytes(half.map(|x| splitter.symbol::<WINDOWED>(x)))));
+        packer.pack(halves.map(|half| to_bytes(half.map(|x| splitter.residual(x)))), window);
         n_done = idx + 1;
     }
     n_done
+}
+
+/// The low bytes of words, which are below 256, in order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn to_bytes([first, second]: [__m256i; 2]) -> __m256i {
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi16(first, second))
+}
+
+/// The upper halves of 16 elements of 32 bits, in order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn upper_words(a: __m256i, b: __m256i) -> __m256i {
+    let words = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(words)
+}
+
+/// The lowest and the second lowest bytes of 32 elements of 32 bits, in order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn lower_planes([a, b, c, d]: [__m256i; 4]) -> [__m256i; 2] {
+    let words = |x, y| {
+        let zero = _mm256_setzero_si256();
+        let low = |x| _mm256_blend_epi16::<0b1010_1010>(x, zero);
+        _mm256_packus_epi32(low(x), low(y))
+    };
+    let (first, second) = (words(a, b), words(c, d));
+    // Both packs leave fours of elements of their first operand's halves before those of the second's.
+    let in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    let bytes = |x, y| _mm256_permutevar8x32_epi32(_mm256_packus_epi16(x, y), in_order);
+    let low = |x| _mm256_and_si256(x, _mm256_set1_epi16(0x00ff));
+    [bytes(low(first), low(second)), bytes(_mm256_srli_epi16(first, 8), _mm256_srli_epi16(second, 8))]
+}
+
+/// Symbol and residual of the upper 16 bits of elements.
+struct UpperSplitter {
+    symbol_shift: __m128i,
+    symbol_mask: __m256i,
+    base: __m256i,
+    sign_shift: __m128i,
+    rest_mask: __m256i,
+}
+
+impl UpperSplitter {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new<const BYTES: usize>(layout: &Layout) -> Self {
+        let rest_bits = layout.rest_bits() - if BYTES == 4 { 16 } else { 0 };
+        Self {
+            symbol_shift: _mm_cvtsi32_si128(rest_bits.cast_signed()),
+            symbol_mask: _mm256_set1_epi16(i16::MAX >> (15 - layout.symbol_bits)),
+            base: _mm256_set1_epi16(layout.symbol_base.cast_signed()),
+            sign_shift: _mm_cvtsi32_si128(layout.symbol_bits.cast_signed()),
+            rest_mask: _mm256_set1_epi16((1i16 << rest_bits) - 1),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn symbol<const WINDOWED: bool>(&self, x: __m256i) -> __m256i {
+        let wide = _mm256_and_si256(_mm256_srl_epi16(x, self.symbol_shift), self.symbol_mask);
+        if !WINDOWED {
+            return wide;
+        }
+        let offset = _mm256_sub_epi16(wide, self.base);
+        let place = _mm256_sub_epi16(offset, _mm256_set1_epi16(2));
+        let is_inside = _mm256_cmpeq_epi16(_mm256_min_epu16(place, _mm256_set1_epi16(253)), place);
+        let is_zero = _mm256_cmpeq_epi16(wide, _mm256_setzero_si256());
+        let symbol = _mm256_blendv_epi8(_mm256_set1_epi16(OUTLIER.into()), offset, is_inside);
+        _mm256_andnot_si256(is_zero, symbol)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn residual(&self, x: __m256i) -> __m256i {
+        let sign = _mm256_and_si256(x, _mm256_set1_epi16(i16::MIN));
+        _mm256_or_si256(_mm256_and_si256(x, self.rest_mask), _mm256_srl_epi16(sign, self.sign_shift))
+    }
 }
 
 /// Whether [`join_avx2`] knows the layout: two bytes, all of the residual in the packed plane, no bits left out.
