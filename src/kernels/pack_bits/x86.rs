@@ -132,7 +132,7 @@ impl PackerAvx2 {
             let halves = [_mm256_castsi256_si128(packed), _mm256_extracti128_si256(packed, 1)];
             for (half, bytes) in halves.into_iter().enumerate() {
                 // At most 42; the mask spares a check.
-                let at = (2 * which + half) * 2 * self.n_bytes & 63;
+                let at = ((2 * which + half) * 2 * self.n_bytes) & 63;
                 window[at..at + 16].copy_from_slice(&cast::<_, [u8; 16]>(bytes));
             }
         }

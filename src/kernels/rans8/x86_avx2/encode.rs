@@ -52,13 +52,22 @@ fn store_states(vectors: &States, states: &mut [u16]) {
     }
 }
 
-/// The values that a table has entries for lie in a window of `16·N` that begins with `base`, its last place free for
+/// The first value that a table has an entry for, and the places from there to the last one, with one more that stands for
 /// all values that it has none for.
 fn window(table: &EncodeTable) -> (u8, usize) {
     let has_entry = |value: &u8| table.contains(*value);
     let first = (0..=u8::MAX).find(has_entry).unwrap_or(0);
     let last = (first..=u8::MAX).rfind(has_entry).unwrap_or(first);
     (first, usize::from(last - first) + 2)
+}
+
+/// The last place of `n_rows` rows, which stands for all values outside.
+const fn last_place(n_rows: usize) -> u8 {
+    match n_rows {
+        1 => 15,
+        2 => 31,
+        _ => 63,
+    }
 }
 
 /// What the loop takes of one table, each row of 16 places in both halves of a vector.
@@ -74,21 +83,16 @@ struct Registers {
 impl Registers {
     /// `entry_of` gives the entry of each place.
     #[target_feature(enable = "avx2")]
-    fn new(table: &EncodeTable, base: u8, entry_of: impl Fn(usize) -> u8) -> Self {
-        let (mut freqs, mut factors, mut cums) = ([0; MAX_ENTRIES], [[0; MAX_ENTRIES]; 2], [0; MAX_ENTRIES]);
-        for place in 0..MAX_ENTRIES {
-            let entry = usize::from(entry_of(place).min(table.escape));
-            let [_, freq] = table.threshold[entry].to_le_bytes();
-            let factor = u16::MAX / u16::from(freq.max(1));
-            freqs[place] = freq;
-            [factors[0][place], factors[1][place]] = factor.to_le_bytes();
-            cums[place] = table.cum[entry];
-        }
+    fn new(table: &EncodeTable, base: u8, entry_of: impl Fn(u8) -> u8) -> Self {
+        let entries: [usize; MAX_ENTRIES] =
+            std::array::from_fn(|place| usize::from(entry_of(place.to_le_bytes()[0]).min(table.escape)));
+        let freqs = entries.map(|entry| table.threshold[entry].to_le_bytes()[1]);
+        let factors = freqs.map(|freq| (u16::MAX / u16::from(freq.max(1))).to_le_bytes());
         Self {
             base,
             freq: rows(&freqs),
-            factor: factors.map(|bytes| rows(&bytes)),
-            cum: rows(&cums),
+            factor: [0, 1].map(|byte| rows(&factors.map(|factor| factor[byte]))),
+            cum: rows(&entries.map(|entry| table.cum[entry])),
             cum_of_escape: table.cum[usize::from(table.escape)],
         }
     }
@@ -121,11 +125,11 @@ fn encode_with<const N: usize, const WINDOWED: bool>(
     escapes: &mut [u8],
 ) -> Encoded {
     let registers = |table: &EncodeTable| match window(table) {
-        (base, _) if WINDOWED => Registers::new(table, base, |place| match base.checked_add(place as u8) {
-            Some(value) if place < 16 * N - 1 => table.entry_of[usize::from(value)],
+        (base, _) if WINDOWED => Registers::new(table, base, |place| match base.checked_add(place) {
+            Some(value) if place < last_place(N) => table.entry_of[usize::from(value)],
             _ => table.escape,
         }),
-        _ => Registers::new(table, 0, |place| place as u8),
+        _ => Registers::new(table, 0, |place| place),
     };
     let tables: Vec<Registers> = plan.tables.iter().map(registers).collect();
     let mut vectors = load_states(states, plan.groups);
@@ -136,19 +140,10 @@ fn encode_with<const N: usize, const WINDOWED: bool>(
         let (groups, _) = segment.as_chunks::<GROUP_LEN>();
         for step in groups.chunks_exact(plan.groups).rev() {
             for (group, vectors) in step.iter().zip(&mut vectors).rev() {
-                let places = if WINDOWED {
-                    cast::<_, [__m256i; 2]>(*group).map(|symbols| {
-                        let place = _mm256_sub_epi8(symbols, _mm256_set1_epi8(registers.base.cast_signed()));
-                        _mm256_min_epu8(place, _mm256_set1_epi8(16 * N as i8 - 1))
-                    })
-                } else {
-                    cast(group.map(|symbol| table.entry_of[usize::from(symbol)]))
-                };
-                let Some(window) =
-                    stream.get_mut(at - WINDOW_FRONT..).and_then(|rest| rest.first_chunk_mut())
-                else {
-                    break;
-                };
+                let places = places::<N, WINDOWED>(table, registers.base, group);
+                // In bounds: the buffer holds a byte for every symbol, and more than this in front and behind.
+                let window = stream.get_mut(at - WINDOW_FRONT..).and_then(|rest| rest.first_chunk_mut());
+                let Some(window) = window else { break };
                 let (taken, escaped) = encode_group::<N>(registers, places, vectors, window);
                 at -= taken;
                 escape_at = push_escapes(escaped, group, escapes, escape_at);
@@ -157,6 +152,22 @@ fn encode_with<const N: usize, const WINDOWED: bool>(
     }
     store_states(&vectors, states);
     Encoded { stream_start: at, escapes_start: escape_at }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn places<const N: usize, const WINDOWED: bool>(
+    table: &EncodeTable,
+    base: u8,
+    group: &[u8; GROUP_LEN],
+) -> [__m256i; 2] {
+    if !WINDOWED {
+        return cast(group.map(|symbol| table.entry_of[usize::from(symbol)]));
+    }
+    cast::<_, [__m256i; 2]>(*group).map(|symbols| {
+        let place = _mm256_sub_epi8(symbols, _mm256_set1_epi8(base.cast_signed()));
+        _mm256_min_epu8(place, _mm256_set1_epi8(last_place(N).cast_signed()))
+    })
 }
 
 /// Bytes before a group's first that it may touch: one for each symbol, and what a store of eight brings along.
