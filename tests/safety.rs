@@ -16,11 +16,14 @@ use std::time::{Duration, Instant};
 use alcm::kernels::Isa;
 use alcm::pipeline::compress::{compress_file, compress_tree};
 use alcm::pipeline::context::Context;
+use alcm::pipeline::lossy::settings::{Goal, LayerGoal, LossySettings};
 use alcm::pipeline::progress::Progress;
 use alcm::pipeline::settings::CompressOptions;
 use alcm::{ErrorKind, Limits};
 use common::fixtures::Random;
-use common::{Entry, alcm, checkpoint, make_tree, partials, random_bytes, snapshot, weights};
+use common::{
+    Entry, alcm, checkpoint, make_tree, partials, random_bytes, snapshot, typed_checkpoint, weights,
+};
 use tempfile::tempdir;
 
 /// Most anonymous memory that a run on hostile input may ask the system for, in KiB: enforced, not measured.
@@ -280,6 +283,48 @@ fn source_that_changes_while_it_is_read_is_an_error() {
             assert!(source.exists() && !single.exists(), "{what}");
             assert!(partials(dir.path()).is_empty(), "{what}");
         }
+    }
+}
+
+/// Does something to the source once it is planned, before it is opened to be coded.
+struct MeddleBefore<F: Fn() + Sync>(F);
+
+impl<F: Fn() + Sync> Progress for MeddleBefore<F> {
+    fn begin(&self, _total_bytes: u64) {}
+    fn file_started(&self, _file_idx: usize, _path: &str, _bytes: u64) {
+        (self.0)();
+    }
+    fn advanced(&self, _file_idx: usize, _bytes: u64) {}
+    fn file_finished(&self, _file_idx: usize) {}
+}
+
+#[test]
+fn source_that_changes_after_it_was_planned_is_an_error() {
+    let dir = tempdir().unwrap();
+    let (source, out) = (dir.path().join("m.safetensors"), dir.path().join("m.alcm"));
+    let model = |seed| typed_checkpoint(&[("w", "BF16", vec![128, 128], &weights(seed, 128 * 128)[..])]);
+    let replace = || {
+        let other = dir.path().join("other");
+        fs::write(&other, model(2)).unwrap();
+        fs::rename(&other, &source).unwrap();
+    };
+    let overwrite = || fs::write(&source, model(3)).unwrap();
+    let cases: [(&str, &(dyn Fn() + Sync)); 2] = [("replaced", &replace), ("overwritten", &overwrite)];
+    let layers = [LayerGoal::Bits(4.0), LayerGoal::Exact];
+    let settings = [LossySettings::new(Goal::RelL2(0.1)), LossySettings::layered(&layers).unwrap()];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    for ((what, change), lossy) in
+        cases.iter().flat_map(|case| settings.iter().map(move |lossy| (case, lossy)))
+    {
+        fs::write(&source, model(1)).unwrap();
+        let file = fs::File::options().append(true).open(&source).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+        let progress = MeddleBefore(change);
+        let ctx = Context { pool: &pool, progress: &progress, isa: Isa::detect(), limits: Limits::default() };
+        let options = CompressOptions { lossy: Some(lossy.clone()), ..CompressOptions::default() };
+        let report = compress_file(&ctx, &source, &out, &options).unwrap();
+        assert!(report.failures[0].error.to_string().contains("changed"), "{what}");
+        assert!(source.exists() && !out.exists(), "{what}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::encode::{EncodeSettings, Encoded};
 use super::lossy::{FilePlan, LayeredPlan};
+use super::source::Source;
 use crate::container::{FLAG_LAYER, FLAG_LOSSY, LayerLink, TensorLoss};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::BlockLoss;
@@ -11,6 +12,24 @@ use crate::stage::BlockLoss;
 pub(super) enum FileChanges<'a> {
     Lossy(&'a FilePlan),
     Layers(&'a LayeredPlan),
+}
+
+impl FileChanges<'_> {
+    /// Checks that `source` is still the file that the plan was made of.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`].
+    pub(super) fn check_source(self, source: &Source) -> Result<()> {
+        let planned_from = match self {
+            Self::Lossy(plan) => plan.planned_from,
+            Self::Layers(plan) => plan.planned_from,
+        };
+        if planned_from != source.identity() {
+            let message = "source changed between its planning and its coding; run it again";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        Ok(())
+    }
 }
 
 /// The same settings with more header flags.

@@ -240,6 +240,7 @@ impl<'a> Run<'a> {
         let source = self.open(file_idx)?;
         self.encode_memory.kept.retain(file_idx, source.identity());
         let changes = self.changes(file_idx)?;
+        changes.map_or(Ok(()), |changes| changes.check_source(&source))?;
         let layout = self.layout(&source, file_idx, changes)?;
         let targets = self.targets(file_idx, &layout)?;
         let settings = EncodeSettings {

@@ -27,6 +27,7 @@ use crate::pipeline::settings::CodingSettings;
 use crate::pipeline::source::Source;
 use crate::pipeline::tree::SourceFile;
 use crate::stage::{BlockLoss, Choice, QuantSpec};
+use crate::storage::FileIdentity;
 
 /// A tensor that may change.
 #[derive(Debug, Clone)]
@@ -106,8 +107,10 @@ pub(super) fn to_f32(value: f64) -> f32 {
 }
 
 /// The plan of one file.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct FilePlan {
+    /// The file that was looked at.
+    pub(crate) planned_from: FileIdentity,
     /// Tensors with a lossy goal, in the order of their bytes.
     pub(crate) tensors: Vec<TensorPlan>,
 }
@@ -223,7 +226,8 @@ impl LossyPlanner<'_> {
                 };
                 TensorPlan { candidate, spec, saving }
             });
-            plans.insert(opened.file_idx, Ok(FilePlan { tensors: planned.collect() }));
+            let planned_from = opened.source.identity();
+            plans.insert(opened.file_idx, Ok(FilePlan { planned_from, tensors: planned.collect() }));
         }
         twins.copy_specs(&mut plans);
         Ok(plans)

@@ -49,7 +49,7 @@ impl Twins {
         let specs: HashMap<Place, QuantSpec> =
             self.bases.values().filter_map(|place| Some((*place, spec_at(plans, *place)?.clone()))).collect();
         for (file_idx, plan) in plans {
-            let Ok(FilePlan { tensors }) = plan else { continue };
+            let Ok(FilePlan { tensors, .. }) = plan else { continue };
             for tensor in tensors {
                 if let Some(base) = self.base_of(*file_idx, &tensor.candidate) {
                     tensor.spec = specs.get(&base).cloned();

@@ -22,6 +22,7 @@ use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
 use crate::pipeline::tree::SourceFile;
 use crate::stage::{BlockLoss, Domain, LayerStep};
+use crate::storage::FileIdentity;
 use octaves::Octaves;
 use search::Unit;
 
@@ -45,6 +46,8 @@ pub(crate) struct LayeredTensor {
 /// The plan of one file.
 #[derive(Debug, Clone)]
 pub(crate) struct LayeredPlan {
+    /// The file that was looked at.
+    pub(crate) planned_from: FileIdentity,
     layers: Vec<LayerGoal>,
     /// In the order of their bytes.
     tensors: Vec<LayeredTensor>,
@@ -189,7 +192,8 @@ impl LayersPlanner<'_> {
                     blocks.map(|(span, steps)| PlannedBlock { offset: span.offset, steps }).collect();
                 LayeredTensor { candidate: candidate.clone(), blocks }
             });
-            let plan = LayeredPlan { layers: self.settings.layers.clone(), tensors: tensors.collect() };
+            let (planned_from, layers) = (file.source.identity(), self.settings.layers.clone());
+            let plan = LayeredPlan { planned_from, layers, tensors: tensors.collect() };
             plans.insert(file.file_idx, Ok(plan));
         }
         Ok(plans)
