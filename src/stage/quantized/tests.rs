@@ -155,6 +155,27 @@ fn logarithms_keep_zeros_signs_and_relative_size() {
 }
 
 #[test]
+fn nothing_finite_becomes_infinite() {
+    let wave = |i: usize| (i as f32 * 0.37).sin() * 1.7;
+    for (dtype, largest) in [(Dtype::F16, 65504.0), (Dtype::Bf16, 3.38e38), (Dtype::F32, f32::MAX)] {
+        let values: Vec<f32> = (0..6000).map(|i| (wave(i).clamp(-1.0, 1.0)) * largest).collect();
+        let bytes = bytes_of(dtype, &values);
+        for (share, trellis) in [(0.3, false), (0.07, false), (0.01, false), (0.07, true), (0.01, true)] {
+            let linear = spec(share * largest, trellis, &values);
+            let multipliers = vec![ChannelSteps::multiplier_bits(0.3), ChannelSteps::multiplier_bits(2.5)];
+            let channels = Some(ChannelSteps { inner_len: 100, multipliers });
+            let log = QuantSpec { domain: Domain::Log2, step: 10.0 * share, ..linear.clone() };
+            for spec in [QuantSpec { channels, ..linear.clone() }, linear, log] {
+                // Measured on what a decoder gives; of anything infinite the error would be.
+                let (_, loss, _) = round_trip(&spec, dtype, 0, &bytes);
+                assert!(loss.errors.max_abs.is_finite(), "{dtype:?} {spec:?}");
+                assert!(loss.escapes < 6000, "{dtype:?} {spec:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_becomes_constant_or_does_not_shrink_is_coded_otherwise() {
     let sample = values(5000, false);
     let bytes = bytes_of(Dtype::Bf16, &sample);

@@ -3,7 +3,7 @@
 use super::header::{Domain, Header};
 use super::{BlockLoss, Choice, Part, QuantRun};
 use crate::dtype::Dtype;
-use crate::kernels::quantize::ESCAPE;
+use crate::kernels::quantize::{ESCAPE, MAX_STEPS};
 use crate::kernels::{Isa, convert, log_domain, quantize};
 
 /// Elements of a tile.
@@ -24,6 +24,24 @@ impl TileScratch {
         self.multipliers.resize(TILE_LEN, 1.0);
         self.logs.resize(TILE_LEN, 0.0);
         self.rebuilt.resize(TILE_LEN * 8, 0);
+    }
+}
+
+/// Steps by which an element's reconstruction may be farther from zero than the element, at most: half a step, or, as the
+/// trellis chooses among the next points of four classes, four.
+fn most_error(choice: &Choice) -> f32 {
+    match choice {
+        Choice::Uniform(_) => 1.0,
+        Choice::Trellis(_) => 4.0,
+    }
+}
+
+/// The largest finite number of a dtype that is quantized, as far as `f32` has it.
+fn largest_finite(dtype: Dtype) -> f32 {
+    match dtype {
+        Dtype::F16 => 65504.0,
+        Dtype::Bf16 => f32::from_bits(0x7f7f_0000),
+        _ => f32::MAX,
     }
 }
 
@@ -62,16 +80,31 @@ impl Tiles<'_> {
             values.iter_mut().filter(|x| x.abs() < spec.prune_below).for_each(|x| *x = 0.0);
             enter(Part::Quantization);
         }
+        // What could be rebuilt as infinity is no number to a quantizer, and so stays what it is.
+        let (largest, margin) = (largest_finite(dtype), most_error(&spec.choice) * header.step);
         if let Some(channels) = &header.channels {
             let multipliers = &mut scratch.multipliers[..values.len()];
             channels.fill(from, multipliers);
-            values.iter_mut().zip(multipliers).for_each(|(x, m)| *x /= *m);
+            for (x, m) in values.iter_mut().zip(multipliers) {
+                *x = if x.abs() > (largest - margin * *m).max(0.0) { f32::NAN } else { *x / *m };
+            }
+        } else if header.domain == Domain::Linear && !self.stays_finite() {
+            values.iter_mut().filter(|x| x.abs() > (largest - margin).max(0.0)).for_each(|x| *x = f32::NAN);
         }
         if header.domain == Domain::Log2 {
             let logs = &mut scratch.logs[..values.len()];
             log_domain::log2(isa, values, logs);
-            values.copy_from_slice(logs);
+            let mut limit = [0.0];
+            log_domain::log2(Isa::Scalar, &[largest], &mut limit);
+            let limit = limit[0] - margin;
+            values.iter_mut().zip(logs).for_each(|(x, log)| *x = if *log > limit { f32::NAN } else { *log });
         }
+    }
+
+    /// Whether nothing that has an index can be rebuilt as infinity, however large it is.
+    fn stays_finite(&self) -> bool {
+        let most_steps = MAX_STEPS + most_error(&self.run.spec.choice);
+        self.header.step * most_steps < largest_finite(self.run.dtype)
     }
 
     /// The indices of `bytes`, where each is chosen by itself, and what they stand for, in the domain that is quantized.
@@ -105,7 +138,8 @@ impl Tiles<'_> {
         let is_plain = dtype == Dtype::F32
             && spec.prune_below <= 0.0
             && header.channels.is_none()
-            && header.domain == Domain::Linear;
+            && header.domain == Domain::Linear
+            && self.stays_finite();
         if !is_plain {
             return None;
         }
