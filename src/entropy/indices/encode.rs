@@ -2,12 +2,15 @@
 
 use super::super::log_freq;
 use super::escapes::{self, Escape};
+use super::low_planes::LowPlanes;
 use super::plan::{Planner, choose_low_bits};
-use super::{HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, id_bits, segment_len};
+use super::{
+    HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len,
+};
 use crate::bits::BitWriter;
 use crate::kernels::Isa;
-use crate::kernels::index_split::{HIGH_PARTS, low_plane, symbols};
-use crate::kernels::pack_bits::{self, GROUP_LEN};
+use crate::kernels::index_split::{HIGH_PARTS, symbols};
+use crate::kernels::pack_bits::GROUP_LEN;
 use crate::kernels::rans12::{
     EncodeTable, FEW_LANES, LANES, MIXED_TABLES, Plan, TableIds, encode, encode_buffer_len, encode_table,
     encode_tail, trace_quantizers,
@@ -24,8 +27,7 @@ pub struct IndexEncoder {
     planner: Planner,
     tables: Vec<EncodeTable>,
     escapes: Vec<Escape>,
-    plane: Vec<u8>,
-    packed: Vec<u8>,
+    low_planes: LowPlanes,
     words: Vec<u8>,
 }
 
@@ -51,16 +53,14 @@ impl IndexEncoder {
         let head = low_bits.to_le_bytes()[0];
         if let Some(symbol) = constant(&self.symbols) {
             dst.extend([head | IS_CONSTANT, symbol]);
-            return self.write_low_planes(isa, indices, low_bits, dst);
+            return self.low_planes.write(dst);
         }
         self.planner.plan(isa, &self.symbols, &self.quantizers, row_lens);
         self.take_escapes(indices, low_bits, paired);
         let head = head
             | if self.escapes.is_empty() { 0 } else { HAS_ESCAPES }
             | if indices.len() <= MAX_LEN_OF_FEW_LANES { HAS_FEW_LANES } else { 0 };
-        self.write_symbols(isa, head, paired, dst, |coder, dst| {
-            coder.write_low_planes(isa, indices, low_bits, dst)
-        });
+        self.write_symbols(isa, head, paired, dst);
     }
 
     /// Bits that `indices`, which stand for many more like them, take on average; see [`Self::encode`].
@@ -86,12 +86,19 @@ impl IndexEncoder {
         self.planner.saved_by_columns as f64
     }
 
-    /// Makes symbols of `indices` and, where tables come in pairs, traces the quantizers; the number of low bits.
+    /// Makes symbols and planes of low bits of `indices` and, where tables come in pairs, traces the quantizers; the number of
+    /// low bits.
     fn split(&mut self, isa: Isa, indices: &[i32], dependent: bool) -> u32 {
         let low_bits = choose_low_bits(indices, dependent);
         let paired = dependent && low_bits == 0;
         self.symbols.resize(indices.len(), 0);
-        symbols(isa, indices, low_bits, paired, &mut self.symbols);
+        self.low_planes.begin(low_bits, indices.len());
+        // Run by run: indices that have left the nearest cache are fetched once for all that is made of them.
+        for (run_idx, run) in indices.chunks(RUN_LEN).enumerate() {
+            let start = run_idx * RUN_LEN;
+            symbols(isa, run, low_bits, paired, &mut self.symbols[start..start + run.len()]);
+            self.low_planes.take(isa, start, run);
+        }
         self.quantizers.clear();
         if paired {
             trace_quantizers(isa, &self.symbols, &mut self.quantizers);
@@ -133,15 +140,8 @@ impl IndexEncoder {
         }
     }
 
-    /// Writes head, escapes, what `write_planes` appends, and the words.
-    fn write_symbols(
-        &mut self,
-        isa: Isa,
-        head: u8,
-        paired: bool,
-        dst: &mut Vec<u8>,
-        write_planes: impl FnOnce(&mut Self, &mut Vec<u8>),
-    ) {
+    /// Writes head, escapes, low planes, and the words.
+    fn write_symbols(&mut self, isa: Isa, head: u8, paired: bool, dst: &mut Vec<u8>) {
         let n_tables = self.planner.tables.len();
         let n_lanes = if head & HAS_FEW_LANES != 0 { FEW_LANES } else { LANES };
         let table_ids = if self.planner.by_columns {
@@ -180,26 +180,8 @@ impl IndexEncoder {
             let len = u32::try_from(dst.len() - start - 4).unwrap_or(u32::MAX);
             dst[start..start + 4].copy_from_slice(&len.to_le_bytes());
         }
-        write_planes(self, dst);
+        self.low_planes.write(dst);
         dst.extend_from_slice(first_word.and_then(|at| self.words.get(at..)).unwrap_or_default());
-    }
-
-    fn write_low_planes(&mut self, isa: Isa, indices: &[i32], low_bits: u32, dst: &mut Vec<u8>) {
-        let (n_bytes, n_bits) = (low_bits / 8, low_bits % 8);
-        if n_bits > 0 {
-            self.plane.resize(indices.len().next_multiple_of(GROUP_LEN), 0);
-            self.plane[indices.len()..].fill(0);
-            let mask = (1u8 << n_bits) - 1;
-            low_plane(isa, indices, 8 * n_bytes, mask, &mut self.plane);
-            self.packed.resize(pack_bits::packed_len(n_bits, self.plane.len()), 0);
-            pack_bits::pack(isa, n_bits, &self.plane, &mut self.packed);
-            dst.extend_from_slice(&self.packed[..(indices.len() * n_bits as usize).div_ceil(8)]);
-        }
-        for plane in 0..n_bytes {
-            let start = dst.len();
-            dst.resize(start + indices.len(), 0);
-            low_plane(isa, indices, 8 * plane, u8::MAX, &mut dst[start..]);
-        }
     }
 }
 

@@ -149,9 +149,7 @@ pub fn replace_f32(
             unsafe { x86::replace_f32_avx512(elements, step, table, indices) }
         }
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Rounding::Thresholds(table))
-            if isa.available() && table[0] >= x86_avx2::LEAST_FIRST_THRESHOLD =>
-        {
+        (Isa::Avx2, Rounding::Thresholds(table)) if isa.available() => {
             // SAFETY: as above.
             unsafe { x86_avx2::replace_f32(elements, step, table, indices) }
         }

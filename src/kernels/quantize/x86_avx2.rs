@@ -1,25 +1,20 @@
 //! [`in_place::replace_f32`] with AVX2 and everything in registers.
 //!
 //! The error sums are those of [`error_sums`]: 16 lanes, that of each run of [`error_sums::CHUNK_LEN`] elements added to the
-//! total by itself. Differences are taken in f32, where they are exact (P. Sterbenz, Floating-Point Computation, 1974): a
-//! reconstruction other than 0 lies between half and twice its element. That is what a first threshold of one half is for;
-//! with a lower one an element of less than half a step may become a whole one.
+//! total by itself.
 
 use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{ESCAPE, ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place};
 use super::x86::LAST_ENTRY;
+use super::{ESCAPE, ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place};
 use crate::kernels::Isa;
 
 /// Elements of a row: the lanes of the sums.
 const ROW_LEN: usize = 16;
 
-/// Least first threshold with which differences are exact.
-pub(super) const LEAST_FIRST_THRESHOLD: f32 = 0.5;
-
-/// As [`in_place::replace_f32`], if the first of `table` is at least [`LEAST_FIRST_THRESHOLD`].
+/// As [`in_place::replace_f32`].
 #[target_feature(enable = "avx2,popcnt")]
 pub(super) fn replace_f32(
     elements: &mut [[u8; 4]],
@@ -70,8 +65,8 @@ pub(super) fn indices_of(x: __m256, step: __m256, quarters: [__m256; 4]) -> (__m
 
 /// Sums and counts over rows.
 struct Sums {
-    max_abs: __m256,
     /// Four lanes each.
+    max_abs: [__m256d; 2],
     error_sq: [__m256d; 4],
     value_sq: [__m256d; 4],
     zeros: __m256i,
@@ -85,14 +80,6 @@ struct Sums {
 #[inline]
 fn widened(x: __m256) -> [__m256d; 2] {
     [_mm256_cvtps_pd(_mm256_castps256_ps128(x)), _mm256_cvtps_pd(_mm256_extractf128_ps::<1>(x))]
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn add_squares(sums: &mut [__m256d], x: __m256) {
-    for (sum, x) in sums.iter_mut().zip(widened(x)) {
-        *sum = _mm256_add_pd(*sum, _mm256_mul_pd(x, x));
-    }
 }
 
 #[target_feature(enable = "avx2,popcnt")]
@@ -113,26 +100,31 @@ impl Sums {
         step: __m256,
     ) -> (__m256, __m256i) {
         let mut rebuilt = _mm256_mul_ps(_mm256_cvtepi32_ps(k), step);
-        let mut difference = _mm256_sub_ps(x, rebuilt);
         let mut is_zero = _mm256_cmpeq_epi32(k, _mm256_setzero_si256());
-        let mut is_same = _mm256_cmp_ps::<_CMP_EQ_OQ>(difference, _mm256_setzero_ps());
-        let (mut index, mut value) = (k, x);
+        let mut is_same = _mm256_cmp_ps::<_CMP_EQ_OQ>(x, rebuilt);
+        let (mut index, mut from, mut to) = (k, widened(x), widened(rebuilt));
+        let mut value = from;
         if !ALL {
             let magnitude = _mm256_andnot_ps(_mm256_set1_ps(-0.0), x);
             let finite = _mm256_cmp_ps::<_CMP_LT_OQ>(magnitude, _mm256_set1_ps(f32::INFINITY));
             // What has no index has no error, and what is not finite no square.
+            (from, to) = (widened(_mm256_and_ps(x, in_range)), widened(_mm256_and_ps(rebuilt, in_range)));
+            value = widened(_mm256_and_ps(x, finite));
             rebuilt = _mm256_blendv_ps(x, rebuilt, in_range);
-            difference = _mm256_and_ps(difference, in_range);
-            value = _mm256_and_ps(value, finite);
             is_zero = _mm256_and_si256(is_zero, _mm256_castps_si256(in_range));
             is_same = _mm256_and_ps(is_same, in_range);
             let escape = _mm256_set1_epi32(ESCAPE);
             index = _mm256_blendv_epi8(escape, k, _mm256_castps_si256(in_range));
             self.n_escapes += 8 - count(in_range);
         }
-        self.max_abs = _mm256_max_ps(self.max_abs, _mm256_andnot_ps(_mm256_set1_ps(-0.0), difference));
-        add_squares(&mut self.error_sq[2 * half..2 * half + 2], difference);
-        add_squares(&mut self.value_sq[2 * half..2 * half + 2], value);
+        for quarter in 0..2 {
+            let error = _mm256_sub_pd(from[quarter], to[quarter]);
+            let magnitude = _mm256_andnot_pd(_mm256_set1_pd(-0.0), error);
+            self.max_abs[quarter] = _mm256_max_pd(self.max_abs[quarter], magnitude);
+            let add = |sum: &mut __m256d, x: __m256d| *sum = _mm256_add_pd(*sum, _mm256_mul_pd(x, x));
+            add(&mut self.error_sq[2 * half + quarter], error);
+            add(&mut self.value_sq[2 * half + quarter], value[quarter]);
+        }
         self.zeros = _mm256_sub_epi32(self.zeros, is_zero);
         // Rare but for exact zeros.
         if _mm256_movemask_ps(is_same) != 0 {
@@ -152,7 +144,7 @@ fn replace_chunk(
 ) -> Replaced {
     let quarters: [__m256; 4] = cast(*table);
     let (step, none) = (_mm256_set1_ps(step), [_mm256_setzero_pd(); 4]);
-    let (max_abs, zeros) = (_mm256_setzero_ps(), _mm256_setzero_si256());
+    let (max_abs, zeros) = ([_mm256_setzero_pd(); 2], _mm256_setzero_si256());
     let mut sums =
         Sums { max_abs, error_sq: none, value_sq: none, zeros, n_same: 0, n_same_zeros: 0, n_escapes: 0 };
     let n_elements = (ROW_LEN * rows.len()) as u64;
@@ -176,7 +168,7 @@ fn replace_chunk(
             n_elements,
             n_changed: n_elements - u64::from(n_escapes + n_same),
             n_zeroed: u64::from(n_zeros - n_same_zeros),
-            max_abs: f64::from(cast::<_, [f32; 8]>(max_abs).into_iter().fold(0.0, f32::max)),
+            max_abs: cast::<_, [f64; 8]>(max_abs).into_iter().fold(0.0, f64::max),
             error_sq: lanes(error_sq).into_iter().fold(0.0, |sum, lane| sum + lane),
             value_sq: lanes(value_sq).into_iter().fold(0.0, |sum, lane| sum + lane),
         },
