@@ -1,15 +1,17 @@
-//! Lossy encoding from memory to memory at a relative error: for each tensor its moments, a step and thresholds from them
-//! and a sample, as `alcm compress` foresees them; then for each block a copy, which becomes the reconstruction, its
-//! errors, the payload, and both checksums. No step is tried twice: `relative_l2` says how close to the goal they come.
+//! Lossy encoding from memory to memory at a relative error: for each tensor its mean square, a step and thresholds from
+//! that and a sample, as `alcm compress` foresees them; then for each block the reconstruction, its errors, the payload, and
+//! both checksums. No step is tried twice: `relative_l2` says how close to the goal they come.
 
 use std::sync::Mutex;
 
 use alcm::checkpoint::{BlockSpan, SafetensorsHeader, TensorInfo, blocks, layout_around};
-use alcm::container::crc64;
-use alcm::kernels::moments::Moments;
+use alcm::container::{RunningCrc, crc64};
+use alcm::kernels::moments::Squares;
 use alcm::kernels::{Isa, convert};
 use alcm::quantize::rdo::{SAMPLE_LEN, Tuner, UNIFORM_LAMBDA};
-use alcm::stage::{BlockEncoder, BlockLoss, Choice, Coding, Domain, IndexBackend, Level, QuantSpec};
+use alcm::stage::{
+    BlockEncoder, BlockLoss, Choice, Coding, Domain, IndexBackend, Level, QuantRun, QuantSpec,
+};
 use alcm::{Dtype, Limits};
 
 use super::{Coded, Options, Team, decode, encode, median};
@@ -27,12 +29,12 @@ fn is_lossy(tensor: &TensorInfo) -> bool {
 /// How `bytes`, the elements of `tensor`, are quantized so that about `goal` is lost.
 fn plan(isa: Isa, tensor: &TensorInfo, bytes: &[u8], goal: f64) -> QuantSpec {
     let dtype = tensor.dtype.expect("floats");
-    let moments = Moments::measure(isa, dtype, bytes).expect("floats");
-    let rms = (moments.variance() + moments.mean * moments.mean).sqrt();
+    let rms = Squares::measure(isa, dtype, bytes).expect("floats").mean().sqrt();
     // Short runs from all over the tensor.
     let run = dtype.unit_bytes() << 9;
     let one_in = (bytes.len() / dtype.unit_bytes()).div_ceil(SAMPLE_LEN).max(1);
-    let sample: Vec<u8> = bytes.chunks(run).step_by(one_in).flatten().copied().collect();
+    let mut sample = Vec::with_capacity(bytes.len() / one_in + run);
+    bytes.chunks(run).step_by(one_in).for_each(|run| sample.extend_from_slice(run));
     let mut values = vec![0.0; sample.len() / dtype.unit_bytes()];
     convert::to_f32(isa, dtype, &sample, &mut values).expect("floats");
     let even_step = goal * rms * 12f64.sqrt();
@@ -75,13 +77,18 @@ fn encode_block(
     let (Some(spec), Some((_, first_element))) = (spec, tensor) else {
         return encode(encoder, span, bytes, coded);
     };
-    let rebuilt = &mut scratch[..bytes.len()];
-    rebuilt.copy_from_slice(bytes);
     coded.dtype = span.dtype;
     coded.payload.clear();
-    (coded.coding, *loss) =
-        encoder.encode_quantized(spec, span.dtype, *first_element, rebuilt, &mut coded.payload);
-    coded.decoded_crc = crc64(rebuilt);
+    let mut decoded_crc = RunningCrc::new();
+    let run = QuantRun { spec, dtype: span.dtype, first_element: *first_element };
+    (coded.coding, *loss) = encoder.encode_quantized_from(
+        run,
+        bytes,
+        &mut scratch[..bytes.len()],
+        &mut coded.payload,
+        &mut |piece| decoded_crc.update(piece),
+    );
+    coded.decoded_crc = decoded_crc.value();
     coded.payload_crc = crc64(&coded.payload);
 }
 

@@ -385,17 +385,31 @@ fn fit_levels(
         let target = i32::try_from(exact).unwrap_or(0).clamp(-MAX_LEVEL, MAX_LEVEL);
         let expected = predict(range, &levels, reference, symbol).clamp(-MAX_LEVEL, MAX_LEVEL);
         let halves = u64::from(counts[symbol].max(1)) * 2 - u64::from(counts[symbol] == 0);
-        let cost = |level: i32| {
+        // A frequency wrong by d octaves costs ln 2 / 2 · d² bits a symbol: 22713/65536 · d².
+        let loss = |level: i32| {
             let error = u64::from(level.abs_diff(target));
-            // A frequency wrong by d octaves costs ln 2 / 2 · d² bits a symbol: 22713/65536 · d².
-            let loss = (halves * error * error * 22_713) >> (2 * precision + 1);
-            let residual = level - predict(range, &levels, reference, symbol);
-            loss + (u64::from(rice_bits(zigzag(residual).into(), parameter, RAW_BITS)) << 16)
+            (halves * error * error * 22_713) >> (2 * precision + 1)
         };
+        let residual_bits = |level: i32| {
+            let residual = level - predict(range, &levels, reference, symbol);
+            u64::from(rice_bits(zigzag(residual).into(), parameter, RAW_BITS)) << 16
+        };
+        let (mut best, mut least) = (expected, loss(expected) + residual_bits(expected));
         let step = (expected - target).signum();
         let near = (0..12).map(|n| target + n * step).take_while(|&level| (expected - level) * step > 0);
-        let best = near.chain([expected]).min_by_key(|&level| (cost(level), level.abs_diff(expected)));
-        levels[symbol] = best.unwrap_or(expected);
+        for level in near {
+            if loss(level) >= least {
+                // It only grows from here, and the residual takes bits besides.
+                break;
+            }
+            let cost = loss(level) + residual_bits(level);
+            // Of equal ones the nearest to what is expected.
+            let is_nearer = level.abs_diff(expected) < best.abs_diff(expected);
+            if cost < least || (cost == least && is_nearer) {
+                (best, least) = (level, cost);
+            }
+        }
+        levels[symbol] = best;
     }
     levels
 }

@@ -2,9 +2,12 @@
 
 use super::quantized::{BlockLoss, BlockPart, Domain, IndexBackend, Part, QuantRun, QuantSpec, Quantizer};
 use super::sparse::{self, SparseEncoder};
-use super::{BlockEncoder, BlockSource, Coding, constant};
+use super::{BlockEncoder, BlockSource, Coding, TILE_LEN, constant};
 use crate::dtype::Dtype;
 use crate::entropy::indices::IndexEncoder;
+
+/// Elements of a piece: with what they come from and their indices they stay in a second cache of 512 KiB.
+const PIECE_LEN: usize = 8 * TILE_LEN;
 
 impl BlockEncoder {
     /// Replaces `bytes`, elements of `dtype` from number `first_element` of their tensor on, by what quantizing them by
@@ -37,6 +40,40 @@ impl BlockEncoder {
         }
         let loss = self.quantizer.apply_watched(self.isa, run, bytes, enter);
         enter(Part::Backend);
+        (self.encode_tried(run, bytes, dst), loss)
+    }
+
+    /// As [`Self::encode_quantized`], of elements in `source`, whose reconstruction fills `bytes`, as many; for runs of blocks
+    /// in memory that is not in the caches. `visit` is called with the pieces of the reconstruction in order, for a checksum
+    /// that reads them while they are in the second cache.
+    ///
+    /// # Panics
+    /// Unless `bytes` are as long as `source`.
+    pub fn encode_quantized_from(
+        &mut self,
+        run: QuantRun<'_>,
+        source: &[u8],
+        bytes: &mut [u8],
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> (Coding, BlockLoss) {
+        if !Self::takes_parts(run.spec) {
+            bytes.copy_from_slice(source);
+            let coded = self.encode_quantized_watched(run, bytes, dst, &mut |_| {});
+            visit(bytes);
+            return coded;
+        }
+        assert_eq!(source.len(), bytes.len(), "room for the reconstruction");
+        let unit_bytes = run.dtype.unit_bytes();
+        let n_elements = source.len() / unit_bytes;
+        let mut loss = BlockLoss::default();
+        let pieces = source.chunks(PIECE_LEN * unit_bytes).zip(bytes.chunks_mut(PIECE_LEN * unit_bytes));
+        for (piece_idx, (source, bytes)) in pieces.enumerate() {
+            let first = piece_idx * PIECE_LEN;
+            let part = BlockPart { n_elements, first, source: Some(source), bytes: &mut *bytes };
+            self.quantize_part(run, part, &mut loss, &mut |_| {});
+            visit(bytes);
+        }
         (self.encode_tried(run, bytes, dst), loss)
     }
 

@@ -51,7 +51,6 @@ pub(super) struct ColumnScales {
     sums: Vec<u64>,
     /// Sum of the scales of the columns before each one, and of all.
     before: Vec<u64>,
-    segment_sums: Vec<u64>,
 }
 
 impl ColumnScales {
@@ -157,11 +156,12 @@ impl ColumnScales {
         (before, before.saturating_sub(cost(within.saturating_sub(between))))
     }
 
-    /// Sets `columns` for rows of `period`, and returns log2 of a segment's length.
+    /// Sets `columns` for rows of `period`, and returns log2 of a segment's length. `segment_sums` are those of the magnitudes
+    /// of shortest segments.
     pub(super) fn fit(
         &mut self,
-        isa: Isa,
         symbols: &[u8],
+        segment_sums: &[u16],
         period: usize,
         combination: Combination,
         columns: &mut Columns,
@@ -178,12 +178,10 @@ impl ColumnScales {
         for &scale in &scales {
             self.before.push(self.before.last().unwrap_or(&0) + u64::from(scale));
         }
-        self.segment_sums.clear();
-        self.segment_sums
-            .extend(symbols.chunks(1 << MIN_SEGMENT_LOG2).map(|segment| distance_sum(isa, segment)));
         let all = self.scale_sum(0, symbols.len());
         // Sums as they would be if all columns had the same scale.
-        let even = |(idx, &sum): (usize, &u64)| {
+        let even = |(idx, &sum): (usize, &u16)| {
+            let sum = u64::from(sum);
             let start = idx << MIN_SEGMENT_LOG2;
             let len = (symbols.len() - start).min(1 << MIN_SEGMENT_LOG2);
             let own = self.scale_sum(start, len);
@@ -195,12 +193,12 @@ impl ColumnScales {
             // What a mean magnitude can be.
             .min(127 << MIN_SEGMENT_LOG2)
         };
-        let even: Vec<u64> = self.segment_sums.iter().enumerate().map(even).collect();
+        let even: Vec<u64> = segment_sums.iter().enumerate().map(even).collect();
         let segment_log2 = choose_segment_log2(symbols.len(), |segments| even[segments].to_vec());
-        let relative = |(idx, sums): (usize, &[u64])| {
+        let relative = |(idx, sums): (usize, &[u16])| {
             let start = idx << segment_log2;
             let len = (symbols.len() - start).min(1 << segment_log2);
-            let sum: u64 = sums.iter().sum();
+            let sum: u64 = sums.iter().map(|&sum| u64::from(sum)).sum();
             let scales = self.scale_sum(start, len);
             match combination {
                 // Scales are in 1/65536.
@@ -211,7 +209,7 @@ impl ColumnScales {
                 }
             }
         };
-        let pieces = self.segment_sums.chunks(1 << (segment_log2 - MIN_SEGMENT_LOG2));
+        let pieces = segment_sums.chunks(1 << (segment_log2 - MIN_SEGMENT_LOG2));
         let relative: Vec<u32> = pieces.enumerate().map(relative).collect();
         let (scales, relative, finest) = match combination {
             Combination::Product => (Terms::logs_of(&scales), Terms::logs_of(&relative), FINEST_Q16),
@@ -313,6 +311,11 @@ mod tests {
             .collect()
     }
 
+    fn segment_sums(symbols: &[u8]) -> Vec<u16> {
+        let sum = |segment: &[u8]| u16::try_from(distance_sum(Isa::Scalar, segment)).unwrap();
+        symbols.chunks(1 << MIN_SEGMENT_LOG2).map(sum).collect()
+    }
+
     #[test]
     fn columns_are_seen_where_they_differ_and_only_there() {
         let scale = |column: usize| if column.is_multiple_of(5) { 60 } else { 3 };
@@ -363,7 +366,7 @@ mod tests {
             let period = scales.best_period(Isa::detect(), &symbols, &[16, 80], Combination::Sum);
             assert_eq!(period, Some(80));
             let mut columns = Columns::default();
-            let log2 = scales.fit(Isa::detect(), &symbols, 80, Combination::Sum, &mut columns);
+            let log2 = scales.fit(&symbols, &segment_sums(&symbols), 80, Combination::Sum, &mut columns);
             let mut classes = [0; 64];
             columns.fill_classes(1 << log2, 0, &mut classes);
             assert!(classes.windows(2).all(|pair| pair[0] <= pair[1] + 1), "{classes:?}");
@@ -378,7 +381,8 @@ mod tests {
         let mut loud = made.clone();
         loud[..1 << 16].iter_mut().for_each(|symbol| *symbol = 128 + (*symbol).abs_diff(128));
         loud[1 << 16..].iter_mut().for_each(|symbol| *symbol = 128 + symbol.abs_diff(128).div_ceil(2));
-        let log2 = ColumnScales::default().fit(Isa::detect(), &loud, 96, Combination::Product, &mut columns);
+        let sums = segment_sums(&loud);
+        let log2 = ColumnScales::default().fit(&loud, &sums, 96, Combination::Product, &mut columns);
         let mut classes = [0; 192];
         columns.fill_classes(1 << log2, 0, &mut classes);
         let mut later = [0; 192];

@@ -14,6 +14,7 @@ mod columns;
 mod decode;
 mod encode;
 mod escapes;
+mod low_planes;
 mod plan;
 
 pub use decode::{IndexDecoder, IndexRuns, RUN_LEN};

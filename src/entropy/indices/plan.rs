@@ -9,7 +9,7 @@ use super::column_scales::{ColumnScales, Combination, LEAST_SAVING as LEAST_SAVI
 use super::columns::{BOUND_BITS, Columns};
 use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len};
 use crate::kernels::Isa;
-use crate::kernels::index_split::{MAX_LOW_BITS, distance_sum};
+use crate::kernels::index_split::{MAX_LOW_BITS, distance_sums};
 use crate::kernels::rans12::{LANES, SLOTS};
 
 /// Counts of a table's symbols; in a pair of each quantizer's.
@@ -152,6 +152,9 @@ fn entropy_q16(counts: &[u32; 256]) -> u64 {
 #[derive(Debug, Default)]
 pub(super) struct Planner {
     clusters: Clusters,
+    /// Sums of the magnitudes of shortest segments.
+    shortest_sums: Vec<u16>,
+    /// The same of segments.
     sums: Vec<u64>,
     tallies: Vec<Tally>,
     scales: ColumnScales,
@@ -248,7 +251,8 @@ impl Planner {
         combination: Combination,
     ) -> Option<(Merged, u32)> {
         let period = self.scales.best_period(isa, symbols, row_lens, combination)?;
-        let segment_log2 = self.scales.fit(isa, symbols, period, combination, &mut self.columns);
+        let segment_log2 =
+            self.scales.fit(symbols, &self.shortest_sums, period, combination, &mut self.columns);
         self.tallies.clear();
         self.tallies.resize(usize::from(self.columns.largest()) + 1, [[0; 512]; 4]);
         self.symbol_ids.resize(symbols.len(), 0);
@@ -279,14 +283,15 @@ impl Planner {
 
     /// Gives segments with like symbols a table in common, and counts what each is for.
     fn cluster(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) {
-        let shortest = |segments: Range<usize>| {
-            let symbols = &symbols[segments.start << MIN_SEGMENT_LOG2..segments.end << MIN_SEGMENT_LOG2];
-            symbols.chunks(1 << MIN_SEGMENT_LOG2).map(|segment| distance_sum(isa, segment)).collect()
-        };
+        self.shortest_sums.resize(symbols.len().div_ceil(1 << MIN_SEGMENT_LOG2), 0);
+        distance_sums::<{ 1 << MIN_SEGMENT_LOG2 }>(isa, symbols, &mut self.shortest_sums);
+        let sums = &self.shortest_sums;
+        let shortest = |segments: Range<usize>| sums[segments].iter().map(|&sum| sum.into()).collect();
         self.segment_log2 = choose_segment_log2(symbols.len(), shortest);
         let segment_len = segment_len(2, self.segment_log2);
         self.sums.clear();
-        self.sums.extend(symbols.chunks(segment_len).map(|segment| distance_sum(isa, segment)));
+        let segments = sums.chunks(1 << (self.segment_log2 - MIN_SEGMENT_LOG2));
+        self.sums.extend(segments.map(|sums| sums.iter().map(|&sum| u64::from(sum)).sum::<u64>()));
         let n_tables = (self.sums.len() / 4).clamp(1, MAX_TABLES);
         self.table_ids.clear();
         self.table_ids.resize(self.sums.len(), 0);
@@ -303,7 +308,7 @@ impl Planner {
 }
 
 /// Clusters in groups of a table each, and the bits of it all in 1/65536.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Merged {
     groups: Vec<Group>,
     cost: u64,
@@ -313,59 +318,70 @@ struct Merged {
 /// been counted; `told` are the bits that tell which of so many tables is used where.
 fn merge(tallies: &[Tally], one_in: usize, paired: bool, told: impl Fn(usize) -> u64) -> Merged {
     let weight = u32::try_from(one_in).unwrap_or(u32::MAX);
-    let mut groups: Vec<Group> = tallies
+    let groups: Vec<Group> = tallies
         .iter()
         .map(|tally| total(tally).map(|counts| counts.map(|count| count * weight)))
         .enumerate()
         .filter(|(_, counts)| counts.iter().flatten().any(|&count| count > 0))
-        .map(|(cluster, counts)| Group {
-            clusters: cluster..cluster + 1,
-            cost: cost_q16(&counts, paired),
-            counts,
-        })
+        .map(|(cluster, counts)| Group { clusters: cluster..cluster + 1, counts: Box::new(counts) })
         .collect();
-    let total = |groups: &[Group]| {
-        let told = if groups.len() > MAX_TABLES { u64::MAX >> 1 } else { told(groups.len().max(1)) << 16 };
-        groups.iter().map(|group| group.cost).sum::<u64>() + told
+    let cost_of = |group: &Group| cost_q16(&group.counts, paired);
+    let mut costs: Vec<u64> = groups.iter().map(cost_of).collect();
+    let mut joined_costs: Vec<u64> = groups.windows(2).map(|pair| cost_of(&pair[0].join(&pair[1]))).collect();
+    let total_of = |costs: &[u64]| {
+        let told = if costs.len() > MAX_TABLES { u64::MAX >> 1 } else { told(costs.len().max(1)) << 16 };
+        costs.iter().sum::<u64>() + told
     };
-    let mut best = Merged { cost: total(&groups), groups: groups.clone() };
-    let mut joined: Vec<Group> = groups.windows(2).map(|pair| pair[0].join(&pair[1], paired)).collect();
-    while let Some((at, _)) = joined.iter().enumerate().min_by_key(|&(at, joined)| {
-        joined.cost.cast_signed() - (groups[at].cost + groups[at + 1].cost).cast_signed()
-    }) {
-        groups[at] = joined.remove(at);
-        groups.remove(at + 1);
+    let (mut least, mut n_best) = (total_of(&costs), 0);
+    // The places of the joins, of which as many as are best are done once more in the end: groups are large to copy.
+    let (mut left, mut places) = (groups.clone(), Vec::new());
+    while let Some((at, _)) = joined_costs
+        .iter()
+        .enumerate()
+        .min_by_key(|&(at, joined)| joined.cast_signed() - (costs[at] + costs[at + 1]).cast_signed())
+    {
+        join_at(&mut left, at);
+        places.push(at);
+        costs.remove(at + 1);
+        costs[at] = joined_costs.remove(at);
         if at > 0 {
-            joined[at - 1] = groups[at - 1].join(&groups[at], paired);
+            joined_costs[at - 1] = cost_of(&left[at - 1].join(&left[at]));
         }
-        if at + 1 < groups.len() {
-            joined[at] = groups[at].join(&groups[at + 1], paired);
+        if at + 1 < left.len() {
+            joined_costs[at] = cost_of(&left[at].join(&left[at + 1]));
         }
-        let cost = total(&groups);
-        if cost <= best.cost {
-            best = Merged { cost, groups: groups.clone() };
+        let cost = total_of(&costs);
+        if cost <= least {
+            (least, n_best) = (cost, places.len());
         }
     }
-    best
+    let mut best = groups;
+    places[..n_best].iter().for_each(|&at| join_at(&mut best, at));
+    Merged { groups: best, cost: least }
+}
+
+/// Joins the group at `at` with the next.
+fn join_at(groups: &mut Vec<Group>, at: usize) {
+    let next = groups.remove(at + 1);
+    groups[at] = groups[at].join(&next);
 }
 
 /// Clusters that share a table.
 #[derive(Debug, Clone)]
 struct Group {
     clusters: Range<usize>,
-    counts: Counts,
-    cost: u64,
+    counts: Box<Counts>,
 }
 
 impl Group {
-    fn join(&self, next: &Self, paired: bool) -> Self {
-        let mut counts = self.counts;
+    fn join(&self, next: &Self) -> Self {
+        let mut counts = self.counts.clone();
         counts
             .as_flattened_mut()
             .iter_mut()
             .zip(next.counts.as_flattened())
             .for_each(|(sum, count)| *sum += count);
-        Self { clusters: self.clusters.start..next.clusters.end, cost: cost_q16(&counts, paired), counts }
+        Self { clusters: self.clusters.start..next.clusters.end, counts }
     }
 }
 
@@ -412,6 +428,17 @@ fn count(segment: &[u8], quantizers: &[u32], tally: &mut Tally) {
 
 /// Counts symbols that each have a class, by quantizer where there are bits of them.
 fn count_by_class(symbols: &[u8], classes: &[u8], quantizers: &[u32], tallies: &mut [Tally]) {
+    if quantizers.is_empty() {
+        let ((symbols, rest), (classes, rest_classes)) = (symbols.as_chunks::<4>(), classes.as_chunks::<4>());
+        let mut add = |idx: usize, symbol: u8, class: u8| {
+            tallies[usize::from(class)][idx][usize::from(symbol)] += 1;
+        };
+        for (symbols, classes) in symbols.iter().zip(classes) {
+            (0..4).for_each(|idx| add(idx, symbols[idx], classes[idx]));
+        }
+        rest.iter().zip(rest_classes).for_each(|(&symbol, &class)| add(0, symbol, class));
+        return;
+    }
     for (row_idx, (symbols, classes)) in symbols.chunks(LANES).zip(classes.chunks(LANES)).enumerate() {
         let mut bits = u64::from(quantizers.get(row_idx).copied().unwrap_or(0)) << 8;
         for (idx, (&symbol, &class)) in symbols.iter().zip(classes).enumerate() {
@@ -423,7 +450,9 @@ fn count_by_class(symbols: &[u8], classes: &[u8], quantizers: &[u32], tallies: &
 
 /// The counts of a tally by quantizer.
 fn total(tally: &Tally) -> Counts {
-    let count =
-        |quantizer: usize, symbol: usize| tally.iter().map(|counts| counts[256 * quantizer + symbol]).sum();
-    [0, 1].map(|quantizer| std::array::from_fn(|symbol| count(quantizer, symbol)))
+    let mut counts = [[0; 256]; 2];
+    for part in tally {
+        counts.as_flattened_mut().iter_mut().zip(part).for_each(|(sum, count)| *sum += count);
+    }
+    counts
 }

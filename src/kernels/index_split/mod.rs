@@ -112,6 +112,35 @@ pub fn distance_sum(isa: Isa, symbols: &[u8]) -> u64 {
     }
 }
 
+/// As [`distance_sum`], for each segment of `LEN` symbols, of which the last may be shorter. `LEN` is at most 511, for what
+/// fits 16 bits.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn distance_sums<const LEN: usize>(isa: Isa, symbols: &[u8], sums: &mut [u16]) {
+    const { assert!(LEN <= 511) }
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::distance_sums_avx2::<LEN>(symbols, sums) }
+        }
+        _ => scalar::distance_sums::<LEN>(symbols, sums),
+    }
+}
+
+/// Whether any symbol is not one of `first` to `last`.
+#[must_use]
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn any_outside(isa: Isa, symbols: &[u8], first: u8, last: u8) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::any_outside_avx2(symbols, first, last) }
+        }
+        _ => scalar::any_outside(symbols, first, last),
+    }
+}
+
 /// How many of `bounds` each class has reached.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn count_bounds(isa: Isa, classes: &[u8], bounds: &[u8], counts: &mut [u8]) {
@@ -168,6 +197,21 @@ mod tests {
             }
         }
         assert_eq!(distance_sum(Isa::detect(), &vec![0; 1 << 20]), 128 << 20);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            for n in [0usize, 1, 63, 64, 65, 1000] {
+                let mut sums = vec![9; n.div_ceil(64)];
+                distance_sums::<64>(isa, &symbols_of[..n], &mut sums);
+                let expected = symbols_of[..n].chunks(64).map(|segment| distance_sum(Isa::Scalar, segment));
+                assert!(sums.into_iter().map(u64::from).eq(expected), "{isa:?} {n}");
+            }
+            for place in [0, 63, 64, 130] {
+                let mut symbols = [7; 131];
+                assert!(!any_outside(isa, &symbols, 7, 7), "{isa:?}");
+                symbols[place] = 8;
+                assert!(any_outside(isa, &symbols, 7, 7) && any_outside(isa, &symbols, 8, 8), "{isa:?}");
+                assert!(!any_outside(isa, &symbols, 7, 8), "{isa:?}");
+            }
+        }
     }
 
     #[test]

@@ -70,3 +70,24 @@ pub(super) fn distance_sum(symbols: &[u8]) -> u64 {
     let sum_of = |run: &[u8]| run.iter().map(|&symbol| u32::from(symbol.abs_diff(128))).sum::<u32>();
     symbols.chunks(1 << 16).map(|run| u64::from(sum_of(run))).sum()
 }
+
+#[inline(always)]
+pub(super) fn distance_sums<const LEN: usize>(symbols: &[u8], sums: &mut [u16]) {
+    let (segments, rest) = symbols.as_chunks::<LEN>();
+    let sum_of = |segment: &[u8]| segment.iter().map(|&symbol| u16::from(symbol.abs_diff(128))).sum::<u16>();
+    let mut places = sums.iter_mut();
+    for (segment, sum) in segments.iter().zip(&mut places) {
+        *sum = sum_of(segment);
+    }
+    if let Some(sum) = places.next() {
+        *sum = sum_of(rest);
+    }
+}
+
+#[inline(always)]
+pub(super) fn any_outside(symbols: &[u8], first: u8, last: u8) -> bool {
+    let is_outside = |&symbol: &u8| (symbol < first) | (symbol > last);
+    let (chunks, rest) = symbols.as_chunks::<64>();
+    let any = |symbols: &[u8]| symbols.iter().fold(false, |any, symbol| any | is_outside(symbol));
+    chunks.iter().any(|chunk| any(chunk)) || any(rest)
+}

@@ -68,3 +68,13 @@ pub(super) fn count_bounds_avx512(classes: &[u8], bounds: &[u8], counts: &mut [u
 pub(super) fn distance_sum_avx2(symbols: &[u8]) -> u64 {
     scalar::distance_sum(symbols)
 }
+
+#[target_feature(enable = "avx2")]
+pub(super) fn distance_sums_avx2<const LEN: usize>(symbols: &[u8], sums: &mut [u16]) {
+    scalar::distance_sums::<LEN>(symbols, sums);
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn any_outside_avx2(symbols: &[u8], first: u8, last: u8) -> bool {
+    scalar::any_outside(symbols, first, last)
+}

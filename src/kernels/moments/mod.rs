@@ -9,8 +9,11 @@
 //! instruction set gives the same bits; a caller with threads measures runs and merges them in order.
 
 mod scalar;
+mod squares;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub use squares::Squares;
 
 use super::Isa;
 use super::convert::{is_convertible, to_f32};
@@ -201,6 +204,24 @@ fn block_moments(isa: Isa, values: &[f32]) -> Moments {
         _ => scalar::block(pivot, values),
     };
     block.moments(values.len())
+}
+
+/// The squares of one block, at most [`BLOCK_LEN`] values.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+fn block_squares(isa: Isa, values: &[f32]) -> Squares {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::squares_avx512(values) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::squares_avx2(values) }
+        }
+        _ => squares::block(values),
+    }
 }
 
 /// The last chunk of a block: what fills it is not finite, so that it counts for nothing else.

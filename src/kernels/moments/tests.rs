@@ -137,3 +137,26 @@ fn runs_merge_in_order_to_the_whole() {
     }
     assert!((merged.m3 - whole.m3).abs() < 1e-9 * whole.m4);
 }
+
+#[test]
+fn squares_are_those_of_the_finite_elements_on_every_isa() {
+    let mut values: Vec<f32> = noise(9, 9001).iter().map(|x| (x * 64.0).trunc() as f32).collect();
+    for (place, odd) in [(3, f32::NAN), (4096, f32::INFINITY), (8999, f32::NEG_INFINITY)] {
+        values[place] = odd;
+    }
+    for n in [0, 1, 15, 16, 17, 4095, 4096, 4097, values.len()] {
+        let finite = values[..n].iter().filter(|x| x.is_finite());
+        // Whole numbers: every sum is exact.
+        let expected =
+            Squares { n: finite.clone().count() as u64, sum: finite.map(|x| f64::from(x * x)).sum() };
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            let bytes = f32_bytes(&values[..n]);
+            assert_eq!(Squares::measure(isa, Dtype::F32, &bytes), Some(expected), "{isa:?} {n}");
+        }
+    }
+    let uneven = f32_bytes(&noise(5, 5000).iter().map(|x| *x as f32).collect::<Vec<_>>());
+    let scalar = Squares::measure(Isa::Scalar, Dtype::F32, &uneven);
+    assert_eq!(Squares::measure(Isa::detect(), Dtype::F32, &uneven), scalar);
+    assert_eq!(Squares::default().mean(), 0.0);
+    assert!(Squares::measure(Isa::Scalar, Dtype::F32, &[0; 7]).is_none());
+}

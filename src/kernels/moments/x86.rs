@@ -5,10 +5,20 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::scalar::Lanes;
-use super::{Block, CHUNK, padded, padding};
+use super::{Block, CHUNK, Squares, padded, padding, squares};
 
 /// Classes of `vfpclassps`: quiet NaN, positive and negative infinity, signalling NaN.
 const NOT_FINITE: i32 = 0x01 | 0x08 | 0x10 | 0x80;
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vl")]
+pub(super) fn squares_avx512(values: &[f32]) -> Squares {
+    squares::block(values)
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn squares_avx2(values: &[f32]) -> Squares {
+    squares::block(values)
+}
 
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn block_avx512(pivot: f32, values: &[f32]) -> Block {

@@ -14,6 +14,15 @@ pub struct Replaced {
     pub n_escapes: u64,
 }
 
+impl Replaced {
+    /// Adds what became of the elements that follow.
+    pub(super) fn add(&mut self, next: &Self) {
+        self.errors.add(&next.errors);
+        self.n_zeros += next.n_zeros;
+        self.n_escapes += next.n_escapes;
+    }
+}
+
 /// Elements that are worked on at a time; a multiple of what [`measure`] sums at a time, so that the sums are the same.
 const RUN_LEN: usize = 4096;
 

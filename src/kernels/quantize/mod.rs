@@ -17,6 +17,8 @@ mod scalar;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx2;
 
 pub use error_sums::ErrorSums;
 pub use in_place::Replaced;
@@ -145,6 +147,11 @@ pub fn replace_f32(
         (Isa::Avx512, Rounding::Thresholds(table)) if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
             unsafe { x86::replace_f32_avx512(elements, step, table, indices) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Rounding::Thresholds(table)) if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86_avx2::replace_f32(elements, step, table, indices) }
         }
         _ => in_place::replace_f32(isa, elements, step, rounding, indices),
     })

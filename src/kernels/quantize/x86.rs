@@ -4,37 +4,23 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place, scalar};
+use super::{ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place, scalar, x86_avx2};
 use crate::dtype::Dtype;
 use crate::kernels::Isa;
 
 /// Magnitudes from here on share the last threshold.
-const LAST_ENTRY: i32 = 31;
+pub(super) const LAST_ENTRY: i32 = 31;
 
 #[target_feature(enable = "avx2")]
 pub(super) fn quantize_avx2(values: &[f32], step: f32, rounding: &Rounding, indices: &mut [i32]) {
     let Rounding::Thresholds(table) = rounding else {
         return scalar::quantize(values, step, rounding, indices);
     };
-    let quarters: [__m256; 4] = cast(*table);
+    let (quarters, step_vector) = (cast(*table), _mm256_set1_ps(step));
     let (vectors, rest) = values.as_chunks::<8>();
     let (index_vectors, index_rest) = indices.as_chunks_mut::<8>();
     for (vector, dst) in vectors.iter().zip(index_vectors) {
-        let x: __m256 = cast(*vector);
-        let steps = _mm256_andnot_ps(_mm256_set1_ps(-0.0), _mm256_div_ps(x, _mm256_set1_ps(step)));
-        let floor = _mm256_cvttps_epi32(steps);
-        let fraction = _mm256_sub_ps(steps, _mm256_cvtepi32_ps(floor));
-        let entry = _mm256_min_epu32(floor, _mm256_set1_epi32(LAST_ENTRY));
-        // Bit 4 and bit 3 of the entry choose among the quarters.
-        let bit3 = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(entry));
-        let bit4 = _mm256_castsi256_ps(_mm256_slli_epi32::<27>(entry));
-        let [a, b, c, d] = quarters.map(|quarter| _mm256_permutevar8x32_ps(quarter, entry));
-        let threshold = _mm256_blendv_ps(_mm256_blendv_ps(a, b, bit3), _mm256_blendv_ps(c, d, bit3), bit4);
-        let up = _mm256_cmp_ps::<_CMP_GT_OQ>(fraction, threshold);
-        let k = _mm256_sub_epi32(floor, _mm256_castps_si256(up));
-        let sign = _mm256_srai_epi32::<31>(_mm256_castps_si256(x));
-        let k = _mm256_sub_epi32(_mm256_xor_si256(k, sign), sign);
-        let is_in_range = _mm256_cmp_ps::<_CMP_LE_OQ>(steps, _mm256_set1_ps(MAX_STEPS));
+        let (k, is_in_range) = x86_avx2::indices_of(cast(*vector), step_vector, quarters);
         let escape = _mm256_set1_epi32(super::ESCAPE);
         *dst = cast(_mm256_blendv_epi8(escape, k, _mm256_castps_si256(is_in_range)));
     }
@@ -121,19 +107,12 @@ pub(super) fn replace_f32_avx512(
     for (elements, indices) in chunks {
         if !elements.len().is_multiple_of(16) {
             let rounding = Rounding::Thresholds(*table);
-            add(&mut total, &in_place::replace_f32(Isa::Avx512, elements, step, &rounding, indices));
+            total.add(&in_place::replace_f32(Isa::Avx512, elements, step, &rounding, indices));
             continue;
         }
-        let replaced = replace_chunk(elements.as_chunks_mut().0, step, table, indices.as_chunks_mut().0);
-        add(&mut total, &replaced);
+        total.add(&replace_chunk(elements.as_chunks_mut().0, step, table, indices.as_chunks_mut().0));
     }
     total
-}
-
-fn add(total: &mut Replaced, next: &Replaced) {
-    total.errors.add(&next.errors);
-    total.n_zeros += next.n_zeros;
-    total.n_escapes += next.n_escapes;
 }
 
 /// Sums and counts over rows of 16.

@@ -57,8 +57,14 @@ pub fn encode_tail(
         let mut grown = [STATE_MIN; LANES];
         let mut fits = true;
         for (lane, state) in grown.iter_mut().take(n_lanes).enumerate() {
-            let raised = (0..=16).map_while(|k| grow(lane, first, 1 << k));
-            let large = raised.into_iter().find(|&x| x >= u64::from(STATE_MIN))?;
+            // A larger state grows to a larger one.
+            let (mut least, mut most) = (0, 16);
+            while least < most {
+                let k = (least + most) / 2;
+                let is_enough = grow(lane, first, 1 << k)? >= u64::from(STATE_MIN);
+                (least, most) = if is_enough { (least, k) } else { (k + 1, most) };
+            }
+            let large = grow(lane, first, 1 << least).filter(|&x| x >= u64::from(STATE_MIN))?;
             *state = u32::try_from(large).unwrap_or(0);
             fits &= *state != 0;
         }

@@ -10,7 +10,7 @@ use super::search::{AIM, CLOSE, Search, Trial, to_step};
 use super::settings::{Goal, LossySettings};
 use super::tensor_source::{MAX_CHANNELS, RUN_LEN, SAMPLE_LEN, TensorSource};
 use crate::error::Result;
-use crate::kernels::moments::Moments;
+use crate::kernels::moments::Squares;
 use crate::kernels::quantize::Rounding;
 use crate::pipeline::timings::Step;
 use crate::quantize::rdo::SAMPLE_LEN as N_TUNED;
@@ -177,11 +177,10 @@ impl<'a> Fitter<'a> {
     }
 
     /// The step of a uniform quantizer whose error would be `goal` if all errors were equally likely.
-    fn first_step(&self, goal: f64, moments: &Moments) -> f64 {
-        let mean_square = moments.variance() + moments.mean * moments.mean;
+    fn first_step(&self, goal: f64, squares: &Squares) -> f64 {
         // The error is then step ÷ √12.
         match self.tensor.candidate.treatment.domain {
-            Domain::Linear => goal * mean_square.sqrt() * 12f64.sqrt(),
+            Domain::Linear => goal * squares.mean().sqrt() * 12f64.sqrt(),
             Domain::Log2 => goal * 12f64.sqrt() / std::f64::consts::LN_2,
         }
     }
@@ -189,12 +188,12 @@ impl<'a> Fitter<'a> {
     /// The step for `goal`, of an unpruned tensor of which `sample` is a part, or `whole` all of it.
     fn fit_rel_l2(&self, goal: f64, sample: &[u8], whole: Option<&WholeBlock>) -> Result<Option<Trial>> {
         let tensor = &self.tensor;
-        let measure = || Moments::measure(tensor.ctx.isa, tensor.candidate.dtype, sample).unwrap_or_default();
-        let moments = whole.map_or_else(|| tensor.time(Step::Statistics, measure), |whole| whole.moments);
-        let mut step = self.first_step(goal, &moments);
+        let measure = || Squares::measure(tensor.ctx.isa, tensor.candidate.dtype, sample).unwrap_or_default();
+        let squares = whole.map_or_else(|| tensor.time(Step::Statistics, measure), |whole| whole.squares);
+        let mut step = self.first_step(goal, &squares);
         if to_step(step).is_none() {
             // The sample has missed what there is.
-            step = self.first_step(goal, &tensor.moments()?);
+            step = self.first_step(goal, &tensor.squares()?);
         }
         let max_values = match self.settings.quantizer {
             Quantizer::Uniform => N_TUNED,
@@ -227,7 +226,7 @@ impl<'a> Fitter<'a> {
         let mut is_certain = tensor.time(Step::Statistics, || self.is_typical(sample));
         if !is_certain && search.is_even() {
             // It is known what is lost at a step, but not beside what.
-            search.rescale(self.first_step(goal, &tensor.moments()?) / step);
+            search.rescale(self.first_step(goal, &tensor.squares()?) / step);
             is_certain = true;
         }
         search.run(goal, MAX_TRIALS, &mut |spec| match std::mem::replace(&mut is_certain, true) {
@@ -269,10 +268,9 @@ impl<'a> Fitter<'a> {
         }
         let Candidate { dtype, .. } = self.tensor.candidate;
         let run_bytes = dtype.unit_bytes() << SAMPLE_RUN_LEN.ilog2();
-        let energies = sample.chunks_exact(run_bytes).filter_map(|run| {
-            let moments = Moments::measure(self.tensor.ctx.isa, *dtype, run)?;
-            Some(moments.variance() + moments.mean * moments.mean)
-        });
+        let energies = sample
+            .chunks_exact(run_bytes)
+            .filter_map(|run| Some(Squares::measure(self.tensor.ctx.isa, *dtype, run)?.mean()));
         let (mut n, mut sum, mut sum_sq) = (0.0, 0.0, 0.0);
         for energy in energies {
             (n, sum, sum_sq) = (n + 1.0, sum + energy, sum_sq + energy * energy);

@@ -8,7 +8,7 @@ use super::tensor_source::TensorSource;
 use crate::checkpoint::BlockSpan;
 use crate::container::Piece;
 use crate::error::Result;
-use crate::kernels::moments::Moments;
+use crate::kernels::moments::Squares;
 use crate::pipeline::buffers::Buffer;
 use crate::pipeline::in_pieces::read_and_hash;
 use crate::pipeline::kept::{KeptBlock, KeptTensor, TensorPlace};
@@ -28,7 +28,7 @@ pub(super) struct WholeBlock {
     pub(super) bytes: Buffer,
     /// Their hash.
     pub(super) source_piece: Piece,
-    pub(super) moments: Moments,
+    pub(super) squares: Squares,
 }
 
 /// What a search for a step has found, and what that loses.
@@ -92,15 +92,15 @@ impl TensorSource<'_> {
     pub(super) fn read_whole(&self, span: BlockSpan) -> Result<WholeBlock> {
         let mut timings = Timings::default();
         let mut bytes = self.memory.buffer(span.len);
-        let mut moments = Moments::default();
+        let mut squares = Squares::default();
         let mut read = |from: usize, part: &mut [u8]| self.source.read(span.offset + from as u64, part);
         let mut measure = |timings: &mut Timings, part: &[u8]| {
-            let measure = || Moments::measure(self.ctx.isa, self.candidate.dtype, part);
-            moments.merge(&timings.time(Step::Statistics, measure).unwrap_or_default());
+            let measure = || Squares::measure(self.ctx.isa, self.candidate.dtype, part);
+            squares.merge(&timings.time(Step::Statistics, measure).unwrap_or_default());
         };
         let source_piece = read_and_hash(&mut timings, span.offset, &mut bytes, &mut read, &mut measure)?;
         self.book(&timings);
-        Ok(WholeBlock { span, bytes, source_piece, moments })
+        Ok(WholeBlock { span, bytes, source_piece, squares })
     }
 
     /// Has `search` try specs on the tensor, which is one block as in `whole`; what it finds is coded and kept, if there is

@@ -13,7 +13,7 @@ use super::settings::LossySettings;
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
 use crate::error::Result;
-use crate::kernels::moments::Moments;
+use crate::kernels::moments::{Moments, Squares};
 use crate::kernels::{Isa, convert, log_domain};
 use crate::pipeline::buffers::Buffer;
 use crate::pipeline::context::Context;
@@ -180,25 +180,39 @@ impl TensorSource<'_> {
 
     /// Moments of the whole tensor, in pieces that do not leave the second cache.
     pub(super) fn moments(&self) -> Result<Moments> {
-        let measure = |span: &BlockSpan| -> Result<Moments> {
+        self.sum_parts(|bytes| Moments::measure(self.ctx.isa, self.candidate.dtype, bytes), Moments::merge)
+    }
+
+    /// Its squares: of all that moments tell the one thing that a step for an error relative to the tensor needs.
+    pub(super) fn squares(&self) -> Result<Squares> {
+        self.sum_parts(|bytes| Squares::measure(self.ctx.isa, self.candidate.dtype, bytes), Squares::merge)
+    }
+
+    /// Measures the tensor part by part, and merges that in order.
+    fn sum_parts<T: Default + Send>(
+        &self,
+        measure: impl Fn(&[u8]) -> Option<T> + Sync,
+        merge: impl Fn(&mut T, &T) + Sync,
+    ) -> Result<T> {
+        let measure = |span: &BlockSpan| -> Result<T> {
             let mut timings = Timings::default();
-            let mut total = Moments::default();
+            let mut total = T::default();
             let mut buffer = self.memory.buffer(span.len.min(MOMENTS_BYTES));
             for from in (0..span.len).step_by(MOMENTS_BYTES) {
                 let part = span.part(from, MOMENTS_BYTES.min(span.len - from));
                 let bytes = &mut buffer[..part.len];
                 timings.time(Step::Read, || self.source.read(part.offset, bytes))?;
-                let measure = || Moments::measure(self.ctx.isa, self.candidate.dtype, bytes);
-                total.merge(&timings.time(Step::Statistics, measure).unwrap_or_default());
+                let measured = timings.time(Step::Statistics, || measure(bytes));
+                merge(&mut total, &measured.unwrap_or_default());
             }
             self.memory.give_back(buffer);
             self.book(&timings);
             Ok(total)
         };
-        let parts: Vec<Result<Moments>> = self.spans().par_iter().with_max_len(1).map(measure).collect();
-        let mut total = Moments::default();
+        let parts: Vec<Result<T>> = self.spans().par_iter().with_max_len(1).map(measure).collect();
+        let mut total = T::default();
         for part in parts {
-            total.merge(&part?);
+            merge(&mut total, &part?);
         }
         Ok(total)
     }
