@@ -86,7 +86,10 @@ impl Tiles<'_> {
             let multipliers = &mut scratch.multipliers[..values.len()];
             channels.fill(from, multipliers);
             for (x, m) in values.iter_mut().zip(multipliers) {
-                *x = if x.abs() > (largest - margin * *m).max(0.0) { f32::NAN } else { *x / *m };
+                // Neither the element nor, on the way to it, what is multiplied by `m`.
+                let scaled = *x / *m;
+                let is_near = x.abs() > (largest - margin * *m).max(0.0) || scaled.abs() > f32::MAX - margin;
+                *x = if is_near { f32::NAN } else { scaled };
             }
         } else if header.domain == Domain::Linear && !self.stays_finite() {
             values.iter_mut().filter(|x| x.abs() > (largest - margin).max(0.0)).for_each(|x| *x = f32::NAN);
