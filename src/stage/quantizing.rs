@@ -36,7 +36,7 @@ impl BlockEncoder {
     ) -> (Coding, BlockLoss) {
         let QuantRun { spec, dtype, .. } = run;
         if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
-            return self.encode_quantized_sparse(spec, dtype, bytes, dst, enter);
+            return self.encode_quantized_sparse(run, bytes, dst, enter);
         }
         let loss = self.quantizer.apply_watched(self.isa, run, bytes, enter);
         enter(Part::Backend);
@@ -159,25 +159,57 @@ impl BlockEncoder {
         written
     }
 
+    /// What [`Self::encode_quantized`] would lose, with nothing coded. `bytes` then hold their reconstruction.
+    pub(crate) fn try_quantized(
+        &mut self,
+        run: QuantRun<'_>,
+        bytes: &mut [u8],
+        enter: &mut dyn FnMut(Part),
+    ) -> BlockLoss {
+        let unit_bytes = run.dtype.unit_bytes();
+        if run.spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(unit_bytes, bytes) {
+            let mut dense = self.sparse.encode(self.isa, unit_bytes, bytes, &mut Vec::new()).to_vec();
+            return self.quantize_dense(run, &mut dense, bytes, enter);
+        }
+        self.quantizer.apply_watched(self.isa, run, bytes, enter)
+    }
+
+    /// Quantizes `dense`, the elements of `bytes` that are not zero, and puts their reconstruction into both.
+    fn quantize_dense(
+        &mut self,
+        run: QuantRun<'_>,
+        dense: &mut [u8],
+        bytes: &mut [u8],
+        enter: &mut dyn FnMut(Part),
+    ) -> BlockLoss {
+        let run = QuantRun { first_element: 0, ..run };
+        let mut loss = BlockLoss::default();
+        if !dense.is_empty() {
+            loss = self.quantizer.apply_watched(self.isa, run, dense, enter);
+        }
+        let n_zeros = sparse::replace_dense(run.dtype.unit_bytes(), dense, bytes);
+        loss.zeros += n_zeros;
+        loss.errors.n_elements += n_zeros;
+        loss
+    }
+
     /// Logarithms are of what is not zero: zeros are marked apart.
     fn encode_quantized_sparse(
         &mut self,
-        spec: &QuantSpec,
-        dtype: Dtype,
+        run: QuantRun<'_>,
         bytes: &mut [u8],
         dst: &mut Vec<u8>,
         enter: &mut dyn FnMut(Part),
     ) -> (Coding, BlockLoss) {
+        let QuantRun { spec, dtype, .. } = run;
         enter(Part::Backend);
         let start = dst.len();
         let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, dst).to_vec();
         let inner_start = dst.len();
-        let mut loss = BlockLoss::default();
+        let loss = self.quantize_dense(run, &mut dense, bytes, enter);
+        enter(Part::Backend);
         let mut coding = Coding::Stored;
         if !dense.is_empty() {
-            let run = QuantRun { spec, dtype, first_element: 0 };
-            loss = self.quantizer.apply_watched(self.isa, run, &mut dense, enter);
-            enter(Part::Backend);
             if self.write_indices(spec, dtype, 0, dst).is_some() && dst.len() - inner_start < dense.len() {
                 coding = Coding::Quantized;
             } else {
@@ -185,9 +217,6 @@ impl BlockEncoder {
                 dst.extend_from_slice(&dense);
             }
         }
-        let n_zeros = sparse::replace_dense(dtype.unit_bytes(), &dense, bytes);
-        loss.zeros += n_zeros;
-        loss.errors.n_elements += n_zeros;
         SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
         if dst.len() - start < bytes.len() {
             return (Coding::Sparse, loss);

@@ -9,6 +9,7 @@
 mod common;
 mod layers;
 mod tensors;
+mod worth;
 
 use std::fs;
 use std::path::Path;

@@ -23,6 +23,7 @@ pub mod settings;
 mod share_out;
 mod tensor_source;
 mod twins;
+mod worth;
 
 pub(crate) use layers::{LayerBlock, LayeredPlan, LayeredPlans, LayersPlanner};
 pub(crate) use plan::{FilePlan, LossyPlanner, Plans, TensorPlan, series_after};

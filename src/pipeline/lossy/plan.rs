@@ -219,18 +219,32 @@ impl LossyPlanner<'_> {
         }
         self.share_out(&mut found)?;
         for (tensors, opened) in found {
-            let planned = opened.candidates.into_iter().zip(tensors).map(|(candidate, found)| {
-                let Fitted { spec, saving } = match found {
-                    Found::Planned(fitted) => *fitted,
-                    Found::Surveyed(_) | Found::Twin => Fitted::default(),
-                };
-                TensorPlan { candidate, spec, saving }
-            });
-            let planned_from = opened.source.identity();
-            plans.insert(opened.file_idx, Ok(FilePlan { planned_from, tensors: planned.collect() }));
+            plans.insert(opened.file_idx, self.settle(opened, tensors));
         }
         twins.copy_specs(&mut plans);
         Ok(plans)
+    }
+
+    /// The plan of a file of which steps were found; tensors that are no smaller by them stay exact.
+    fn settle(&self, opened: Opened, found: Vec<Found>) -> Result<FilePlan> {
+        let Opened { file_idx, source, candidates } = opened;
+        let settle = |(candidate, found): (Candidate, Found)| {
+            let Found::Planned(fitted) = found else {
+                return Ok(TensorPlan { candidate, spec: None, saving: Saving::default() });
+            };
+            let Fitted { spec, saving } = *fitted;
+            let keeps = Some(Keeps { file_idx, level: self.coding.level });
+            let tensor = TensorSource { keeps, ..self.tensor(&source, &candidate) };
+            let stays_exact = spec.as_ref().map_or(Ok(true), |spec| tensor.is_smaller_exact(spec))?;
+            if stays_exact {
+                tensor.forget_kept();
+                return Ok(TensorPlan { candidate, spec: None, saving: Saving::default() });
+            }
+            Ok(TensorPlan { candidate, spec, saving })
+        };
+        let tensors: Vec<Result<TensorPlan>> =
+            candidates.into_par_iter().zip(found).with_max_len(1).map(settle).collect();
+        Ok(FilePlan { planned_from: source.identity(), tensors: tensors.into_iter().collect::<Result<_>>()? })
     }
 
     /// Opens a file with tensors that may change; `None` of a file without any.

@@ -124,8 +124,7 @@ impl TensorSource<'_> {
                 // Paths run through the whole block.
                 let mut bytes = self.memory.buffer(span.len);
                 enter(Part::Reading);
-                let loss = read(0, &mut bytes);
-                let loss = loss.map(|()| quantizer.apply_watched(isa, run, &mut bytes, enter));
+                let loss = read(0, &mut bytes).map(|()| self.try_whole(run, &mut bytes, enter));
                 self.memory.give_back(bytes);
                 loss
             })
@@ -147,11 +146,21 @@ impl TensorSource<'_> {
         let loss = tried.and_then(Result::ok).unwrap_or_else(|| {
             let mut bytes = self.memory.buffer(sample.len());
             bytes.copy_from_slice(sample);
-            let loss = quantizer.apply_watched(self.ctx.isa, run, &mut bytes, &mut |_| {});
+            let loss = self.try_whole(run, &mut bytes, &mut |_| {});
             self.memory.give_back(bytes);
             loss
         });
         self.memory.quantizers.put(quantizer);
+        loss
+    }
+
+    /// What encoding all of `bytes` by `run` would lose; they then hold their reconstruction.
+    fn try_whole(&self, run: QuantRun<'_>, bytes: &mut [u8], enter: &mut dyn FnMut(Part)) -> BlockLoss {
+        // The level has no say in how indices are coded.
+        let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
+        let mut encoder = self.memory.trial_encoders.take(make);
+        let loss = encoder.try_quantized(run, bytes, enter);
+        self.memory.trial_encoders.put(encoder);
         loss
     }
 
