@@ -21,6 +21,8 @@ use crate::stage::{BlockEncoder, Level, QuantRun, QuantSpec};
 
 /// Most blocks of a tensor that are sampled.
 const MAX_SAMPLED_BLOCKS: usize = 4;
+/// Runs of a sample of a block. Twice as many do not bring rates closer.
+const MAX_RUNS: u64 = 32;
 
 /// A tensor at a step.
 struct Question<'q> {
@@ -95,7 +97,7 @@ impl TensorSource<'_> {
     fn excess_of_sample(&self, question: &Question<'_>, span: &BlockSpan) -> Result<f64> {
         let first = self.first_element(span);
         let n_elements = span.len as u64 / self.unit_bytes();
-        let n_runs = (n_elements / RUN_LEN).clamp(1, SAMPLE_LEN / RUN_LEN);
+        let n_runs = (n_elements / RUN_LEN).clamp(1, MAX_RUNS);
         let starts: Vec<u64> =
             (0..n_runs).map(|idx| first + spread(idx, n_runs, n_elements, RUN_LEN)).collect();
         let mut bytes = self

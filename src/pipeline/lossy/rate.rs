@@ -20,7 +20,9 @@ const MAX_KEPT_UNITS: u64 = 1 << 16;
 /// Most units that the rate is predicted for at every step that is tried; of more, evenly spread ones.
 const MAX_UNITS: usize = 8192;
 /// Header and index entry of a record, in bytes.
-pub(super) const RECORD_BYTES: u64 = 32 + 12;
+pub(super) const RECORD_BYTES: u64 = 32 + INDEX_ENTRY_BYTES;
+/// The latter alone.
+pub(super) const INDEX_ENTRY_BYTES: u64 = 12;
 /// What a block takes besides its indices, in bits: record, header, states, and tables of about 80 bytes.
 pub(super) const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 80.0);
 /// Rounds of looking for the step.
