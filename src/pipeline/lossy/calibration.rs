@@ -59,14 +59,17 @@ impl TensorSource<'_> {
         let excesses: Vec<Result<f64>> =
             sampled.par_iter().with_max_len(1).map(|span| self.excess_of_sample(&question, span)).collect();
         let excesses = excesses.into_iter().collect::<Result<Vec<f64>>>()?;
-        let mut excess = excesses.iter().sum::<f64>() / n_sampled as f64;
-        if let (Some(span), Some(by_sample)) = (sampled.get(n_sampled / 2), excesses.get(n_sampled / 2)) {
-            let n_elements = span.len as f64 / self.unit_bytes() as f64;
+        let weighted = |(excess, span): (&f64, &&BlockSpan)| excess * span.len as f64;
+        let n_bytes: usize = sampled.iter().map(|span| span.len).sum();
+        let mut excess = excesses.iter().zip(&sampled).map(weighted).sum::<f64>() / n_bytes as f64;
+        // Not the last, which may be short.
+        let counted = (n_sampled - 1) / 2;
+        if let (Some(span), Some(by_sample)) = (sampled.get(counted), excesses.get(counted)) {
+            let n_elements = span.len as u64 / self.unit_bytes();
             let first = self.first_element(span);
-            let within =
-                own.iter().filter(|unit| (first..first + n_elements as u64).contains(&unit.first_element));
+            let within = own.iter().filter(|unit| (first..first + n_elements).contains(&unit.first_element));
             let predicted = self.time(Step::Prediction, || question.mean_bits(within));
-            excess += self.block_bits(span, &spec)? / n_elements - predicted - by_sample;
+            excess += self.block_bits(span, &spec)? / n_elements as f64 - predicted - by_sample;
         }
         let predicted = self.time(Step::Prediction, || question.mean_bits(own.iter()));
         Ok((predicted + excess) * self.n_elements() as f64)
