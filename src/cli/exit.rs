@@ -33,7 +33,7 @@ pub fn report_error(error: &Error) -> ExitCode {
     ExitCode::from(if error.kind() == ErrorKind::InvalidConfig { USAGE } else { FAILED })
 }
 
-/// Prints each failed file of `report` and gives the exit code.
+/// Prints each failed file and each rate goal of `report` that was missed, and gives the exit code.
 #[must_use]
 pub fn report_failures(report: &Report) -> ExitCode {
     for failure in &report.failures {
@@ -43,6 +43,10 @@ pub fn report_failures(report: &Report) -> ExitCode {
             None => print_error(&format!("{}: {text}", failure.path)),
         }
     }
+    // A run that says nothing else says this.
+    for rate in report.rates.iter().filter(|rate| !rate.is_met(&report.total())) {
+        print_warning(&rate.describe(&report.total()));
+    }
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
@@ -50,6 +54,11 @@ pub fn report_failures(report: &Report) -> ExitCode {
 #[must_use]
 pub fn is_broken_pipe(error: &Error) -> bool {
     error.io_source().is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Prints `text` as a warning.
+fn print_warning(text: &str) {
+    let _ = writeln!(io::stderr(), "alcm: warning: {}", printable(text));
 }
 
 /// Prints `text` as an error.

@@ -243,6 +243,16 @@ impl Fitted {
         cost
     }
 
+    /// What symbols of `counts`, escapes among them, take with these tables, in 1/65536 of a bit.
+    #[must_use]
+    pub fn symbols_q16(&self, counts: &[[u32; 256]]) -> u64 {
+        let pairs = counts.iter().zip(&self.freqs).flat_map(|(counts, freqs)| counts.iter().zip(freqs));
+        let cost = |(&count, &freq): (&u32, &u16)| {
+            u64::from(count) * u64::from((12 << 16) - log2_fast_q16(freq.into()))
+        };
+        pairs.map(cost).sum()
+    }
+
     /// Levels of table `idx` less what they are expected to be, in the order in which they are written.
     fn residuals(&self, idx: usize) -> impl Iterator<Item = i32> {
         let reference = if idx > 0 { self.levels.first() } else { None };

@@ -1,6 +1,7 @@
 //! What a run does to the tensors of a file besides coding them: quantize them, or take them apart into layers.
 
 use super::encode::{EncodeSettings, Encoded};
+use super::lossy::settings::Goal;
 use super::lossy::{FilePlan, LayeredPlan};
 use super::source::Source;
 use crate::container::{FLAG_LAYER, FLAG_LOSSY, LayerLink, TensorLoss};
@@ -99,6 +100,13 @@ impl Changes<'_> {
             Self::Lossy(plan) => plan.digest(),
             Self::Layer(pass) => pass.plan.digest(),
         }
+    }
+
+    /// The rate goal of the quantized tensor that holds the file's byte `offset`.
+    pub(super) fn rate_goal_at(&self, offset: u64) -> Option<Goal> {
+        let Self::Lossy(plan) = self else { return None };
+        let (_, tensor) = plan.at(offset)?;
+        tensor.spec.is_some().then_some(tensor.candidate.goal).filter(|goal| goal.is_rate())
     }
 
     /// Passes over the file of which this is one.

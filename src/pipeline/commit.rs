@@ -10,7 +10,7 @@ use super::changes::Changes;
 use super::context::Context;
 use super::encode::{EncodeMemory, Encoded, Target};
 use super::gather::Gather;
-use super::report::Report;
+use super::report::{RateOutcome, Report, Tally};
 use super::timings::Step;
 use crate::checkpoint::BlockSpan;
 use crate::container::{
@@ -155,6 +155,13 @@ impl<'w> Committer<'w> {
         self.index.push(coded.info);
         let decoded_bytes = u64::from(coded.info.decoded_bytes);
         self.report.add_block(coded.info.dtype, decoded_bytes, coded.info.record_bytes());
+        if let Some(goal) =
+            self.losses.as_ref().and_then(|losses| losses.changes.rate_goal_at(coded.span.offset))
+        {
+            let mut tally = Tally::default();
+            tally.add_block(coded.info.dtype, decoded_bytes, coded.info.record_bytes());
+            self.report.add_rate(&RateOutcome { goal, tally });
+        }
         if coded.target.is_some() {
             self.report.reference_bytes += decoded_bytes;
         }

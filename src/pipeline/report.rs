@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::lossy::settings::Goal;
 use super::timings::{Timings, share};
 use crate::dtype::Dtype;
 use crate::error::Error;
@@ -58,6 +59,55 @@ impl Tally {
     }
 }
 
+/// A rate goal, and what the tensors under it take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RateOutcome {
+    /// What was asked for; bits or a ratio.
+    pub goal: Goal,
+    /// The tensors that were to meet it.
+    pub tally: Tally,
+}
+
+impl RateOutcome {
+    /// Share of the goal by which a rate may be off and be called met.
+    const MET: f64 = 0.02;
+
+    /// What was reached, in the goal's unit: bits an element, or the ratio of a run of `total`.
+    #[must_use]
+    pub fn reached(&self, total: &Tally) -> f64 {
+        if self.goal.is_ratio() { total.ratio() } else { self.tally.bits_per_element() }
+    }
+
+    /// What was reached of a run of `total`, as a share of the goal, less 1.
+    #[must_use]
+    pub fn deviation(&self, total: &Tally) -> f64 {
+        self.reached(total) / self.goal.value() - 1.0
+    }
+
+    /// Whether the goal was met in a run of `total`.
+    #[must_use]
+    pub fn is_met(&self, total: &Tally) -> bool {
+        self.deviation(total).abs() <= Self::MET
+    }
+
+    /// One line that says how the goal was met in a run of `total`.
+    #[must_use]
+    pub fn describe(&self, total: &Tally) -> String {
+        let text = format!(
+            "{} {}: {:.3} reached, {:+.2} %",
+            self.goal.kind().name(),
+            self.goal.value(),
+            self.reached(total),
+            100.0 * self.deviation(total)
+        );
+        if self.is_met(total) {
+            return text;
+        }
+        text + "; missed: where elements have few values the rate leaps from step to step, or ends below the goal; elsewhere \
+                --correct-rate comes closer"
+    }
+}
+
 /// A file that failed, and why.
 #[derive(Debug)]
 pub struct Failure {
@@ -87,6 +137,8 @@ pub struct Report {
     pub missing_files: u64,
     /// Bytes of tensors stored as references to others.
     pub reference_bytes: u64,
+    /// Rate goals of files coded in this run, in the order in which they were met with.
+    pub rates: Vec<RateOutcome>,
     /// Wall time.
     pub elapsed: Duration,
     /// Thread time by step.
@@ -99,6 +151,14 @@ impl Report {
     /// Books a block.
     pub fn add_block(&mut self, dtype: Dtype, original_bytes: u64, stored_bytes: u64) {
         self.dtypes.entry(dtype).or_default().add_block(dtype, original_bytes, stored_bytes);
+    }
+
+    /// Books what tensors under a rate goal take.
+    pub(crate) fn add_rate(&mut self, rate: &RateOutcome) {
+        match self.rates.iter_mut().find(|known| known.goal == rate.goal) {
+            Some(known) => known.tally.add(&rate.tally),
+            None => self.rates.push(*rate),
+        }
     }
 
     /// Adds what an earlier layer of the same file takes.
@@ -122,6 +182,7 @@ impl Report {
         self.duplicate_files += other.duplicate_files;
         self.missing_files += other.missing_files;
         self.reference_bytes += other.reference_bytes;
+        other.rates.iter().for_each(|rate| self.add_rate(rate));
         self.timings.add(&other.timings);
         self.failures.extend(other.failures);
     }
@@ -181,7 +242,20 @@ impl Report {
             .iter()
             .map(|f| json!({"path": f.path, "kind": f.error.kind().as_str(), "message": f.error.to_string()}))
             .collect();
+        let rates: Vec<Value> = self
+            .rates
+            .iter()
+            .map(|rate| {
+                json!({
+                    "goal": rate.goal.kind().name(),
+                    "value": rate.goal.value(),
+                    "reached": rate.reached(&self.total()),
+                    "met": rate.is_met(&self.total()),
+                })
+            })
+            .collect();
         json!({
+            "rates": rates,
             "files": self.files,
             "resumed_files": self.resumed_files,
             "duplicate_files": self.duplicate_files,
@@ -237,7 +311,8 @@ impl fmt::Display for Report {
                 write!(f, ", {count} {what}")?;
             }
         }
-        writeln!(f)
+        writeln!(f)?;
+        self.rates.iter().try_for_each(|rate| writeln!(f, "{}", rate.describe(&self.total())))
     }
 }
 

@@ -131,16 +131,20 @@ impl BlockEncoder {
         (self.quantizer.estimate(self.isa, spec, &mut estimator), loss)
     }
 
-    /// Bits that [`Self::encode_quantized`] saves on `bytes` because columns differ in scale, which
-    /// [`Self::estimate_quantized`] does not see. `bytes` then hold their reconstruction.
-    pub fn saving_of_columns(&mut self, run: QuantRun<'_>, bytes: &mut [u8]) -> f64 {
+    /// Bits of the payload that [`Self::encode_quantized`] makes of `bytes`, to some thousandths: symbols are counted and
+    /// tables planned, but nothing is coded where that can be done without. `bytes` then hold their reconstruction.
+    pub fn planned_quantized(&mut self, run: QuantRun<'_>, bytes: &mut [u8]) -> f64 {
         let QuantRun { spec, dtype, .. } = run;
         let is_sparse = spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes);
-        if spec.row_lens.is_empty() || spec.backend != IndexBackend::Rans || self.is_own_codec || is_sparse {
-            return 0.0;
+        if spec.backend != IndexBackend::Rans || self.is_own_codec || is_sparse {
+            let mut payload = Vec::new();
+            self.encode_quantized_watched(run, bytes, &mut payload, &mut |_| {});
+            return 8.0 * payload.len() as f64;
         }
         self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
-        self.quantizer.saving_of_columns(self.isa, spec, &mut IndexEncoder::default())
+        let planned = self.quantizer.planned(self.isa, run, &mut IndexEncoder::default());
+        // What would be longer than its elements is kept as these.
+        planned.min(8.0 * bytes.len() as f64)
     }
 
     fn write_indices(

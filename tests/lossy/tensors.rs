@@ -33,9 +33,11 @@ pub(crate) enum Kind {
     AnyBits,
     Positive,
     Ramp,
+    PeriodicRows,
+    Band,
 }
 
-pub(crate) const KINDS: [Kind; 18] = [
+pub(crate) const KINDS: [Kind; 20] = [
     Kind::Bell,
     Kind::HeavyTail,
     Kind::RowScales,
@@ -54,6 +56,8 @@ pub(crate) const KINDS: [Kind; 18] = [
     Kind::AnyBits,
     Kind::Positive,
     Kind::Ramp,
+    Kind::PeriodicRows,
+    Kind::Band,
 ];
 
 impl Kind {
@@ -87,6 +91,10 @@ impl Kind {
             Self::NonFinite | Self::NonFiniteRow => bell,
             // As Adam's second moments.
             Self::Positive => 1e-8 * bell * bell * power(random, 4),
+            Self::PeriodicRows if row % 8 == 0 => 6.0 * bell,
+            Self::PeriodicRows => bell,
+            Self::Band if row.abs_diff(column) < 20 => bell,
+            Self::Band => 1e-4 * bell,
             Self::Ramp => 1e-3 * (row as f64) + 1e-5 * (column as f64),
         }
     }

@@ -20,6 +20,10 @@ const MAX_LEN_OF_FEW_LANES: usize = 16 << 10;
 
 /// Symbols, of tables chosen one by one, that are looked at together.
 const GROUP_LEN: usize = 64;
+/// Bits of a section before its tables.
+const HEAD_BITS: f64 = 24.0;
+/// Bits of a lane's state, about, of which symbols are not told.
+const STATE_BITS: f64 = 20.0;
 
 /// Encodes the indices of blocks, reusing its scratch memory.
 #[derive(Debug, Default)]
@@ -72,20 +76,24 @@ impl IndexEncoder {
         low + self.planner.estimate(isa, &self.symbols, &self.quantizers)
     }
 
-    /// Bits by which [`Self::encode`] makes use of columns: samples, as [`Self::estimate`] gets them, do not show these.
-    pub fn saving_of_columns(
-        &mut self,
-        isa: Isa,
-        indices: &[i32],
-        dependent: bool,
-        row_lens: &[usize],
-    ) -> f64 {
-        self.split(isa, indices, dependent);
+    /// Bits of the section that [`Self::encode`] would make of `indices`, but for its rounding to words: symbols are counted
+    /// by the tables planned for them, not coded.
+    pub fn planned(&mut self, isa: Isa, indices: &[i32], dependent: bool, row_lens: &[usize]) -> f64 {
+        let low_bits = self.split(isa, indices, dependent);
+        let low = f64::from(low_bits) * indices.len() as f64;
         if indices.is_empty() || constant(&self.symbols).is_some() {
-            return 0.0;
+            return low + HEAD_BITS;
         }
         self.planner.plan(isa, &self.symbols, &self.quantizers, row_lens);
-        self.planner.saved_by_columns as f64
+        self.take_escapes(isa, indices, low_bits, dependent && low_bits == 0);
+        let mut written = Vec::new();
+        write_tables(&self.planner, &[], &mut written);
+        if !self.escapes.is_empty() {
+            escapes::write(&self.escapes, &mut written);
+        }
+        let n_lanes = if indices.len() <= MAX_LEN_OF_FEW_LANES { FEW_LANES } else { LANES };
+        let around = HEAD_BITS + STATE_BITS * n_lanes as f64 + 8.0 * written.len() as f64;
+        low + around + self.planner.symbol_bits(&self.symbols, &self.quantizers)
     }
 
     /// Makes symbols and planes of low bits of `indices` and, where tables come in pairs, traces the quantizers; the number of

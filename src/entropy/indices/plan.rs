@@ -8,6 +8,7 @@ use super::super::log_freq::{self, Fitted};
 use super::column_scales::{ColumnScales, Combination, LEAST_SAVING as LEAST_SAVING_OF_COLUMNS};
 use super::columns::{BOUND_BITS, Columns};
 use super::{ESCAPE, MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len};
+use crate::bits::{MAX_RICE_PARAMETER, rice_bits};
 use crate::kernels::Isa;
 use crate::kernels::index_split::{MAX_LOW_BITS, distance_sums};
 use crate::kernels::rans12::{LANES, SLOTS};
@@ -30,8 +31,9 @@ const HALF_SPAN: i32 = 512;
 
 /// How many low bits to leave raw.
 ///
-/// The smallest number that leaves few indices out of the symbols' range, or one or two more where the shorter table
-/// outweighs what the coder then does not see: within a wide hump neighbours are equally frequent anyway.
+/// The smallest number that leaves few indices out of the symbols' range, or fewer or more where escapes are cheaper than low
+/// bits of all, or dearer; and one or two more where the shorter table outweighs what the coder then does not see: within a
+/// wide hump neighbours are equally frequent anyway.
 pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     // Samples are runs, so that every vector that is loaded is used; of short blocks everything counts.
     let one_in = (indices.len() >> 16).max(1);
@@ -45,7 +47,12 @@ pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
         inside += count as usize;
         inside * 16 < n * 15
     });
-    let least = u32::try_from(length.count()).unwrap_or(0).saturating_sub(6).min(MAX_LOW_BITS);
+    let usual = u32::try_from(length.count()).unwrap_or(0).saturating_sub(6).min(MAX_LOW_BITS);
+    let cost = |low_bits: u32| cost_by_lengths_q16(&lengths, low_bits);
+    let cheapest = (0..=MAX_LOW_BITS).min_by_key(|&low_bits| cost(low_bits)).unwrap_or(usual);
+    // Few are escaped in a usual block, and lengths are a rough measure.
+    let is_usual = cost(usual) <= cost(cheapest) + cost(cheapest) / LEAST_SAVING_OF_LOW_BITS;
+    let least = if is_usual { usual } else { cheapest };
     let key = |index: i32| ((index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN).unsigned_abs();
     let mut counts = count_sampled::<{ 2 * HALF_SPAN as usize }>(indices, one_in, key);
     counts[key(ESCAPE) as usize] -= n_escapes;
@@ -55,6 +62,35 @@ pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     };
     let fold = (0..=2.min(MAX_LOW_BITS - least)).min_by_key(|&fold| cost(fold));
     least + fold.unwrap_or(0)
+}
+
+/// Another number of low bits than the usual one has to save one bit in this many.
+const LEAST_SAVING_OF_LOW_BITS: u64 = 64;
+
+/// Bits that indices take with `low_bits` raw ones, if magnitudes of one length are equally frequent, in 1/65536; `lengths`
+/// counts them by length.
+fn cost_by_lengths_q16(lengths: &[u32; 33], low_bits: u32) -> u64 {
+    let first = low_bits as usize + 1;
+    // Magnitudes below 1 and below 128, without their low bits, have symbols.
+    let (merged, told) = lengths.split_at(first);
+    let (told, escaped) = told.split_at(7);
+    let sum = |counts: &[u32]| counts.iter().sum::<u32>();
+    let times_log2 = |count: u32| u64::from(count) * u64::from(log2_fast_q16(count));
+    let apart: u64 = told.iter().map(|&count| times_log2(count)).sum::<u64>();
+    let classes =
+        times_log2(sum(lengths)).saturating_sub(apart + times_log2(sum(merged)) + times_log2(sum(escaped)));
+    let signs = sum(&merged[1..]) + sum(told);
+    let places: u64 = (0..).zip(told).map(|(n_bits, &count)| n_bits * u64::from(count)).sum();
+    // Twice how far out the middle of a length is.
+    let distance = |length: u64| (3 << (length - 1)) - 254;
+    let distances = || (8..).map(distance).zip(escaped.iter().map(|&count| u64::from(count)));
+    let mean =
+        distances().map(|(distance, count)| distance * count).sum::<u64>() / u64::from(sum(escaped).max(1));
+    let parameter = mean.checked_ilog2().unwrap_or(0).min(MAX_RICE_PARAMETER);
+    let codes: u64 =
+        distances().map(|(distance, count)| count * u64::from(rice_bits(distance, parameter, 32))).sum();
+    let raw = u64::from(sum(lengths)) * u64::from(low_bits);
+    classes + ((u64::from(signs) + places + codes + raw) << 16)
 }
 
 /// Log2 of the longest segment: rows of weights are about as long.
@@ -160,8 +196,6 @@ pub(super) struct Planner {
     scales: ColumnScales,
     /// Whether `columns` say which table an index uses, and `symbol_ids` hold it; else `table_ids` do.
     pub(super) by_columns: bool,
-    /// Bits that this saves.
-    pub(super) saved_by_columns: u64,
     /// Classes of segments and columns.
     pub(super) columns: Columns,
     other_columns: Columns,
@@ -185,13 +219,12 @@ impl Planner {
         let told = |n_tables| u64::from(id_bits(n_tables)) * n_ids;
         let mut merged = merge(&self.tallies, one_in(symbols.len()), !quantizers.is_empty(), told);
         let enough = merged.cost - merged.cost / LEAST_SAVING_OF_COLUMNS;
-        (self.by_columns, self.saved_by_columns) = (false, 0);
+        self.by_columns = false;
         if let Some((by_columns, segment_log2)) = self.plan_columns(isa, symbols, quantizers, row_lens)
             && by_columns.cost < enough
             && by_columns.groups.len() > 1
         {
             self.by_columns = true;
-            self.saved_by_columns = (merged.cost - by_columns.cost) >> 16;
             self.segment_log2 = segment_log2;
             merged = by_columns;
             let starts = merged.groups.iter().map(|group| group.clusters.start.to_le_bytes()[0]);
@@ -279,6 +312,24 @@ impl Planner {
         let counted: u64 = self.tallies.iter().map(|tally| bits_q16(total(tally))).sum();
         let symbols = counted * one_in(symbols.len()) as u64;
         symbols as f64 / 65_536.0 + f64::from(id_bits(self.tallies.len())) * self.sums.len() as f64
+    }
+
+    /// Bits that `symbols`, all of which have slots, take by the tables that [`Self::plan`] has given them.
+    pub(super) fn symbol_bits(&mut self, symbols: &[u8], quantizers: &[u32]) -> f64 {
+        self.tallies.clear();
+        self.tallies.resize(self.tables.len(), [[0; 512]; 4]);
+        if self.by_columns {
+            count_by_class(symbols, &self.symbol_ids, quantizers, &mut self.tallies);
+        } else {
+            let segment_len = segment_len(self.tables.len(), self.segment_log2);
+            for (idx, (segment, &id)) in symbols.chunks(segment_len).zip(&self.table_ids).enumerate() {
+                let quantizers = quantizers.get(idx * segment_len / LANES..).unwrap_or_default();
+                count(segment, quantizers, &mut self.tallies[usize::from(id)]);
+            }
+        }
+        let tables = self.tables.iter().zip(&self.tallies);
+        let bits_q16: u64 = tables.map(|(table, tally)| table.symbols_q16(&total(tally))).sum();
+        bits_q16 as f64 / 65_536.0
     }
 
     /// Gives segments with like symbols a table in common, and counts what each is for.

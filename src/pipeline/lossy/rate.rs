@@ -20,7 +20,9 @@ const MAX_KEPT_UNITS: u64 = 1 << 16;
 /// Most units that the rate is predicted for at every step that is tried; of more, evenly spread ones.
 const MAX_UNITS: usize = 8192;
 /// Header and index entry of a record, in bytes.
-pub(super) const RECORD_BYTES: u64 = 32 + 12;
+pub(super) const RECORD_BYTES: u64 = 32 + INDEX_ENTRY_BYTES;
+/// The latter alone.
+pub(super) const INDEX_ENTRY_BYTES: u64 = 12;
 /// What a block takes besides its indices, in bits: record, header, states, and tables of about 80 bytes.
 pub(super) const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 80.0);
 /// Rounds of looking for the step.
@@ -56,6 +58,11 @@ impl RateUnit {
         let plain = model.bits(&self.unit, step * self.method.step_beside(common) * multiplier);
         self.method.coded_bits(plain)
     }
+
+    /// The same with the unit's own multiplier.
+    pub(super) fn bits_per_element(&self, model: &dyn EntropyModel, common: Method, step: f64) -> f64 {
+        self.bits(model, common, step, self.multiplier)
+    }
 }
 
 /// One unit in this many is kept, of tensors of `n_elements` in all.
@@ -76,7 +83,7 @@ fn predicted_rate(
         .par_iter()
         .step_by(stride)
         .with_min_len(16)
-        .map(|unit| (unit.bits(model, common, step, unit.multiplier) * unit.weight, unit.weight))
+        .map(|unit| (unit.bits_per_element(model, common, step) * unit.weight, unit.weight))
         .collect();
     // In order, so that the sum does not depend on the threads.
     let (bits, n_elements) = bits.iter().fold((0.0, 0.0), |(bits, n), unit| (bits + unit.0, n + unit.1));
@@ -150,40 +157,16 @@ pub(super) fn solve_by_counting(
     find(&mut rate, start, goal, COUNTED_TOLERANCE)
 }
 
-/// What is predicted of units at any step, against their budget.
-#[derive(Clone, Copy)]
-pub(super) struct Rates<'a> {
-    model: &'a dyn EntropyModel,
-    common: Method,
-    units: &'a [RateUnit],
-    /// Bits an element that are left for indices.
-    pub(super) goal: f64,
-}
-
-impl<'a> Rates<'a> {
-    /// `None` where nothing is left for indices.
-    pub(super) fn new(
-        model: &'a dyn EntropyModel,
-        common: Method,
-        units: &'a [RateUnit],
-        budget: Budget,
-    ) -> Option<Self> {
-        let (goal, _) = goal_and_start(units, budget)?;
-        Some(Self { model, common, units, goal })
-    }
-
-    /// Bits an element that are predicted beyond the goal.
-    pub(super) fn excess(&self, step: f64) -> f64 {
-        predicted_rate(self.model, self.common, self.units, step, MAX_UNITS) - self.goal
-    }
-
-    /// Bits an element that the predicted rate falls by, where the step doubles; never below an eighth.
-    pub(super) fn slope(&self, step: f64) -> f64 {
-        let at = |octaves: f64| {
-            predicted_rate(self.model, self.common, self.units, step * octaves.exp2(), MAX_SLOPE_UNITS)
-        };
-        ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
-    }
+/// Bits by which the predicted rate of `units` falls where the step doubles; never below an eighth for each of the elements.
+pub(super) fn slope(
+    model: &dyn EntropyModel,
+    settings: &LossySettings,
+    units: &[RateUnit],
+    step: f64,
+) -> f64 {
+    let common = Method::best_of(settings.quantizer);
+    let at = |octaves: f64| predicted_rate(model, common, units, step * octaves.exp2(), MAX_SLOPE_UNITS);
+    ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
 }
 
 /// The step at which `rate` is within `tolerance` of `goal` bits an element, from `start` on.

@@ -292,8 +292,7 @@ impl TensorSource<'_> {
         if n_elements <= sample_len {
             return run_idx * run_len;
         }
-        // Runs that are units of rate control are whole ones.
-        n_elements / (sample_len / run_len) * run_idx / run_len * run_len
+        spread(run_idx, sample_len / run_len, n_elements, run_len)
     }
 
     pub(super) fn measure_unit(&self, run: &[u8]) -> Option<Unit> {
@@ -472,6 +471,16 @@ impl TensorSource<'_> {
         })?;
         Ok(peaks.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// Where run `run_idx` of `n_runs` begins among `n_elements`, of which there are enough: at a multiple of `run_len`, since
+/// units of rate control are whole runs, and anywhere within its share, by the fractions of multiples of the golden ratio.
+/// Rows of a tensor often have a period, which runs at even distances may have in common with them.
+pub(super) fn spread(run_idx: u64, n_runs: u64, n_elements: u64, run_len: u64) -> u64 {
+    let share = n_elements / n_runs;
+    let fraction = run_idx.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let place = (fraction * (share / run_len)) >> 32;
+    (share * run_idx / run_len + place) * run_len
 }
 
 /// Gives F64 elements that are zero as f32, but are not zero, the smallest magnitude there is.

@@ -283,10 +283,16 @@ impl BlockQuantizer {
         8.0 * self.escapes.len() as f64 + encoder.estimate(isa, &self.scratch.indices, is_path)
     }
 
-    /// Bits that columns of different scale save the indices that [`Self::apply`] left.
-    pub(super) fn saving_of_columns(&self, isa: Isa, spec: &QuantSpec, encoder: &mut IndexEncoder) -> f64 {
+    /// Bits that are planned for the indices that [`Self::apply`] left, and for what has none.
+    pub(super) fn planned(&self, isa: Isa, run: QuantRun<'_>, encoder: &mut IndexEncoder) -> f64 {
+        let QuantRun { spec, dtype, first_element } = run;
+        let indices = &self.scratch.indices;
         let is_path = spec.quantizer() == Quantizer::Trellis;
-        encoder.saving_of_columns(isa, &self.scratch.indices, is_path, &spec.row_lens)
+        let planned = encoder.planned(isa, indices, is_path, &spec.row_lens);
+        let mut head = Vec::new();
+        let header = Header::of_block(spec, dtype, first_element, indices.len());
+        let _ = header.write(self.escapes.len() / dtype.unit_bytes(), spec.backend as u8, &mut head);
+        planned + 8.0 * (head.len() + self.escapes.len()) as f64
     }
 
     /// Appends the payload of the indices that [`Self::apply`] left, or `None` where they cannot be stored.
