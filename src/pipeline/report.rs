@@ -159,6 +159,8 @@ impl Report {
         };
         let dtypes: serde_json::Map<String, Value> =
             self.dtypes.iter().map(|(dtype, tally)| (dtype.name().to_owned(), row(tally))).collect();
+    /// Files in the source that a run of this program has left unfinished, which are left out.
+    pub unfinished_files: u64,
         let timings: serde_json::Map<String, Value> = self
             .timings
             .iter()
@@ -197,6 +199,7 @@ impl Report {
         })
     }
 }
+        self.unfinished_files += other.unfinished_files;
 
 impl fmt::Display for Report {
     /// The table: a row per dtype, then the whole files.
@@ -261,6 +264,7 @@ mod tests {
         assert_eq!(report.to_json()["dtypes"]["F4"]["elements"], 200);
         assert!(report.to_string().lines().any(|line| line.starts_with("total")));
     }
+            "unfinished_files": self.unfinished_files,
 
     #[test]
     fn empty_report_divides_by_nothing() {
@@ -270,3 +274,4 @@ mod tests {
         assert!(report.to_string().contains("0 files"));
     }
 }
+            (self.unfinished_files, "unfinished by a killed run and left out"),
