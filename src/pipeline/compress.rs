@@ -3,7 +3,7 @@
 //! Files are coded one after the other, the blocks of each in parallel; files below 1 MiB are coded in
 //! parallel with each other. What fails is reported and does not stop the rest.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::changes::{Changes, FileChanges, encode_layers, with_flags};
 use super::context::Context;
 use super::decode::DecodeMemory;
-use super::dedup::{DedupPlan, Duplicate, Planner};
+use super::dedup::{DedupPlan, Duplicate, Planner, group_by_base};
 use super::digest::Digest;
 use super::durable::DurableFile;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
@@ -24,7 +24,7 @@ use super::outputs::{
     archive_names, refuse_overlap, refuse_tree_overlap, remove_leftovers, remove_leftovers_beside,
 };
 use super::paths::{OutputDir, check_free};
-use super::report::{Failure, Report};
+use super::report::{Failure, LossSummary, Report};
 use super::resume::{self, Expected};
 use super::settings::{AsBytes, CompressOptions};
 use super::source::{Layout, Source};
@@ -32,7 +32,7 @@ use super::timings::Step;
 use super::tree::{SourceFile, SourceTree};
 use super::verify::verify_archive_file;
 use crate::checkpoint::{BlockSpan, TensorInfo, blocks};
-use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, OtherFile, Reference};
+use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, LossTable, OtherFile, Reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{AtomicFile, MappedFile};
 
@@ -270,6 +270,7 @@ impl<'a> Run<'a> {
             if let Some(mut encoded) =
                 resume::reusable(self.ctx, &self.encode_memory, &path, &source, &expected)
             {
+                encoded.report.loss = self.loss_summary(changes, &layout, encoded.loss.as_ref());
                 self.ctx.progress.advanced(file_idx, source.len());
                 let _ = self.archives[file_idx].set(path);
                 return Ok(Done { encoded, same_as: None });
@@ -281,8 +282,24 @@ impl<'a> Run<'a> {
         let mut encoded = self.write_archive(&mut output, &source, &layout, &targets, settings, changes)?;
         encoded.report.timings.time(Step::Sync, || output.commit())?;
         encoded.report.files = 1;
+        encoded.report.loss = self.loss_summary(changes, &layout, encoded.loss.as_ref());
         let _ = self.archives[file_idx].set(path);
         Ok(Done { encoded, same_as: None })
+    }
+
+    /// What a lossy run has done to the tensors of a file.
+    fn loss_summary(
+        &self,
+        changes: Option<FileChanges<'_>>,
+        layout: &Layout,
+        loss: Option<&LossTable>,
+    ) -> Option<LossSummary> {
+        let goal = self.options.lossy.as_ref()?.final_goal()?;
+        let tensors = match (changes, loss) {
+            (Some(changes), Some(loss)) => changes.summary(loss, layout.n_tensors),
+            _ => LossSummary { exact_by_rule: layout.n_tensors, ..LossSummary::default() },
+        };
+        Some(LossSummary { goal: Some(goal), ..tensors })
     }
 
     fn write_archive(
@@ -465,14 +482,6 @@ impl<'a> Run<'a> {
         report.timings.add(&self.decode_memory.into_timings());
         report
     }
-}
-
-fn group_by_base<'d>(duplicates: impl Iterator<Item = &'d Duplicate>) -> BTreeMap<usize, Vec<&'d Duplicate>> {
-    let mut groups: BTreeMap<usize, Vec<&Duplicate>> = BTreeMap::new();
-    for duplicate in duplicates {
-        groups.entry(duplicate.base.file_idx).or_default().push(duplicate);
-    }
-    groups
 }
 
 fn write_manifest(out: &OutputDir, text: &str, options: &CompressOptions) -> Result<()> {
