@@ -61,7 +61,7 @@
 //! assert!(report.total().saved_percent() > 10.0);
 //!
 //! // alcm verify archives
-//! assert!(verify(&ctx, &[archives.clone()])?.failures.is_empty());
+//! assert!(verify(&ctx, &[archives.clone()]).failures.is_empty());
 //!
 //! // alcm decompress archives -o back
 //! let report = decompress_tree(&ctx, &archives, &back, DecompressOptions::default())?;

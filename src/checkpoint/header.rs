@@ -84,10 +84,8 @@ impl SafetensorsHeader {
             return Err(invalid(message));
         }
         if header_bytes > limits.header_bytes {
-            let message = format!(
-                "safetensors header of {header_bytes} bytes, the limit is {}; the file can be coded as plain bytes",
-                limits.header_bytes
-            );
+            let message =
+                format!("safetensors header of {header_bytes} bytes, the limit is {}", limits.header_bytes);
             return Err(Error::new(ErrorKind::LimitExceeded, message));
         }
         Ok(header_bytes + LENGTH_BYTES as u64)

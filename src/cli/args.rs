@@ -11,9 +11,10 @@ use crate::pipeline::lossy::settings::{Goal, LayerGoal, RateModel};
 use crate::pipeline::settings::AsBytes;
 use crate::stage::{IndexBackend, Level, Quantizer};
 
-/// Compresses machine-learning checkpoints without loss: one archive per file, every byte back.
+/// Compresses machine-learning checkpoints: one archive per file, every byte back, or on request within an error or to
+/// a size that you name.
 #[derive(Debug, Parser)]
-#[command(name = "alcm", version, about, max_term_width = 100)]
+#[command(name = "alcm", version, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -44,10 +45,10 @@ pub enum Command {
 /// Arguments that every command takes.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
-    /// Print the result as one JSON object.
+    /// Print the result as one JSON object, what failed included.
     #[arg(long)]
     pub json: bool,
-    /// Print no progress and no table.
+    /// Print no progress and no table; errors and the exit code are all that is left.
     #[arg(long, short)]
     pub quiet: bool,
     /// Worker threads; 0 for one per processor.
@@ -106,15 +107,15 @@ pub struct CompressArgs {
     /// Replace outputs that exist.
     #[arg(long, short)]
     pub force: bool,
-    /// Encode a sample and predict the sizes; write nothing.
+    /// Encode a sample, all of small files, and predict the sizes; write nothing.
     #[arg(long, conflicts_with_all = ["resume", "remove_source"])]
     pub dry_run: bool,
-    /// Arguments of lossy runs.
-    #[command(flatten)]
-    pub lossy: LossyArgs,
     /// Arguments that every command takes.
     #[command(flatten)]
     pub common: CommonArgs,
+    /// Arguments of lossy runs; last, because their heading is that of all that follows.
+    #[command(flatten)]
+    pub lossy: LossyArgs,
 }
 
 /// Arguments of lossy runs; without `--lossy` nothing ever changes.

@@ -227,26 +227,48 @@ fn run_decompress(args: &DecompressArgs) -> Result<ExitCode> {
     }
     let ends_in_slash = args.output.to_string_lossy().ends_with('/');
     let into_dir = args.paths.len() > 1 || args.output.is_dir() || ends_in_slash;
+    if into_dir {
+        // Wrong usage is said before anything is done.
+        args.paths
+            .iter()
+            .filter(|path| path.is_file())
+            .try_for_each(|path| restored_name(path).map(|_| ()))?;
+    }
     for path in &args.paths {
         let start = std::time::Instant::now();
-        let part = if path.is_dir() {
-            decompress_tree(&ctx, path, &args.output, options)?
-        } else if into_dir {
-            std::fs::create_dir_all(&args.output)
-                .map_err(|e| Error::io("cannot create directory", e).in_file(&args.output))?;
-            decompress_file(&ctx, path, &args.output.join(restored_name(path)?), options)?
-        } else {
-            decompress_file(&ctx, path, &args.output, options)?
-        };
-        report.absorb(part);
+        match decompress_path(&ctx, path, &args.output, into_dir, options) {
+            Ok(part) => report.absorb(part),
+            Err(error) if args.paths.len() == 1 => return Err(error),
+            Err(error) => report.failures.push(Failure { path: path.display().to_string(), error }),
+        }
         report.elapsed += start.elapsed();
     }
     session.finish("decompress", &report)
 }
 
+/// Restores one of the paths given to `decompress`.
+fn decompress_path(
+    ctx: &Context<'_>,
+    path: &Path,
+    output: &Path,
+    into_dir: bool,
+    options: DecompressOptions,
+) -> Result<Report> {
+    if path.is_dir() {
+        return decompress_tree(ctx, path, output, options);
+    }
+    if !into_dir {
+        return decompress_file(ctx, path, output, options);
+    }
+    std::fs::metadata(path).map_err(|e| Error::io("cannot open", e).in_file(path))?;
+    let cannot_create = |e| Error::io("cannot create directory", e).in_file(output);
+    std::fs::create_dir_all(output).map_err(cannot_create)?;
+    decompress_file(ctx, path, &output.join(restored_name(path)?), options)
+}
+
 fn run_verify(args: &VerifyArgs) -> Result<ExitCode> {
     let session = Session::new(&args.common, false)?;
-    let report = verify(&session.context(), &args.paths)?;
+    let report = verify(&session.context(), &args.paths);
     session.finish("verify", &report)
 }
 
@@ -271,9 +293,10 @@ fn run_inspect(args: &InspectArgs) -> Result<ExitCode> {
     if session.json {
         let archives: Vec<Value> = archives.iter().map(archive_json).collect();
         let trees: Vec<Value> = trees.iter().map(|(path, manifest)| tree_json(path, manifest)).collect();
-        let value = json!({"command": "inspect", "archives": archives, "trees": trees});
+        let failed: Vec<Value> = failures.failures.iter().map(Failure::to_json).collect();
+        let value = json!({"command": "inspect", "archives": archives, "trees": trees, "failures": failed});
         session.print(&format!("{value}\n"))?;
-    } else {
+    } else if !session.quiet {
         trees.iter().try_for_each(|(path, manifest)| session.print(&tree_table(path, manifest)))?;
         archives.iter().try_for_each(|report| session.print(&archive_table(report)))?;
     }
@@ -292,7 +315,7 @@ fn print_map(session: &Session, args: &InspectArgs, name: &str) -> Result<ExitCo
             "map": {"tensor": name, "step": map.step, "block_elements": BLOCK_ELEMENTS, "bits": map.bits},
         });
         session.print(&format!("{value}\n"))?;
-    } else {
+    } else if !session.quiet {
         session.print(&map_table(&map))?;
     }
     Ok(ExitCode::SUCCESS)

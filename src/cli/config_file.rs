@@ -73,7 +73,11 @@ pub(super) fn by_name<'de, D: serde::Deserializer<'de>, T: clap::ValueEnum>(
     deserializer: D,
 ) -> std::result::Result<T, D::Error> {
     let name = String::deserialize(deserializer)?;
-    T::from_str(&name, false).map_err(serde::de::Error::custom)
+    T::from_str(&name, false).map_err(|_| {
+        let values = T::value_variants().iter().filter_map(clap::ValueEnum::to_possible_value);
+        let allowed: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
+        serde::de::Error::custom(format!("\"{}\", allowed are {}", name.escape_debug(), allowed.join(", ")))
+    })
 }
 
 fn invalid(message: String) -> Error {
@@ -118,10 +122,12 @@ impl ConfigFile {
 
 /// Refuses settings of another schema, or without its version.
 pub(super) fn check_version(version: u32) -> Result<()> {
-    if version == SCHEMA {
-        return Ok(());
+    match version {
+        SCHEMA => Ok(()),
+        // What a file without one is read as.
+        0 => Err(invalid(format!("settings do not say their version; add `version: {SCHEMA}`"))),
+        _ => Err(invalid(format!("settings of version {version}, this program reads `version: {SCHEMA}`"))),
     }
-    Err(invalid(format!("settings need `version: {SCHEMA}`, found version {version}")))
 }
 
 /// Settings of how to run, for every command.
@@ -227,6 +233,10 @@ mod tests {
         ] {
             assert_eq!(ConfigFile::parse(text).unwrap_err().kind(), ErrorKind::InvalidConfig, "{text}");
         }
+        let message = |text: &str| ConfigFile::parse(text).unwrap_err().to_string();
+        assert!(message("version: 1\nlevel: extreme").contains("allowed are fast, default, high"));
+        assert!(message("level: high").contains("add `version: 1`"));
+        assert!(message("version: 2").contains("settings of version 2"));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use crate::error::{Error, ErrorKind};
-use crate::pipeline::report::Report;
+use crate::pipeline::report::{Failure, Report};
 
 /// A file failed, or verify found a difference.
 pub const FAILED: u8 = 1;
@@ -23,14 +25,23 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-/// Prints `error` on standard error and gives the exit code; a reader who has gone away is no error.
+/// Prints `error`, which has ended a run, on standard error and gives the exit code; a reader who has gone away is no
+/// error. With the name of a command whose results are JSON, an object with the error goes to standard output too.
 #[must_use]
-pub fn report_error(error: &Error) -> ExitCode {
-    if is_broken_pipe(error) {
+pub fn report_error(error: Error, json_command: Option<&str>) -> ExitCode {
+    if is_broken_pipe(&error) {
         return ExitCode::SUCCESS;
     }
     print_error(&error.to_string());
-    ExitCode::from(if error.kind() == ErrorKind::InvalidConfig { USAGE } else { FAILED })
+    let code = if error.kind() == ErrorKind::InvalidConfig { USAGE } else { FAILED };
+    if let Some(command) = json_command {
+        let path = error.location().file.as_ref().map(|file| file.display().to_string());
+        let failure = Failure { path: path.unwrap_or_default(), error };
+        let value = json!({"command": command, "failures": [failure.to_json()]});
+        // Where standard output is closed there is nobody to tell.
+        let _ = writeln!(io::stdout(), "{value}");
+    }
+    ExitCode::from(code)
 }
 
 /// Prints each failed file and each rate goal of `report` that was missed, and gives the exit code.

@@ -26,6 +26,7 @@ use crate::lab::leaderboard::render::render;
 use crate::lab::section::Section;
 use crate::lab::variance::{robust, variance};
 use crate::lab::{bundles, report, reproduce};
+use crate::pipeline::paths::check_free;
 use crate::pipeline::train::write_file;
 
 /// Arguments of `lab`.
@@ -292,6 +293,7 @@ fn exact_sections(session: &Session, files: &[PathBuf], runs: usize) -> Result<V
 fn run_reproduce(args: &ReproduceArgs) -> Result<ExitCode> {
     // What is wrong with a record is said before the minutes that a run takes.
     let expected = args.check.as_deref().map(reproduce::read).transpose()?;
+    args.output.iter().try_for_each(|output| check_free(output, args.force))?;
     let common = CommonArgs { deterministic: Some(true), ..args.files.runs.common.clone() };
     let session = Session::new(&common, false)?;
     let files = args.files.files();

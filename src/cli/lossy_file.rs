@@ -224,6 +224,10 @@ impl LossyFile {
         positive("base_precision", file.base_precision)?;
         positive("minimum_precision", file.minimum_precision)?;
         positive("timeout_seconds", file.timeout_seconds)?;
+        // Here rather than when a run asks for them, so that the errors are the file's.
+        file.presets.values().try_for_each(|preset| preset.goal.goal().map(|_| ()))?;
+        let rules = file.rules.iter().chain(file.presets.values().flat_map(|preset| &preset.rules));
+        rules.into_iter().try_for_each(|rule| rule.rule().map(|_| ()))?;
         Ok(file)
     }
 

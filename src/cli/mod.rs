@@ -17,16 +17,20 @@ pub mod progress;
 mod train;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::storage::guard;
 
 /// Parses the arguments, runs the command and gives the exit code: 0 done, 1 something failed, 2 wrong usage.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match args::Cli::try_parse_from(args) {
-        Ok(cli) => cli,
+    let parsed = args::Cli::command()
+        .try_get_matches_from(args)
+        .and_then(|matches| args::Cli::from_arg_matches(&matches).map(|cli| (cli, json_command(&matches))));
+    let (cli, json_command) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version come this way too; a closed pipe is nobody's fault.
             let _ = error.print();
@@ -35,6 +39,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match guard::install().and_then(|()| commands::run(cli.command)) {
         Ok(code) => code,
-        Err(error) => exit::report_error(&error),
+        Err(error) => exit::report_error(error, json_command.as_deref()),
     }
+}
+
+/// The name of the command, if its results are to be one JSON object on standard output.
+fn json_command(matches: &ArgMatches) -> Option<String> {
+    let (mut names, mut matches) = (Vec::new(), matches);
+    while let Some((name, below)) = matches.subcommand() {
+        names.push(name);
+        matches = below;
+    }
+    let is_set = |flag: &str| matches!(matches.try_get_one::<bool>(flag), Ok(Some(true)));
+    let output = matches.try_get_one::<PathBuf>("output").ok().flatten();
+    (is_set("json") && output.is_none_or(|output| output.as_os_str() != "-")).then(|| names.join(" "))
 }

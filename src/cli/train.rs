@@ -11,11 +11,17 @@ use super::entropy_config::EntropyConfig;
 use super::exit::printable;
 use crate::error::Result;
 use crate::lab::svg::{Axis, Chart, Mark, Series, stacked};
+use crate::pipeline::paths::check_free;
 use crate::pipeline::train::{Epoch, TrainReport, TrainSources, train_networks, write_file};
 use crate::quantize::predictor::train::Evaluation;
 
 pub(super) fn run_train(args: &TrainArgs) -> Result<ExitCode> {
     let config = EntropyConfig::load(args.entropy_config.as_deref())?;
+    // Before the minutes that training takes.
+    [Some(&args.output), args.plot.as_ref()]
+        .into_iter()
+        .flatten()
+        .try_for_each(|output| check_free(output, args.force))?;
     let session = Session::new(&args.common, false)?;
     let sources = TrainSources { training: args.paths.clone(), held_out: args.held_out.clone() };
     let mut printed = Ok(());

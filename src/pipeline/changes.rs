@@ -3,8 +3,9 @@
 use super::encode::{EncodeSettings, Encoded};
 use super::lossy::settings::Goal;
 use super::lossy::{FilePlan, LayeredPlan};
+use super::report::LossSummary;
 use super::source::Source;
-use crate::container::{FLAG_LAYER, FLAG_LOSSY, LayerLink, TensorLoss};
+use crate::container::{FLAG_LAYER, FLAG_LOSSY, LayerLink, LossTable, TensorLoss};
 use crate::error::{Error, ErrorKind, Result};
 use crate::stage::BlockLoss;
 
@@ -30,6 +31,26 @@ impl FileChanges<'_> {
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         Ok(())
+    }
+
+    /// What was done to the file's `n_tensors` tensors, by the loss table of its archive.
+    pub(super) fn summary(self, loss: &LossTable, n_tensors: u64) -> LossSummary {
+        let n_elements: Vec<u64> = match self {
+            Self::Lossy(plan) => plan.tensors.iter().map(|t| t.candidate.info.n_elements()).collect(),
+            Self::Layers(plan) => plan.n_elements().collect(),
+        };
+        let exact_by_rule = n_tensors.saturating_sub(n_elements.len() as u64);
+        let mut summary = LossSummary { exact_by_rule, ..LossSummary::default() };
+        for (row, n_elements) in loss.tensors.iter().zip(n_elements) {
+            if row.is_exact {
+                summary.exact_for_goal += 1;
+                continue;
+            }
+            summary.lossy_tensors += 1;
+            summary.error_sq += f64::from(row.error_rms).powi(2) * n_elements as f64;
+            summary.value_sq += f64::from(row.signal_rms).powi(2) * n_elements as f64;
+        }
+        summary
     }
 }
 

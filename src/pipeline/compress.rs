@@ -3,8 +3,7 @@
 //! Files are coded one after the other, the blocks of each in parallel; files below 1 MiB are coded in
 //! parallel with each other. What fails is reported and does not stop the rest.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -14,24 +13,26 @@ use rayon::prelude::*;
 use super::changes::{Changes, FileChanges, encode_layers, with_flags};
 use super::context::Context;
 use super::decode::DecodeMemory;
-use super::dedup::{DedupPlan, Duplicate, Planner};
+use super::dedup::{DedupPlan, Duplicate, Planner, group_by_base};
 use super::digest::Digest;
 use super::durable::DurableFile;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
 use super::lossy::{LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after, stay_equal};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
 use super::note::encoder_note;
-use super::outputs::{archive_names, refuse_overlap};
+use super::outputs::{
+    archive_names, refuse_overlap, refuse_tree_overlap, remove_leftovers, remove_leftovers_beside,
+};
 use super::paths::{OutputDir, check_free};
-use super::report::{Failure, Report};
+use super::report::{Failure, LossSummary, Report};
 use super::resume::{self, Expected};
 use super::settings::{AsBytes, CompressOptions};
 use super::source::{Layout, Source};
 use super::timings::Step;
-use super::tree::{SourceFile, SourceTree, mtime_of};
+use super::tree::{SourceFile, SourceTree};
 use super::verify::verify_archive_file;
 use crate::checkpoint::{BlockSpan, TensorInfo, blocks};
-use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, OtherFile, Reference};
+use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, LossTable, OtherFile, Reference};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{AtomicFile, MappedFile};
 
@@ -76,17 +77,15 @@ pub fn compress_tree(
     options: &CompressOptions,
 ) -> Result<Report> {
     let start = Instant::now();
-    refuse_overlap(paths, output)?;
     let mut tree = SourceTree::walk(paths)?;
+    refuse_tree_overlap(paths, &tree, output)?;
     let names = archive_names(&tree)?;
     let replace = options.replaces();
     for name in names.iter().map(String::as_str).chain([MANIFEST_NAME]) {
         check_free(&output.join(name), replace)?;
     }
     let out = OutputDir::create(output)?;
-    if options.resume {
-        resume::remove_partial(&out, &names)?;
-    }
+    remove_leftovers(&out, names.iter().map(String::as_str));
     let walked = std::mem::take(&mut tree.failures);
     let mut run = Run::new(ctx, options.clone(), &tree.files);
     ctx.progress.begin(tree.total_bytes());
@@ -100,10 +99,11 @@ pub fn compress_tree(
     let manifest = run.manifest(&tree, &names, &failures);
     write_manifest(&out, &manifest.to_text()?, options)?;
     if options.remove_source {
-        remove_sources(&tree, &mut failures);
+        tree.remove_files(&mut failures);
     }
     let mut report = run.into_report();
     report.failures = failures;
+    report.unfinished_files = tree.n_unfinished;
     report.elapsed = start.elapsed();
     Ok(report)
 }
@@ -121,6 +121,7 @@ pub fn compress_file(
     let start = Instant::now();
     refuse_overlap(&[path.to_owned()], output)?;
     check_free(output, options.replaces())?;
+    remove_leftovers_beside(output);
     let mut tree = SourceTree::walk(&[path.to_owned()])?;
     let mut run = Run::new(ctx, options.clone(), &tree.files);
     ctx.progress.begin(tree.total_bytes());
@@ -131,7 +132,7 @@ pub fn compress_file(
     })?;
     failures.append(&mut tree.failures);
     if options.remove_source {
-        remove_sources(&tree, &mut failures);
+        tree.remove_files(&mut failures);
     }
     let mut report = run.into_report();
     report.failures = failures;
@@ -266,29 +267,51 @@ impl<'a> Run<'a> {
                 _ => None,
             };
             let expected = Expected { settings, targets: &targets, lossy_digest, layers };
-            if let Some(encoded) = resume::reusable(self.ctx, &self.encode_memory, &path, &source, &expected)
+            if let Some(mut encoded) =
+                resume::reusable(self.ctx, &self.encode_memory, &path, &source, &expected)
             {
+                encoded.report.loss = self.loss_summary(changes, &layout, encoded.loss.as_ref());
                 self.ctx.progress.advanced(file_idx, source.len());
                 let _ = self.archives[file_idx].set(path);
                 return Ok(Done { encoded, same_as: None });
             }
         }
-        let mut encoded = self.write_archive(&path, &source, &layout, &targets, settings, changes)?;
+        let mode = self.files[file_idx].mode;
+        let mut output =
+            DurableFile::create(&path, self.options.replaces(), mode, self.options.durability())?;
+        let mut encoded = self.write_archive(&mut output, &source, &layout, &targets, settings, changes)?;
+        encoded.report.timings.time(Step::Sync, || output.commit())?;
         encoded.report.files = 1;
+        encoded.report.loss = self.loss_summary(changes, &layout, encoded.loss.as_ref());
         let _ = self.archives[file_idx].set(path);
         Ok(Done { encoded, same_as: None })
     }
 
+    /// What a lossy run has done to the tensors of a file.
+    fn loss_summary(
+        &self,
+        changes: Option<FileChanges<'_>>,
+        layout: &Layout,
+        loss: Option<&LossTable>,
+    ) -> Option<LossSummary> {
+        let goal = self.options.lossy.as_ref()?.final_goal()?;
+        let tensors = match (changes, loss) {
+            (Some(changes), Some(loss)) => changes.summary(loss, layout.n_tensors),
+            _ => LossSummary { exact_by_rule: layout.n_tensors, ..LossSummary::default() },
+        };
+        Some(LossSummary { goal: Some(goal), ..tensors })
+    }
+
     fn write_archive(
         &self,
-        path: &Path,
+        output: &mut DurableFile,
         source: &Source,
         layout: &Layout,
         targets: &HashMap<u64, Target>,
         settings: EncodeSettings,
         changes: Option<FileChanges<'_>>,
     ) -> Result<Encoded> {
-        let mut output = DurableFile::create(path, self.options.replaces(), self.options.durability())?;
+        let path = output.atomic().destination().to_owned();
         let mut encode = |changes: Option<Changes<'_>>, settings: EncodeSettings| {
             let mut spans = blocks(&layout.regions);
             let mut next_job = || {
@@ -301,10 +324,10 @@ impl<'a> Run<'a> {
             let encoder = FileEncoder::new(self.ctx, &self.encode_memory, settings).with_changes(changes);
             let fetch = |span: &BlockSpan, dst: &mut [u8]| source.read(span.offset, dst);
             // Errors of reading have named the source already.
-            let at_output = |e: Error| if e.kind() == ErrorKind::Io { e.in_file(path) } else { e };
-            encoder.run(&mut next_job, &fetch, &mut output).map_err(at_output)
+            let at_output = |e: Error| if e.kind() == ErrorKind::Io { e.in_file(&path) } else { e };
+            encoder.run(&mut next_job, &fetch, output).map_err(at_output)
         };
-        let mut encoded = match changes {
+        let encoded = match changes {
             None => encode(None, settings)?,
             Some(FileChanges::Lossy(plan)) => {
                 encode(Some(Changes::Lossy(plan)), with_flags(settings, FLAG_LOSSY))?
@@ -326,7 +349,6 @@ impl<'a> Run<'a> {
                 return Err(Error::new(ErrorKind::Internal, "archive decodes to other bytes than were read"));
             }
         }
-        encoded.report.timings.time(Step::Sync, || output.commit())?;
         Ok(encoded)
     }
 
@@ -462,38 +484,10 @@ impl<'a> Run<'a> {
     }
 }
 
-fn group_by_base<'d>(duplicates: impl Iterator<Item = &'d Duplicate>) -> BTreeMap<usize, Vec<&'d Duplicate>> {
-    let mut groups: BTreeMap<usize, Vec<&Duplicate>> = BTreeMap::new();
-    for duplicate in duplicates {
-        groups.entry(duplicate.base.file_idx).or_default().push(duplicate);
-    }
-    groups
-}
-
 fn write_manifest(out: &OutputDir, text: &str, options: &CompressOptions) -> Result<()> {
     let path = out.place_file(MANIFEST_NAME, options.replaces())?;
     let mut file = AtomicFile::create(&path, options.replaces())?;
     std::io::Write::write_all(&mut file, text.as_bytes())
         .map_err(|e| Error::io("cannot write the manifest", e).in_file(&path))?;
     file.commit(options.durability())
-}
-
-/// Removes the files of `tree`; nothing where an entry of the run failed, and no file that has changed since it
-/// was listed.
-fn remove_sources(tree: &SourceTree, failures: &mut Vec<Failure>) {
-    if !failures.is_empty() {
-        return;
-    }
-    for file in &tree.files {
-        let unchanged = fs::symlink_metadata(&file.source)
-            .is_ok_and(|now| now.is_file() && now.len() == file.size && mtime_of(&now) == file.mtime);
-        let removed = if unchanged {
-            fs::remove_file(&file.source).map_err(|e| Error::io("cannot remove source", e))
-        } else {
-            Err(Error::new(ErrorKind::InvalidInput, "source changed after it was read; not removed"))
-        };
-        if let Err(error) = removed {
-            failures.push(Failure { path: file.path.clone(), error: error.in_file(&file.source) });
-        }
-    }
 }

@@ -1,7 +1,8 @@
 //! Archives and manifests to the files and trees that they were made from.
 
+use std::collections::HashSet;
 use std::fs::{self, File, FileTimes};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::bases::{ArchivePaths, archive_paths, find_archive_paths};
@@ -9,12 +10,12 @@ use super::context::Context;
 use super::decode::{DecodeMemory, Sink};
 use super::durable::DurableFile;
 use super::layer_choice::LayerChoice;
-use super::manifest::{DirEntry, LinkEntry, Manifest};
-use super::outputs::ARCHIVE_SUFFIX;
+use super::manifest::{DirEntry, LinkEntry, MANIFEST_NAME, Manifest};
+use super::outputs::{ARCHIVE_SUFFIX, refuse_same_file, remove_leftovers, remove_leftovers_beside, resolve};
 use super::paths::{OutputDir, check_free};
 use super::report::{Failure, Report};
 use super::timings::Step;
-use super::tree::{Mtime, system_time};
+use super::tree::{Mtime, mode_of, system_time};
 use super::verify::{
     ArchiveItem, decode_archive_file, for_each_archive, manifest_items, single_item, whole_file,
 };
@@ -47,6 +48,7 @@ pub fn decompress_tree(
 ) -> Result<Report> {
     let start = Instant::now();
     let mut manifest = Manifest::read(source, &ctx.limits)?;
+    refuse_archives_as_outputs(source, &manifest, output)?;
     for file in &manifest.files {
         check_free(&output.join(&file.path), options.force)?;
     }
@@ -59,6 +61,7 @@ pub fn decompress_tree(
     let missing_files = manifest.failed.len() as u64;
     let items = manifest_items(source, manifest);
     let mut failures = create_dirs(&out, &dirs);
+    remove_leftovers(&out, items.iter().map(|item| item.label.as_str()));
     let restorer = Restorer { ctx, memory: DecodeMemory::default(), options, bases };
     let mut report = for_each_archive(ctx, &items, |item_idx, item, serial| {
         let place = item.entry.as_ref().map_or(&item.label, |entry| &entry.path);
@@ -87,7 +90,9 @@ pub fn decompress_file(
     options: DecompressOptions,
 ) -> Result<Report> {
     let start = Instant::now();
+    refuse_same_file(source, output)?;
     check_free(output, options.force)?;
+    remove_leftovers_beside(output);
     let items = [single_item(ctx, source)?];
     let bases = find_archive_paths(source, &ctx.limits);
     let restorer = Restorer { ctx, memory: DecodeMemory::default(), options, bases };
@@ -97,6 +102,23 @@ pub fn decompress_file(
     report.timings.add(&restorer.memory.into_timings());
     report.elapsed = start.elapsed();
     Ok(report)
+}
+
+/// Refuses to restore the files of `manifest`, which stands in `source`, over the archives that they come from.
+fn refuse_archives_as_outputs(source: &Path, manifest: &Manifest, output: &Path) -> Result<()> {
+    let (Some(from), Some(to)) = (resolve(source), resolve(output)) else { return Ok(()) };
+    let archives = manifest.files.iter().map(|file| file.archive.as_str());
+    let read: HashSet<PathBuf> = archives.chain([MANIFEST_NAME]).map(|name| from.join(name)).collect();
+    let files = manifest.files.iter().map(|file| &file.path);
+    let written = files.chain(manifest.links.iter().map(|link| &link.path)).map(|path| to.join(path));
+    match written.into_iter().find(|path| read.contains(path)) {
+        None => Ok(()),
+        Some(path) => {
+            let message =
+                "output would replace one of the archives that it comes from; name another directory";
+            Err(Error::new(ErrorKind::InvalidConfig, message).in_file(path))
+        }
+    }
 }
 
 /// The name of the file that the archive at `path` holds: without `.alcm`.
@@ -123,9 +145,14 @@ struct Restorer<'a> {
 impl Restorer<'_> {
     fn restore(&self, item_idx: usize, item: &ArchiveItem, output: &Path, serial: bool) -> Result<Report> {
         let durability = if self.options.sync { Durability::PowerLoss } else { Durability::ProcessEnd };
-        let mut file = DurableFile::create(output, self.options.force, durability)?;
-        let settings = whole_file(item_idx, serial, false);
         let entry = item.entry.as_ref();
+        // Never readable by more people than the archive or, where it is known, the original.
+        let mode = match entry {
+            Some(entry) => entry.mode,
+            None => fs::metadata(&item.path).map(|metadata| mode_of(&metadata)).map_err(cannot_look)?,
+        };
+        let mut file = DurableFile::create(output, self.options.force, mode, durability)?;
+        let settings = whole_file(item_idx, serial, false);
         let (ctx, memory) = (self.ctx, &self.memory);
         let decoded = decode_archive_file(
             ctx,
@@ -147,6 +174,10 @@ impl Restorer<'_> {
     }
 }
 
+fn cannot_look(source: std::io::Error) -> Error {
+    Error::io("cannot look at", source)
+}
+
 /// Sets permission bits and modification time of an open file or directory.
 fn set_attributes(file: &File, mode: u32, mtime: Mtime) -> Result<()> {
     if let Some(time) = system_time(mtime) {
@@ -157,7 +188,7 @@ fn set_attributes(file: &File, mode: u32, mtime: Mtime) -> Result<()> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
     #[cfg(not(unix))]
     let permissions = {
-        let metadata = file.metadata().map_err(|e| Error::io("cannot look at", e))?;
+        let metadata = file.metadata().map_err(cannot_look)?;
         let mut permissions = metadata.permissions();
         permissions.set_readonly(mode & 0o200 == 0);
         permissions

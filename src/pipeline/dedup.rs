@@ -118,6 +118,17 @@ impl DedupPlan {
     }
 }
 
+/// Duplicates by the number of the file that holds their base.
+pub(crate) fn group_by_base<'d>(
+    duplicates: impl Iterator<Item = &'d Duplicate>,
+) -> BTreeMap<usize, Vec<&'d Duplicate>> {
+    let mut groups: BTreeMap<usize, Vec<&Duplicate>> = BTreeMap::new();
+    for duplicate in duplicates {
+        groups.entry(duplicate.base.file_idx).or_default().push(duplicate);
+    }
+    groups
+}
+
 /// The files of a run as dedup looks at them.
 pub(crate) struct Planner<'a> {
     pub(crate) ctx: &'a Context<'a>,

@@ -43,9 +43,14 @@ struct Syncer {
 }
 
 impl DurableFile {
-    /// As [`AtomicFile::create`].
-    pub(crate) fn create(destination: &Path, overwrites: bool, durability: Durability) -> Result<Self> {
-        let file = AtomicFile::create(destination, overwrites)?;
+    /// As [`AtomicFile::create_with_mode`].
+    pub(crate) fn create(
+        destination: &Path,
+        overwrites: bool,
+        mode: u32,
+        durability: Durability,
+    ) -> Result<Self> {
+        let file = AtomicFile::create_with_mode(destination, overwrites, mode)?;
         Ok(Self { file, durability, written_bytes: 0, reserved_end: 0, syncer: None })
     }
 
@@ -149,7 +154,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         for durability in [Durability::PowerLoss, Durability::ProcessEnd] {
-            let mut file = DurableFile::create(&path, true, durability).unwrap();
+            let mut file = DurableFile::create(&path, true, 0o600, durability).unwrap();
             let block = vec![7; 5 << 20];
             (0..8).for_each(|_| file.write_all(&block).unwrap());
             assert_eq!(file.atomic().file().metadata().unwrap().len() > 40 << 20, cfg!(target_os = "linux"));

@@ -10,7 +10,9 @@ use super::decode::{DecodeMemory, DecodeSettings, FileDecoder, Job, Records, Sin
 use super::digest::Digest;
 use super::layer_choice::{LayerChoice, layer_bits};
 use super::note::level_of;
+use super::outputs::refuse_same_file;
 use super::report::Tally;
+use super::tree::mode_of;
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::{Archive, TensorLoss, read_range};
 use crate::dtype::Dtype;
@@ -283,7 +285,11 @@ pub fn extract_layer(
     match output {
         TensorOutput::Stream(stream) => decode_tensor(ctx, archive, path, tensor, stream)?,
         TensorOutput::File { path: output, force } => {
-            let mut file = AtomicFile::create(output, force)?;
+            refuse_same_file(path, output)?;
+            // The tensor is readable by nobody whom its archive is not.
+            let mode = std::fs::metadata(path).map(|metadata| mode_of(&metadata));
+            let mode = mode.map_err(|e| Error::io("cannot look at", e).in_file(path))?;
+            let mut file = AtomicFile::create_with_mode(output, force, mode)?;
             decode_tensor(ctx, archive, path, tensor, &mut file)?;
             file.commit(Durability::PowerLoss)?;
         }

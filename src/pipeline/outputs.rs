@@ -1,12 +1,15 @@
-//! Where a compress run writes: names of archives, and outputs that would destroy their own source.
+//! Where a run writes: names of archives, outputs that would destroy their own source, and what runs that were killed
+//! have left there.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::manifest::MANIFEST_NAME;
+use super::paths::OutputDir;
 use super::tree::SourceTree;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::remove_stale_partials;
 
 /// What an archive's name adds to the original's.
 pub const ARCHIVE_SUFFIX: &str = ".alcm";
@@ -33,7 +36,7 @@ pub(crate) fn archive_names(tree: &SourceTree) -> Result<Vec<String>> {
 }
 
 /// `path` with all links resolved, also where its last components do not exist yet.
-fn resolve(path: &Path) -> Option<PathBuf> {
+pub(crate) fn resolve(path: &Path) -> Option<PathBuf> {
     let mut missing = Vec::new();
     let mut existing = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     loop {
@@ -55,11 +58,49 @@ pub(crate) fn refuse_overlap(paths: &[PathBuf], output: &Path) -> Result<()> {
         if let (Some(output), Ok(source)) = (&resolved, fs::canonicalize(path))
             && output.starts_with(&source)
         {
-            let message = format!("output lies within the source {}", path.display());
+            let message = format!("output lies within the source {}; name one outside of it", path.display());
             return Err(Error::new(ErrorKind::InvalidConfig, message).in_file(output));
         }
     }
     Ok(())
+}
+
+/// Refuses what [`refuse_overlap`] does of the output directory and of each directory of archives in it.
+pub(crate) fn refuse_tree_overlap(paths: &[PathBuf], tree: &SourceTree, output: &Path) -> Result<()> {
+    refuse_overlap(paths, output)?;
+    let roots = tree.dirs.iter().filter(|dir| !dir.path.contains('/'));
+    roots.into_iter().try_for_each(|root| refuse_overlap(paths, &output.join(&root.path)))
+}
+
+/// Refuses to restore the archive `source` over itself.
+pub(crate) fn refuse_same_file(source: &Path, output: &Path) -> Result<()> {
+    match fs::canonicalize(source) {
+        Ok(source) if resolve(output).as_ref() == Some(&source) => {
+            let message = "output is the archive itself; name another";
+            Err(Error::new(ErrorKind::InvalidConfig, message).in_file(output))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what runs that were killed have left unfinished in the directories of `out` that hold `names`, as far as
+/// this run may. What live processes write stays.
+pub(crate) fn remove_leftovers<'n>(out: &OutputDir, names: impl Iterator<Item = &'n str>) {
+    let dirs: HashSet<&str> = names.map(|name| name.rsplit_once('/').map_or("", |(dir, _)| dir)).collect();
+    for dir in dirs.into_iter().chain([""]) {
+        if let Some(dir) = out.existing_dir(dir) {
+            // They are in nobody's way, so a folder that cannot be cleaned is no failure.
+            let _ = remove_stale_partials(&dir);
+        }
+    }
+}
+
+/// As [`remove_leftovers`], of the folder that the single file `output` goes to.
+pub(crate) fn remove_leftovers_beside(output: &Path) {
+    if let Some(folder) = output.parent() {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let _ = remove_stale_partials(folder);
+    }
 }
 
 #[cfg(test)]
@@ -99,8 +140,12 @@ mod tests {
             fs::create_dir_all(dir.path().join("b")).unwrap();
             assert!(refuse_overlap(&sources, &dir.path().join(inside)).is_err(), "{inside}");
         }
+        let walked = SourceTree::walk(&sources).unwrap();
         for outside in ["ab", "b/c", "."] {
             refuse_overlap(&sources, &dir.path().join(outside)).unwrap();
+            // In the source's own parent its archives would go into the source.
+            let refused = refuse_tree_overlap(&sources, &walked, &dir.path().join(outside)).is_err();
+            assert_eq!(refused, outside == ".", "{outside}");
         }
     }
 }

@@ -39,13 +39,10 @@ pub fn check_relative(path: &str, kind: ErrorKind) -> Result<()> {
     } else {
         path.split('/').find_map(name_fault)
     };
-    match fault {
-        None => Ok(()),
-        Some(fault) => Err(Error::new(
-            kind,
-            format!("path \"{}\" has {fault}; rename it to keep it", path.escape_debug()),
-        )),
-    }
+    let Some(fault) = fault else { return Ok(()) };
+    // Only who has made the path can rename it.
+    let remedy = if kind == ErrorKind::InvalidInput { "; rename it to keep it" } else { "" };
+    Err(Error::new(kind, format!("path \"{}\" has {fault}{remedy}", path.escape_debug())))
 }
 
 /// Checks that a symbolic link at `link`, a checked relative path whose first component is the tree's root,
@@ -58,13 +55,12 @@ pub fn check_relative(path: &str, kind: ErrorKind) -> Result<()> {
 /// `kind`, saying what is wrong with the target.
 pub fn check_link_target(link: &str, target: &str, kind: ErrorKind) -> Result<()> {
     let refuse = |fault: &str| {
-        Err(Error::new(
-            kind,
-            format!(
-                "symbolic link to \"{}\" {fault}; only links that stay inside the tree are kept",
-                target.escape_debug()
-            ),
-        ))
+        let rule = if kind == ErrorKind::InvalidInput {
+            "; only links that stay inside the tree are kept"
+        } else {
+            "; refused, since it would lead out of the tree"
+        };
+        Err(Error::new(kind, format!("symbolic link to \"{}\" {fault}{rule}", target.escape_debug())))
     };
     if target.is_empty()
         || target.len() > MAX_PATH_BYTES
@@ -135,6 +131,18 @@ impl OutputDir {
         Ok(path)
     }
 
+    /// The path of the directory `relative` if it is there and no link leads to it; of the root for an empty path.
+    #[must_use]
+    pub fn existing_dir(&self, relative: &str) -> Option<PathBuf> {
+        let mut path = self.root.clone();
+        for name in relative.split('/').filter(|name| !name.is_empty()) {
+            check_relative(name, ErrorKind::InvalidInput).ok()?;
+            path.push(name);
+            require_real_dir(&path).ok()?;
+        }
+        Some(path)
+    }
+
     /// The path of the file `relative`, whose parents are created; what stands there already is looked at, not
     /// touched.
     ///
@@ -199,6 +207,7 @@ mod tests {
             let error = check_relative(path, ErrorKind::Corrupt).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{path:?}");
             assert!(!error.to_string().contains(['\n', '\0']), "{error}");
+            assert!(!error.to_string().contains("rename"), "whoever restores cannot: {error}");
         }
         assert!(check_relative(&"a".repeat(5000), ErrorKind::Corrupt).is_err());
         assert!(check_relative(&format!("{}a", "a/".repeat(128)), ErrorKind::Corrupt).is_err());
@@ -252,6 +261,11 @@ mod tests {
         assert!(out.place_file("a/b/c", false).is_err());
         assert_eq!(out.place_file("a/b/c", true).unwrap(), path);
         assert!(out.place_file("a/b", true).is_err(), "a directory is not replaced");
+        assert_eq!(out.existing_dir("a/b"), Some(out.root().join("a/b")));
+        assert_eq!(out.existing_dir(""), Some(out.root().to_owned()));
+        for none in ["planted", "planted/x", "a/b/c", "a/no", "..", "a/../.."] {
+            assert_eq!(out.existing_dir(none), None, "{none}");
+        }
         assert!(out.create_dir("a/b/c").is_err(), "a file is in the way");
     }
 }

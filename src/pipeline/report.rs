@@ -117,6 +117,79 @@ pub struct Failure {
     pub error: Error,
 }
 
+impl Failure {
+    /// The failure as a JSON object: path, kind and message.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({"path": self.path, "kind": self.error.kind().as_str(), "message": self.error.to_string()})
+    }
+}
+
+/// What a lossy run did to tensors.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LossSummary {
+    /// What was asked of tensors that no rule has another goal for.
+    pub goal: Option<Goal>,
+    /// Tensors that were quantized.
+    pub lossy_tensors: u64,
+    /// Tensors that could have been, and stayed exact because nothing else kept to the goal.
+    pub exact_for_goal: u64,
+    /// Tensors that a rule or the defaults keep exact.
+    pub exact_by_rule: u64,
+    /// Sum of (x − x̂)² over the elements of tensors that were quantized.
+    pub error_sq: f64,
+    /// Sum of x² over the same.
+    pub value_sq: f64,
+}
+
+impl LossSummary {
+    /// Adds what was done to the tensors of another part of the run.
+    pub fn add(&mut self, other: &Self) {
+        self.goal = self.goal.or(other.goal);
+        self.lossy_tensors += other.lossy_tensors;
+        self.exact_for_goal += other.exact_for_goal;
+        self.exact_by_rule += other.exact_by_rule;
+        self.error_sq += other.error_sq;
+        self.value_sq += other.value_sq;
+    }
+
+    /// ‖x − x̂‖₂ ÷ ‖x‖₂ over all tensors that were quantized; 0 where nothing changed.
+    #[must_use]
+    pub fn rel_l2(&self) -> f64 {
+        if self.error_sq == 0.0 { 0.0 } else { (self.error_sq / self.value_sq).sqrt() }
+    }
+
+    fn to_json(self) -> Value {
+        json!({
+            "goal": self.goal.map(|goal| goal.kind().name()),
+            "goal_value": self.goal.map(Goal::value),
+            "lossy_tensors": self.lossy_tensors,
+            "exact_for_goal": self.exact_for_goal,
+            "exact_by_rule": self.exact_by_rule,
+            "rel_l2": self.rel_l2(),
+        })
+    }
+}
+
+impl fmt::Display for LossSummary {
+    /// One line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lossy")?;
+        if let Some(goal) = self.goal {
+            write!(f, ", {} {}", goal.kind().name(), goal.value())?;
+        }
+        write!(f, ": {} tensors changed", self.lossy_tensors)?;
+        for (count, why) in
+            [(self.exact_for_goal, "as nothing else keeps to the goal"), (self.exact_by_rule, "by rule")]
+        {
+            if count > 0 {
+                write!(f, ", {count} exact {why}")?;
+            }
+        }
+        writeln!(f, "; relative L2 error {:.3e} over those changed", self.rel_l2())
+    }
+}
+
 /// What a run did.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -135,10 +208,14 @@ pub struct Report {
     /// Entries of the source that the manifest lists as failed when it was compressed, so that they are in no
     /// archive.
     pub missing_files: u64,
+    /// Files in the source that a run of this program has left unfinished, which are left out.
+    pub unfinished_files: u64,
     /// Bytes of tensors stored as references to others.
     pub reference_bytes: u64,
     /// Rate goals of files coded in this run, in the order in which they were met with.
     pub rates: Vec<RateOutcome>,
+    /// Of a lossy run.
+    pub loss: Option<LossSummary>,
     /// Wall time.
     pub elapsed: Duration,
     /// Thread time by step.
@@ -181,8 +258,12 @@ impl Report {
         self.resumed_files += other.resumed_files;
         self.duplicate_files += other.duplicate_files;
         self.missing_files += other.missing_files;
+        self.unfinished_files += other.unfinished_files;
         self.reference_bytes += other.reference_bytes;
         other.rates.iter().for_each(|rate| self.add_rate(rate));
+        if let Some(loss) = &other.loss {
+            self.loss.get_or_insert_default().add(loss);
+        }
         self.timings.add(&other.timings);
         self.failures.extend(other.failures);
     }
@@ -237,11 +318,7 @@ impl Report {
                 (stage.name().to_owned(), row)
             })
             .collect();
-        let failures: Vec<Value> = self
-            .failures
-            .iter()
-            .map(|f| json!({"path": f.path, "kind": f.error.kind().as_str(), "message": f.error.to_string()}))
-            .collect();
+        let failures: Vec<Value> = self.failures.iter().map(Failure::to_json).collect();
         let rates: Vec<Value> = self
             .rates
             .iter()
@@ -260,9 +337,11 @@ impl Report {
             "resumed_files": self.resumed_files,
             "duplicate_files": self.duplicate_files,
             "missing_files": self.missing_files,
+            "unfinished_files": self.unfinished_files,
             "reference_bytes": self.reference_bytes,
             "total": row(&self.total()),
             "dtypes": dtypes,
+            "loss": self.loss.map(LossSummary::to_json),
             "seconds": self.elapsed.as_secs_f64(),
             "gigabytes_per_second": self.gigabytes_per_second(),
             "thread_seconds": timings,
@@ -306,13 +385,15 @@ impl fmt::Display for Report {
             (self.resumed_files, "already complete"),
             (self.duplicate_files, "stored as duplicates of others"),
             (self.missing_files, "of the source never compressed"),
+            (self.unfinished_files, "unfinished by a killed run and left out"),
         ] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;
             }
         }
         writeln!(f)?;
-        self.rates.iter().try_for_each(|rate| writeln!(f, "{}", rate.describe(&self.total())))
+        self.rates.iter().try_for_each(|rate| writeln!(f, "{}", rate.describe(&self.total())))?;
+        self.loss.map_or(Ok(()), |loss| write!(f, "{loss}"))
     }
 }
 

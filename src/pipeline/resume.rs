@@ -1,6 +1,6 @@
-//! What an earlier, interrupted run left: archives that are complete and can be kept, and partial files.
+//! What an earlier, interrupted run left: archives that are complete and can be kept.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -8,13 +8,12 @@ use rayon::prelude::*;
 use super::context::Context;
 use super::encode::{EncodeMemory, EncodeSettings, Encoded, Target};
 use super::lossy::LayeredPlan;
-use super::paths::OutputDir;
 use super::report::Report;
 use super::source::Source;
 use crate::container::{Archive, BlockEntry, Reference};
 use crate::error::Result;
 use crate::stage::Coding;
-use crate::storage::{MappedFile, remove_stale_partials};
+use crate::storage::MappedFile;
 
 /// What an archive must be to be kept.
 pub(crate) struct Expected<'a> {
@@ -103,18 +102,4 @@ fn check_block(archive: &Archive<'_>, entry: &BlockEntry, targets: &HashMap<u64,
         })
     };
     archive.record_of(entry).and_then(|record| is_planned(record.payload)).unwrap_or(false)
-}
-
-/// Removes the partial files of an interrupted run from the directories that this run writes to.
-pub(crate) fn remove_partial(out: &OutputDir, names: &[String]) -> Result<()> {
-    let mut dirs: HashSet<&str> =
-        names.iter().map(|name| name.rsplit_once('/').map_or("", |(dir, _)| dir)).collect();
-    dirs.insert("");
-    for dir in dirs {
-        let dir = out.root().join(dir);
-        if dir.is_dir() {
-            remove_stale_partials(&dir)?;
-        }
-    }
-    Ok(())
 }

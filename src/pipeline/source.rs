@@ -31,6 +31,8 @@ pub(crate) struct Layout {
     pub(crate) regions: Vec<Region>,
     /// Whether the regions are of a checkpoint.
     pub(crate) is_checkpoint: bool,
+    /// Tensors of a checkpoint.
+    pub(crate) n_tensors: u64,
     /// Whether a checkpoint is coded as plain bytes on request.
     pub(crate) as_bytes: bool,
 }
@@ -88,7 +90,12 @@ impl Source {
         stands_alone: &dyn Fn(&TensorInfo) -> bool,
         limits: &Limits,
     ) -> Result<Layout> {
-        let plain = |as_bytes| Layout { regions: plain_layout(self.len()), is_checkpoint: false, as_bytes };
+        let plain = |as_bytes| Layout {
+            regions: plain_layout(self.len()),
+            is_checkpoint: false,
+            n_tensors: 0,
+            as_bytes,
+        };
         if !name.to_ascii_lowercase().ends_with(CHECKPOINT_SUFFIX) {
             return Ok(plain(false));
         }
@@ -98,7 +105,8 @@ impl Source {
         match self.header(limits) {
             Ok(header) => {
                 let regions = layout_around(&header, stands_alone);
-                Ok(Layout { regions, is_checkpoint: true, as_bytes: false })
+                let n_tensors = header.tensors().len() as u64;
+                Ok(Layout { regions, is_checkpoint: true, n_tensors, as_bytes: false })
             }
             Err(error) if error.kind() == ErrorKind::Io => Err(error),
             Err(_) if as_bytes == AsBytes::Malformed => Ok(plain(true)),

@@ -204,6 +204,13 @@ fn split(sources: &TrainSources) -> Result<(Vec<NamedFile>, Vec<NamedFile>)> {
         Ok(named.map(|file| (file.path, file.size, file.source)).collect())
     };
     let training = checkpoints(&sources.training)?;
+    let too_few = |message: &str| Err(Error::new(ErrorKind::InvalidConfig, message));
+    if training.is_empty() {
+        return too_few("no .safetensors file among what is to be trained on");
+    }
+    if training.len() == 1 && sources.held_out.is_empty() {
+        return too_few("only one checkpoint, and one must be held out: name another by --held-out");
+    }
     if !sources.held_out.is_empty() {
         let held_out = checkpoints(&sources.held_out)?;
         let identity = |file: &NamedFile| std::fs::canonicalize(&file.2).ok();

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::paths::{check_link_target, check_relative};
 use super::report::Failure;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::is_partial_name;
 
 /// A modification time: whole seconds since 1970, and nanoseconds (0 to 999,999,999) to add to them.
 pub type Mtime = (i64, u32);
@@ -57,6 +58,8 @@ pub struct SourceTree {
     pub links: Vec<SourceLink>,
     /// Entries that cannot be kept.
     pub failures: Vec<Failure>,
+    /// Files that this program has not finished, or was killed before it did: they are left out.
+    pub n_unfinished: u64,
 }
 
 /// Permission bits, without set-uid, set-gid and sticky, which a restored tree should not bring along.
@@ -132,6 +135,26 @@ impl SourceTree {
         self.files.iter().map(|file| file.size).fold(0, u64::saturating_add)
     }
 
+    /// Removes the files; nothing where an entry of the run is among `failures`, and no file that has changed since it
+    /// was listed.
+    pub(crate) fn remove_files(&self, failures: &mut Vec<Failure>) {
+        if !failures.is_empty() {
+            return;
+        }
+        for file in &self.files {
+            let unchanged = fs::symlink_metadata(&file.source)
+                .is_ok_and(|now| now.is_file() && now.len() == file.size && mtime_of(&now) == file.mtime);
+            let removed = if unchanged {
+                fs::remove_file(&file.source).map_err(|e| Error::io("cannot remove source", e))
+            } else {
+                Err(Error::new(ErrorKind::InvalidInput, "source changed after it was read; not removed"))
+            };
+            if let Err(error) = removed {
+                failures.push(Failure { path: file.path.clone(), error: error.in_file(&file.source) });
+            }
+        }
+    }
+
     fn sort(&mut self) {
         self.files.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
         self.dirs.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
@@ -160,6 +183,12 @@ impl SourceTree {
             let entry = entry.map_err(|e| Error::io("cannot list directory", e))?;
             let child = entry.path();
             let name = entry.file_name();
+            if name.to_str().is_some_and(is_partial_name)
+                && entry.file_type().is_ok_and(|kind| kind.is_file())
+            {
+                self.n_unfinished += 1;
+                continue;
+            }
             let checked = match name.to_str() {
                 Some(name) => {
                     let path = format!("{dir}/{name}");
@@ -248,7 +277,9 @@ mod tests {
         for file in ["b/z", "a/y", "a.x", "B"] {
             fs::write(root.join(file), b"1").unwrap();
         }
+        fs::write(root.join("a/.alcm-a1b2c3.alcm-partial"), b"half").unwrap();
         let tree = SourceTree::walk(std::slice::from_ref(&root)).unwrap();
+        assert_eq!(tree.n_unfinished, 1);
         let files: Vec<_> = tree.files.iter().map(|f| f.path.as_str()).collect();
         assert_eq!(files, ["r/B", "r/a.x", "r/a/y", "r/b/z"]);
         let dirs: Vec<_> = tree.dirs.iter().map(|f| f.path.as_str()).collect();

@@ -169,16 +169,21 @@ pub(crate) fn for_each_archive(
 
 /// Checks the archives and the directories with a manifest that `paths` are.
 ///
-/// Differences and unreadable archives are in [`Report::failures`].
-///
-/// # Errors
-/// [`ErrorKind::Io`] and the manifest's own errors where a path of `paths` cannot be read at all.
-pub fn verify(ctx: &Context<'_>, paths: &[PathBuf]) -> Result<Report> {
+/// Differences, unreadable archives and paths that cannot be read at all are in [`Report::failures`].
+pub fn verify(ctx: &Context<'_>, paths: &[PathBuf]) -> Report {
     let start = Instant::now();
     let mut report = Report::default();
     let memory = DecodeMemory::default();
     for path in paths {
-        let (items, bases, missing_files) = list_archives(ctx, path)?;
+        let (items, bases, missing_files) = match list_archives(ctx, path) {
+            Ok(listed) => listed,
+            Err(error) => {
+                report
+                    .failures
+                    .push(Failure { path: path.display().to_string(), error: error.in_file(path) });
+                continue;
+            }
+        };
         report.missing_files += missing_files;
         report.absorb(for_each_archive(ctx, &items, |item_idx, item, serial| {
             let found;
@@ -203,7 +208,7 @@ pub fn verify(ctx: &Context<'_>, paths: &[PathBuf]) -> Result<Report> {
     }
     report.timings.add(&memory.into_timings());
     report.elapsed = start.elapsed();
-    Ok(report)
+    report
 }
 
 /// The report of a file whose archive serves another too.

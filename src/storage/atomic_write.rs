@@ -4,19 +4,25 @@
 //! at most such a sibling, never half a file under the final name. A live sibling is locked by its
 //! writer, so that what a dead one left can be told from it and removed.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind as IoErrorKind, IoSlice, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What the hidden sibling's name begins with.
 const PARTIAL_PREFIX: &str = ".alcm-";
 /// What the hidden sibling's name ends with.
 pub const PARTIAL_SUFFIX: &str = ".alcm-partial";
+/// Random letters and digits between the two.
+const PARTIAL_RANDOM_LEN: usize = 6;
+/// Times that a sibling is created anew after another process has taken it for a dead writer's.
+const MAX_TRIES: usize = 16;
+/// Permission bits of any new file, less the umask.
+const USUAL_MODE: u32 = 0o666;
 
 /// What a finished file outlives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,25 +48,33 @@ impl AtomicFile {
     /// # Errors
     /// [`crate::ErrorKind::Io`], with the destination named.
     pub fn create(destination: &Path, overwrites: bool) -> Result<Self> {
-        Self::create_unnamed(destination, overwrites).map_err(|e| e.in_file(destination))
+        Self::create_with_mode(destination, overwrites, USUAL_MODE)
     }
 
-    fn create_unnamed(destination: &Path, overwrites: bool) -> Result<Self> {
+    /// As [`Self::create`]; from its first byte on the file has the read and write bits of `mode` alone, less the
+    /// umask. Systems without such bits ignore it.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_with_mode(destination: &Path, overwrites: bool, mode: u32) -> Result<Self> {
+        Self::create_unnamed(destination, overwrites, mode).map_err(|e| e.in_file(destination))
+    }
+
+    fn create_unnamed(destination: &Path, overwrites: bool, mode: u32) -> Result<Self> {
         if !overwrites && std::fs::symlink_metadata(destination).is_ok() {
-            return Err(exists(std::io::Error::from(IoErrorKind::AlreadyExists)));
+            return Err(exists());
         }
         let mut builder = tempfile::Builder::new();
-        builder.prefix(PARTIAL_PREFIX).suffix(PARTIAL_SUFFIX);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // As for any new file, less the umask; tempfile's own default is for secrets.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        builder.prefix(PARTIAL_PREFIX).suffix(PARTIAL_SUFFIX).rand_bytes(PARTIAL_RANDOM_LEN);
+        // Not by tempfile itself, whose permissions are for secrets and whose errors name the sibling.
+        let open = |path: &Path| new_file_options(mode).open(path);
+        for _ in 0..MAX_TRIES {
+            let partial = builder.make_in(folder_of(destination), open).map_err(cannot_create)?;
+            if is_ours(partial.as_file()) {
+                return Ok(Self { partial, destination: destination.to_owned(), overwrites });
+            }
         }
-        let partial = builder.tempfile_in(folder_of(destination)).map_err(cannot_create)?;
-        // On a file system without locks the sibling stays unlocked, and is then never taken for stale.
-        let _ = partial.as_file().try_lock();
-        Ok(Self { partial, destination: destination.to_owned(), overwrites })
+        Err(Error::new(ErrorKind::Io, "cannot create a file here, another process removes it each time"))
     }
 
     /// The name that the file will have.
@@ -108,7 +122,7 @@ impl AtomicFile {
             if overwrites { partial.persist(&destination) } else { partial.persist_noclobber(&destination) };
         let file = renamed.map_err(|e| {
             let error = match e.error.kind() {
-                IoErrorKind::AlreadyExists => exists(e.error),
+                IoErrorKind::AlreadyExists => exists(),
                 _ => Error::io("cannot give the finished file its name", e.error),
             };
             error.in_file(&destination)
@@ -151,8 +165,41 @@ impl Write for AtomicFile {
     }
 }
 
-fn exists(source: std::io::Error) -> Error {
-    Error::io("will not overwrite it; remove it, or force the overwriting", source)
+fn exists() -> Error {
+    Error::new(ErrorKind::InvalidInput, "output exists; pass --force to replace it")
+}
+
+/// How a file that is not there is opened, with the read and write bits of `mode`.
+fn new_file_options(mode: u32) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode & USUAL_MODE);
+    #[cfg(not(unix))]
+    let _ = mode;
+    options
+}
+
+/// Locks a new sibling. False where another process that removes what dead writers left has come before, between the
+/// sibling's creation and this.
+fn is_ours(partial: &File) -> bool {
+    match partial.try_lock() {
+        Ok(()) => !is_unlinked(partial),
+        Err(TryLockError::WouldBlock) => false,
+        // On a file system without locks the sibling stays unlocked, and is then never taken for stale.
+        Err(TryLockError::Error(_)) => true,
+    }
+}
+
+#[cfg(unix)]
+fn is_unlinked(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata) == 0)
+}
+
+/// Other systems do not remove open files.
+#[cfg(not(unix))]
+fn is_unlinked(_file: &File) -> bool {
+    false
 }
 
 fn cannot_create(source: std::io::Error) -> Error {
@@ -198,6 +245,15 @@ fn sync_folder(_folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Whether `name` is one that unfinished files have.
+#[must_use]
+pub fn is_partial_name(name: &str) -> bool {
+    let random = name.strip_prefix(PARTIAL_PREFIX).and_then(|name| name.strip_suffix(PARTIAL_SUFFIX));
+    random.is_some_and(|random| {
+        random.len() == PARTIAL_RANDOM_LEN && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
 /// Removes the unfinished files that dead writers have left in `folder`, not in folders below it, and says
 /// how many. Those of live writers are locked and stay.
 ///
@@ -208,12 +264,7 @@ pub fn remove_stale_partials(folder: &Path) -> Result<usize> {
     let mut n_removed = 0;
     for entry in std::fs::read_dir(folder).map_err(cannot_list)? {
         let entry = entry.map_err(cannot_list)?;
-        let name = entry.file_name();
-        let is_partial = name.to_str().is_some_and(|name| {
-            name.len() > PARTIAL_PREFIX.len() + PARTIAL_SUFFIX.len()
-                && name.starts_with(PARTIAL_PREFIX)
-                && name.ends_with(PARTIAL_SUFFIX)
-        });
+        let is_partial = entry.file_name().to_str().is_some_and(is_partial_name);
         // Of the entry itself: a symbolic link is nothing that this program has left.
         if is_partial && entry.file_type().is_ok_and(|file_type| file_type.is_file()) {
             n_removed += usize::from(remove_if_stale(&entry.path())?);
@@ -239,7 +290,6 @@ fn remove_if_stale(path: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap();
@@ -276,6 +326,8 @@ mod tests {
         AtomicFile::create(&ours, false).unwrap().commit(Durability::ProcessEnd).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&ours), mode(&usual));
+        let secret = AtomicFile::create_with_mode(&folder.path().join("secret"), false, 0o700).unwrap();
+        assert_eq!(mode(secret.partial_path()) & 0o777, 0o600);
     }
 
     #[test]
@@ -287,8 +339,8 @@ mod tests {
         let early = AtomicFile::create(&destination, false).unwrap_err();
         let late = late.commit(Durability::ProcessEnd).unwrap_err();
         for error in [early, late] {
-            assert_eq!(error.kind(), ErrorKind::Io);
-            assert_eq!(error.io_source().unwrap().kind(), IoErrorKind::AlreadyExists);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().ends_with("pass --force to replace it"), "{error}");
         }
         assert_eq!(std::fs::read(&destination).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["out"]);
@@ -301,6 +353,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = AtomicFile::create(&folder.path().join("no/out"), false).unwrap_err();
         assert!(error.to_string().contains("folder does not exist"), "{error}");
+        assert!(!error.to_string().contains(PARTIAL_SUFFIX), "{error}");
         let file = AtomicFile::create(&folder.path().join("out"), false).unwrap();
         let error = file.cannot_write(IoErrorKind::StorageFull.into());
         assert!(error.to_string().contains("disk is full"), "{error}");
@@ -314,12 +367,28 @@ mod tests {
         let live = AtomicFile::create(&folder.path().join("out"), false).unwrap();
         let stale = folder.path().join(".alcm-a1b2c3.alcm-partial");
         std::fs::write(&stale, b"half").unwrap();
-        std::fs::write(folder.path().join("my.alcm-partial"), b"not ours").unwrap();
+        for not_ours in ["my.alcm-partial", ".alcm-my-notes.alcm-partial"] {
+            std::fs::write(folder.path().join(not_ours), b"not ours").unwrap();
+        }
         assert_eq!(remove_stale_partials(folder.path()).unwrap(), 1);
         assert!(!stale.exists());
         assert!(live.partial_path().exists());
         live.commit(Durability::ProcessEnd).unwrap();
-        assert_eq!(names(folder.path()), ["my.alcm-partial", "out"]);
+        assert_eq!(names(folder.path()), [".alcm-my-notes.alcm-partial", "my.alcm-partial", "out"]);
         assert_eq!(remove_stale_partials(folder.path()).unwrap(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_sibling_that_a_cleaner_was_faster_to_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".alcm-a1b2c3.alcm-partial");
+        let partial = File::create(&path).unwrap();
+        let cleaner = File::open(&path).unwrap();
+        cleaner.try_lock().unwrap();
+        assert!(!is_ours(&partial), "the cleaner is about to remove it");
+        std::fs::remove_file(&path).unwrap();
+        drop(cleaner);
+        assert!(!is_ours(&partial), "the cleaner has removed it");
     }
 }

@@ -7,7 +7,7 @@ mod identity;
 mod mmap;
 mod read;
 
-pub use atomic_write::{AtomicFile, Durability, PARTIAL_SUFFIX, remove_stale_partials};
+pub use atomic_write::{AtomicFile, Durability, PARTIAL_SUFFIX, is_partial_name, remove_stale_partials};
 pub use huge_memory::HugeMemory;
 pub use identity::FileIdentity;
 pub use mmap::MappedFile;

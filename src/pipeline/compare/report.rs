@@ -192,11 +192,7 @@ impl Comparison {
     /// The comparison as one JSON object. Shares are of 1; numbers that are infinite or undefined are `null`.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let failures: Vec<Value> = self
-            .failures
-            .iter()
-            .map(|f| json!({"path": f.path, "kind": f.error.kind().as_str(), "message": f.error.to_string()}))
-            .collect();
+        let failures: Vec<Value> = self.failures.iter().map(Failure::to_json).collect();
         json!({
             "complete": self.is_complete(),
             "files": self.files.iter().map(file_json).collect::<Vec<_>>(),

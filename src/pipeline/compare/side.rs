@@ -28,6 +28,7 @@ impl Listing {
     /// for their originals.
     pub(super) fn of(ctx: &Context<'_>, path: &Path) -> Result<Self> {
         let mut listing = Self::default();
+        std::fs::metadata(path).map_err(|e| Error::io("cannot open", e).in_file(path))?;
         if !path.is_dir() {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             listing.files.push((original_name(name, path), path.to_owned()));

@@ -273,6 +273,16 @@ impl LossySettings {
         Ok(Self { layers: layers.to_vec(), ..Self::new(Goal::Bits(first)) })
     }
 
+    /// The goal of what decompressing gives: of a layered run the last layer's. `None` where that is exact.
+    #[must_use]
+    pub fn final_goal(&self) -> Option<Goal> {
+        match self.layers.last() {
+            None => Some(self.goal),
+            Some(LayerGoal::Bits(bits)) => Some(Goal::Bits(*bits)),
+            Some(LayerGoal::Exact) => None,
+        }
+    }
+
     /// How `tensor` is to be treated: its goal and treatment, or `None` where it stays exact.
     ///
     /// By default floats of 16 bits or more, of two dimensions or more and at least [`Self::min_elements`], are lossy.

@@ -75,6 +75,11 @@ impl LayeredPlan {
         self.tensors.len()
     }
 
+    /// Elements of each tensor that may be coarse.
+    pub(crate) fn n_elements(&self) -> impl Iterator<Item = u64> {
+        self.tensors.iter().map(|tensor| tensor.candidate.info.n_elements())
+    }
+
     /// Whether layer `layer_idx` differs from the source.
     pub(crate) fn is_lossy(&self, layer_idx: usize) -> bool {
         self.layers.get(layer_idx).is_some_and(|goal| *goal != LayerGoal::Exact)

@@ -256,7 +256,7 @@ impl Layer {
 }
 
 fn unreachable(bits: f64) -> Error {
-    let message = format!("no step leads to a layer of {bits} bits an element");
+    let message = format!("no step leads to a layer of {bits} bits an element; ask for more");
     Error::new(ErrorKind::InvalidConfig, message)
 }
 
