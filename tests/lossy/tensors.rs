@@ -91,7 +91,7 @@ impl Kind {
             Self::NonFinite | Self::NonFiniteRow => bell,
             // As Adam's second moments.
             Self::Positive => 1e-8 * bell * bell * power(random, 4),
-            Self::PeriodicRows if row % 8 == 0 => 6.0 * bell,
+            Self::PeriodicRows if row.is_multiple_of(8) => 6.0 * bell,
             Self::PeriodicRows => bell,
             Self::Band if row.abs_diff(column) < 20 => bell,
             Self::Band => 1e-4 * bell,
