@@ -2,8 +2,9 @@
 
 use super::super::log_freq::{self, Range};
 use super::escapes::{self, Escape};
+use super::low_bits::choose_low_bits;
 use super::low_planes::LowPlanes;
-use super::plan::{Planner, choose_low_bits};
+use super::plan::Planner;
 use super::{
     HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len,
 };

@@ -22,6 +22,7 @@ pub mod series;
 pub mod settings;
 mod share_out;
 mod tensor_source;
+mod trial;
 mod twins;
 mod worth;
 

@@ -22,9 +22,7 @@ use crate::pipeline::source::Source;
 use crate::pipeline::timings::{Step, Timings};
 use crate::quantize::predictor::{Unit, target};
 use crate::quantize::rdo::Tuner;
-use crate::stage::{
-    BlockEncoder, BlockLoss, BlockQuantizer, ChannelSteps, Domain, Level, Part, QuantRun, QuantSpec,
-};
+use crate::stage::{ChannelSteps, Domain, QuantSpec};
 
 /// Elements of a sample, and of each of its runs.
 pub(super) const SAMPLE_LEN: u64 = 1 << 16;
@@ -100,91 +98,6 @@ impl TensorSource<'_> {
         };
         let results: Vec<Result<T>> = self.spans().into_par_iter().with_max_len(1).map(visit).collect();
         results.into_iter().collect()
-    }
-
-    /// What `spec` costs on the whole tensor.
-    pub(super) fn try_spec(&self, spec: &QuantSpec) -> Result<BlockLoss> {
-        let losses: Vec<Result<BlockLoss>> =
-            self.spans().into_par_iter().with_max_len(1).map(|span| self.try_block(&span, spec)).collect();
-        let mut total = BlockLoss::default();
-        for loss in losses {
-            total.add(&loss?);
-        }
-        Ok(total)
-    }
-
-    fn try_block(&self, span: &BlockSpan, spec: &QuantSpec) -> Result<BlockLoss> {
-        let isa = self.ctx.isa;
-        let run = QuantRun { spec, dtype: self.candidate.dtype, first_element: self.first_element(span) };
-        let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
-        let mut read = |at: usize, piece: &mut [u8]| self.source.read(span.offset + at as u64, piece);
-        let mut timings = Timings::default();
-        let tried = timings.time_parts(|enter| {
-            quantizer.try_pieces(isa, run, span.len, enter, &mut read).unwrap_or_else(|| {
-                // Paths run through the whole block.
-                let mut bytes = self.memory.buffer(span.len);
-                enter(Part::Reading);
-                let loss = read(0, &mut bytes).map(|()| self.try_whole(run, &mut bytes, enter));
-                self.memory.give_back(bytes);
-                loss
-            })
-        });
-        self.memory.quantizers.put(quantizer);
-        self.book(&timings);
-        tried
-    }
-
-    /// What `spec` costs on `sample` alone; without [`QuantSpec::channels`].
-    pub(super) fn try_sample(&self, spec: &QuantSpec, sample: &[u8]) -> BlockLoss {
-        let run = QuantRun { spec, dtype: self.candidate.dtype, first_element: 0 };
-        let mut read = |at: usize, piece: &mut [u8]| {
-            piece.copy_from_slice(sample.get(at..at + piece.len()).unwrap_or_default());
-            Ok(())
-        };
-        let mut quantizer = self.memory.quantizers.take(BlockQuantizer::default);
-        let tried = quantizer.try_pieces(self.ctx.isa, run, sample.len(), &mut |_| {}, &mut read);
-        let loss = tried.and_then(Result::ok).unwrap_or_else(|| {
-            let mut bytes = self.memory.buffer(sample.len());
-            bytes.copy_from_slice(sample);
-            let loss = self.try_whole(run, &mut bytes, &mut |_| {});
-            self.memory.give_back(bytes);
-            loss
-        });
-        self.memory.quantizers.put(quantizer);
-        loss
-    }
-
-    /// What encoding all of `bytes` by `run` would lose; they then hold their reconstruction.
-    fn try_whole(&self, run: QuantRun<'_>, bytes: &mut [u8], enter: &mut dyn FnMut(Part)) -> BlockLoss {
-        // The level has no say in how indices are coded.
-        let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
-        let mut encoder = self.memory.trial_encoders.take(make);
-        let loss = encoder.try_quantized(run, bytes, enter);
-        self.memory.trial_encoders.put(encoder);
-        loss
-    }
-
-    /// Books what planning has taken, where it is not to be told apart.
-    pub(super) fn book(&self, timings: &Timings) {
-        self.memory.book(&self.booked_on.map_or(*timings, |step| timings.all_on(step)));
-    }
-
-    /// Bytes that the tensor takes in an archive, coded by `spec`, and what is lost.
-    pub(super) fn encode(&self, spec: &QuantSpec) -> Result<(u64, BlockLoss)> {
-        let parts = self.map_blocks(Step::Backend, |first_element, bytes, timings| {
-            // The level has no say in how indices are coded.
-            let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
-            let mut encoder = self.memory.trial_encoders.take(make);
-            let mut payload = Vec::new();
-            let run = QuantRun { spec, dtype: self.candidate.dtype, first_element };
-            let (_, loss) =
-                timings.time_parts(|enter| encoder.encode_quantized_watched(run, bytes, &mut payload, enter));
-            self.memory.trial_encoders.put(encoder);
-            (payload.len() as u64 + rate::RECORD_BYTES, loss)
-        })?;
-        let mut total = BlockLoss::default();
-        parts.iter().for_each(|(_, loss)| total.add(loss));
-        Ok((parts.iter().map(|(bytes, _)| bytes).sum(), total))
     }
 
     /// Moments of the whole tensor, in pieces that do not leave the second cache.
@@ -343,6 +256,11 @@ impl TensorSource<'_> {
         let (inner_len, n_channels) = self.channel_shape();
         let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
         if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None }
+    }
+
+    /// Books what planning has taken, where it is not to be told apart.
+    pub(super) fn book(&self, timings: &Timings) {
+        self.memory.book(&self.booked_on.map_or(*timings, |step| timings.all_on(step)));
     }
 
     /// Runs `work`, which is all on this thread, and books its time on `step`.
