@@ -132,7 +132,7 @@ pub struct LossSummary {
     pub goal: Option<Goal>,
     /// Tensors that were quantized.
     pub lossy_tensors: u64,
-    /// Tensors that could have been, and stayed exact because nothing else kept to the goal.
+    /// Tensors that could have been, and stayed exact because nothing smaller kept to the goal.
     pub exact_for_goal: u64,
     /// Tensors that a rule or the defaults keep exact.
     pub exact_by_rule: u64,
@@ -180,7 +180,7 @@ impl fmt::Display for LossSummary {
         }
         write!(f, ": {} tensors changed", self.lossy_tensors)?;
         for (count, why) in
-            [(self.exact_for_goal, "as nothing else keeps to the goal"), (self.exact_by_rule, "by rule")]
+            [(self.exact_for_goal, "as nothing smaller keeps to the goal"), (self.exact_by_rule, "by rule")]
         {
             if count > 0 {
                 write!(f, ", {count} exact {why}")?;

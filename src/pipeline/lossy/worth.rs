@@ -1,15 +1,17 @@
 //! Whether a tensor is worth quantizing: one that takes no more bytes as it is stays exact.
 
-use super::tensor_source::{RUN_LEN, TensorSource};
+use super::tensor_source::{RUN_LEN, SAMPLE_LEN, TensorSource};
 use crate::error::Result;
 use crate::pipeline::timings::Step;
 use crate::stage::{BlockEncoder, BlockSource, Level, QuantRun, QuantSpec};
 
-/// Elements that both ways of coding are tried on.
-const SAMPLE_LEN: u64 = 1 << 14;
-/// Of an element's bits one in this many: what is quantized to fewer is taken to be smaller, since of numbers that are not
-/// repeated or zero nobody codes signs and mantissas in less.
+/// Elements of a sample, of its beginning, that show how many bits quantized ones take about.
+const FEW: usize = 1 << 14;
+/// Of an element's bits one in this many: what is quantized to fewer is taken to be smaller, since nobody codes signs and
+/// mantissas in less, where there are any.
 const ONE_IN: f64 = 4.0;
+/// Most elements, one in this many, that may be zero for that to be said.
+const ZEROS_ONE_IN: u64 = 16;
 
 impl TensorSource<'_> {
     /// Whether the tensor takes no more bytes as it is than quantized by `spec`, as a sample of it shows.
@@ -21,18 +23,23 @@ impl TensorSource<'_> {
         let dtype = self.candidate.dtype;
         let sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN, RUN_LEN))?;
         let mut rebuilt = self.memory.buffer(sample.len());
-        rebuilt.copy_from_slice(&sample);
         let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
         let mut encoder = self.memory.trial_encoders.take(make);
-        let compare = || {
+        let mut compare = || {
             let run = QuantRun { spec, dtype, first_element: 0 };
-            let (quantized_bits, _) = encoder.estimate_quantized(run, &mut rebuilt);
-            if quantized_bits * ONE_IN < 8.0 * sample.len() as f64 {
+            let few = &mut rebuilt[..sample.len().min(FEW * dtype.unit_bytes())];
+            few.copy_from_slice(&sample[..few.len()]);
+            let (bits, loss) = encoder.estimate_quantized(run, few);
+            let n_zeros = loss.zeros.saturating_sub(loss.errors.n_zeroed);
+            let is_dense = n_zeros * ZEROS_ONE_IN < (few.len() / dtype.unit_bytes()) as u64;
+            if is_dense && bits * ONE_IN < 8.0 * few.len() as f64 {
                 return false;
             }
-            let mut exact = Vec::new();
+            let (mut quantized, mut exact) = (Vec::new(), Vec::new());
+            rebuilt.copy_from_slice(&sample);
+            encoder.encode_quantized_watched(run, &mut rebuilt, &mut quantized, &mut |_| {});
             encoder.encode(BlockSource { dtype, bytes: &sample, row_len: 0 }, &mut exact);
-            8.0 * exact.len() as f64 <= quantized_bits
+            exact.len() <= quantized.len()
         };
         let is_smaller = self.time(Step::Backend, compare);
         self.memory.trial_encoders.put(encoder);
