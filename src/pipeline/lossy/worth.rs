@@ -25,7 +25,7 @@ impl TensorSource<'_> {
         let mut rebuilt = self.memory.buffer(sample.len());
         let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
         let mut encoder = self.memory.trial_encoders.take(make);
-        let mut compare = || {
+        let compare = || {
             let run = QuantRun { spec, dtype, first_element: 0 };
             let few = &mut rebuilt[..sample.len().min(FEW * dtype.unit_bytes())];
             few.copy_from_slice(&sample[..few.len()]);
