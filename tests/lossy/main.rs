@@ -320,8 +320,10 @@ fn rates_of_tensors_that_are_hard_to_foretell_are_met() {
             for bits in [2.0, 3.0, 4.0] {
                 for (flag, tolerance) in [("", 0.02), ("--correct-rate", 0.005)] {
                     let arguments = format!("--bits {bits} {quantizer} {flag}");
-                    let (stored, _) = stored_rate(dir.path(), tensors, &arguments);
-                    let is_met = (stored / bits - 1.0).abs() < tolerance;
+                    let (stored, rate) = stored_rate(dir.path(), tensors, &arguments);
+                    // What takes fewer bits as it is has no rate: at 4 bits that is what is mostly zeros.
+                    let is_exact = rate.is_null() && stored < bits;
+                    let is_met = is_exact || (stored / bits - 1.0).abs() < tolerance;
                     assert!(is_met, "{}: {stored:.3} bits, {arguments}", tensors[0].name);
                 }
             }

@@ -53,3 +53,20 @@ fn logarithms_among_zeros_lose_what_the_trial_lost() {
         }
     }
 }
+
+#[test]
+fn a_rate_is_that_of_the_tensors_that_are_quantized() {
+    let dir = tempdir().unwrap();
+    let tensors = [
+        Tensor::new(Dtype::Bf16, Kind::Bell, &[200, 300], 5),
+        Tensor::new(Dtype::Bf16, Kind::Sparse, &[200, 300], 6),
+        Tensor::new(Dtype::F32, Kind::Bell, &[200, 300], 7),
+    ];
+    check(dir.path(), &tensors, Goal::Bits(11.0), "--correct-rate");
+    let run = "compress f.safetensors -o f.alcm -q -f --lossy --bits 11 --correct-rate --json";
+    let report = alcm(dir.path(), run).assert().code(0).get_output().stdout.clone();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    let reached = report["rates"][0]["reached"].as_f64().unwrap();
+    assert!((reached / 11.0 - 1.0).abs() < 0.005, "{report}");
+    assert!(report["loss"]["exact_for_goal"].as_u64().unwrap() > 0, "{report}");
+}

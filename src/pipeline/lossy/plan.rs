@@ -235,7 +235,12 @@ impl LossyPlanner<'_> {
             let Fitted { spec, saving } = *fitted;
             let keeps = Some(Keeps { file_idx, level: self.coding.level });
             let tensor = TensorSource { keeps, ..self.tensor(&source, &candidate) };
-            let stays_exact = spec.as_ref().map_or(Ok(true), |spec| tensor.is_smaller_exact(spec))?;
+            let stays_exact = match &spec {
+                None => true,
+                // Looked at when the rate was shared out.
+                Some(_) if candidate.goal.is_rate() => false,
+                Some(spec) => tensor.is_smaller_exact(spec)?,
+            };
             if stays_exact {
                 tensor.forget_kept();
                 return Ok(TensorPlan { candidate, spec: None, saving: Saving::default() });

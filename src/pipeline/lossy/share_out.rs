@@ -121,6 +121,10 @@ impl LossyPlanner<'_> {
             Error::new(ErrorKind::InvalidConfig, message)
         })?;
         let mut specs = self.rate_specs(goal, files, &units, counted.step)?;
+        if self.leave_exact(goal, files, &specs, &mut units)? {
+            // The goal is the mean of the others.
+            return self.share_out_goal(goal, files);
+        }
         if self.settings.correct_rate {
             let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
             // What was off about it stays off.
@@ -141,6 +145,40 @@ impl LossyPlanner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Leaves tensors exact that wait for `goal` and take no more bytes so than by their `specs`; whether there are any. The
+    /// others wait on, each with its part of `units`.
+    fn leave_exact(
+        &self,
+        goal: Goal,
+        files: &mut [(Vec<Found>, Opened)],
+        specs: &[QuantSpec],
+        units: &mut Vec<RateUnit>,
+    ) -> Result<bool> {
+        let tensors: Vec<(&Survey, TensorSource<'_>)> = self.waiting(goal, files).collect();
+        let look =
+            |((_, tensor), spec): (&(&Survey, TensorSource<'_>), &QuantSpec)| tensor.is_smaller_exact(spec);
+        let found: Vec<Result<bool>> = tensors.par_iter().zip(specs).map(look).collect();
+        let are_exact: Vec<bool> = found.into_iter().collect::<Result<_>>()?;
+        if !are_exact.contains(&true) {
+            return Ok(false);
+        }
+        let mut are_exact = are_exact.into_iter();
+        let mut units = units.drain(..);
+        for (found, opened) in files.iter_mut() {
+            for (found, candidate) in found.iter_mut().zip(&opened.candidates) {
+                let Found::Surveyed(survey) = found else { continue };
+                if candidate.goal != goal {
+                    continue;
+                }
+                survey.units.extend(units.by_ref().take(survey.n_units));
+                if are_exact.next() == Some(true) {
+                    *found = Found::Planned(Box::default());
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Gives `units`, those of the tensors that wait for `goal`, the method that suits each tensor, where there is a choice.
