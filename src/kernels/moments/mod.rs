@@ -56,16 +56,8 @@ impl Moments {
     /// elements are whole. The same bits for every `isa`.
     #[must_use]
     pub fn measure(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Self> {
-        if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
-            return None;
-        }
         let mut total = Self::default();
-        let mut values = [0f32; BLOCK_LEN];
-        for block in bytes.chunks(BLOCK_LEN * dtype.unit_bytes()) {
-            let values = &mut values[..block.len() / dtype.unit_bytes()];
-            to_f32(isa, dtype, block, values)?;
-            total.merge(&block_moments(isa, values));
-        }
+        for_each_block(isa, dtype, bytes, |values| total.merge(&block_moments(isa, values)))?;
         Some(total)
     }
 
@@ -204,6 +196,21 @@ fn block_moments(isa: Isa, values: &[f32]) -> Moments {
         _ => scalar::block(pivot, values),
     };
     block.moments(values.len())
+}
+
+/// Shows `take` the values of `bytes`, little-endian elements of `dtype`, block by block; `None`, with nothing shown, unless
+/// they convert and are whole.
+fn for_each_block(isa: Isa, dtype: Dtype, bytes: &[u8], mut take: impl FnMut(&[f32])) -> Option<()> {
+    if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
+        return None;
+    }
+    let mut values = [0f32; BLOCK_LEN];
+    for block in bytes.chunks(BLOCK_LEN * dtype.unit_bytes()) {
+        let values = &mut values[..block.len() / dtype.unit_bytes()];
+        to_f32(isa, dtype, block, values)?;
+        take(values);
+    }
+    Some(())
 }
 
 /// The squares of one block, at most [`BLOCK_LEN`] values.

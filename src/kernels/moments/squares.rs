@@ -1,6 +1,6 @@
 //! The mean square alone, in a third of the time that all moments take.
 
-use super::{BLOCK_LEN, Isa, is_convertible, to_f32};
+use super::Isa;
 use crate::dtype::Dtype;
 
 /// Running sums: element `i` of a block belongs to lane `i mod 16`.
@@ -20,16 +20,8 @@ impl Squares {
     /// elements are whole. Summed by blocks in lanes, so that every `isa` gives the same bits.
     #[must_use]
     pub fn measure(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Self> {
-        if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
-            return None;
-        }
         let mut total = Self::default();
-        let mut values = [0f32; BLOCK_LEN];
-        for block in bytes.chunks(BLOCK_LEN * dtype.unit_bytes()) {
-            let values = &mut values[..block.len() / dtype.unit_bytes()];
-            to_f32(isa, dtype, block, values)?;
-            total.merge(&super::block_squares(isa, values));
-        }
+        super::for_each_block(isa, dtype, bytes, |values| total.merge(&super::block_squares(isa, values)))?;
         Some(total)
     }
 

@@ -28,24 +28,33 @@ fn rows(bytes: &[u8; MAX_ENTRIES]) -> Rows {
     [0, 1, 2, 3].map(|row| _mm256_broadcastsi128_si256(cast(rows[row])))
 }
 
-/// `rows[entries]` for each byte; `N` rows are in use.
+/// Added to places: 0 to 15 leave bit 7 clear, those above set it, and a shuffle gives 0 where it is set.
+const BIAS: u8 = 0x70;
+
+/// Places as `vpshufb` wants them for each row: 0 to 15 for what is in the row, bit 7 set for all else.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn look_up<const N: usize>(rows: &Rows, entries: __m256i) -> __m256i {
-    let row_0 = _mm256_shuffle_epi8(rows[0], entries);
+fn by_row<const N: usize>(places: __m256i) -> [__m256i; 4] {
     if N == 1 {
-        return row_0;
+        return [places; 4];
     }
-    // The blend looks at bit 7 of each byte; shifting by 3 brings bit 4 of the entry there, by 2 bit 5.
-    let bit_4 = _mm256_slli_epi16(entries, 3);
-    let lower = _mm256_blendv_epi8(row_0, _mm256_shuffle_epi8(rows[1], entries), bit_4);
     if N == 2 {
-        return lower;
+        let first = _mm256_add_epi8(places, _mm256_set1_epi8(BIAS.cast_signed()));
+        return [first, _mm256_xor_si256(first, _mm256_set1_epi8(i8::MIN)), first, first];
     }
-    let upper = _mm256_blendv_epi8(
-        _mm256_shuffle_epi8(rows[2], entries),
-        _mm256_shuffle_epi8(rows[3], entries),
-        bit_4,
-    );
-    _mm256_blendv_epi8(lower, upper, _mm256_slli_epi16(entries, 2))
+    [0, 16, 32, 48].map(|start| {
+        let place = _mm256_sub_epi8(places, _mm256_set1_epi8(start));
+        _mm256_adds_epu8(place, _mm256_set1_epi8(BIAS.cast_signed()))
+    })
+}
+
+/// `rows[places]` for each byte; `N` rows are in use.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn look_up<const N: usize>(rows: &Rows, places: &[__m256i; 4]) -> __m256i {
+    let mut found = _mm256_shuffle_epi8(rows[0], places[0]);
+    for row in 1..N {
+        found = _mm256_or_si256(found, _mm256_shuffle_epi8(rows[row], places[row]));
+    }
+    found
 }

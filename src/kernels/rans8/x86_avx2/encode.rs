@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::super::{EncodeTable, Encoded, GROUP_LEN, MAX_ENTRIES, MAX_GROUPS, Plan, SLACK_BYTES};
-use super::{Rows, rows};
+use super::{Rows, by_row, look_up, rows};
 
 /// States in vectors of 16 lanes: for each group A's two, then B's two.
 type States = [[__m256i; 4]; MAX_GROUPS];
@@ -186,34 +186,6 @@ fn push_escapes(mut escaped: u64, group: &[u8; GROUP_LEN], escapes: &mut [u8], m
         escaped ^= 1 << last;
     }
     at
-}
-
-/// Places as `vpshufb` wants them for each row: 0 to 15 for what is in the row, bit 7 set for all else.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn by_row<const N: usize>(places: __m256i) -> [__m256i; 4] {
-    const BIAS: i8 = 0x70;
-    if N == 1 {
-        return [places; 4];
-    }
-    if N == 2 {
-        let first = _mm256_add_epi8(places, _mm256_set1_epi8(BIAS));
-        return [first, _mm256_xor_si256(first, _mm256_set1_epi8(i8::MIN)), first, first];
-    }
-    [0, 16, 32, 48].map(|start| {
-        let place = _mm256_sub_epi8(places, _mm256_set1_epi8(start));
-        _mm256_adds_epu8(place, _mm256_set1_epi8(BIAS))
-    })
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn look_up<const N: usize>(rows: &Rows, places: &[__m256i; 4]) -> __m256i {
-    let mut found = _mm256_shuffle_epi8(rows[0], places[0]);
-    for row in 1..N {
-        found = _mm256_or_si256(found, _mm256_shuffle_epi8(rows[row], places[row]));
-    }
-    found
 }
 
 /// Encodes the symbols at `places` of a group; `window` has [`WINDOW_FRONT`] bytes in front of the byte before which to

@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::super::{FREQ_SUM, Table};
-use super::{Rows, look_up};
+use super::{BIAS, Rows, by_row, look_up};
 
 /// Slots of a block, and their number.
 const BLOCK: usize = 16;
@@ -18,8 +18,6 @@ const BLOCK: usize = 16;
 const N_CROWDED: usize = 2;
 /// Beginnings within a block that are always compared; there are seldom more.
 const N_BEGINNINGS: usize = 2;
-/// Added to entries: 0 to 15 leave bit 7 clear, those above set it, and a shuffle gives 0 where it is set.
-const BIAS: u8 = 0x70;
 /// A place that none in a block exceeds.
 const NEVER: i8 = i8::MAX;
 
@@ -146,14 +144,12 @@ impl Entries {
     #[target_feature(enable = "avx2")]
     pub(super) fn look_up<const N: usize>(self, rows: &Rows) -> [__m256i; 2] {
         self.0.map(|entries| {
-            if N == 2 {
-                let upper = _mm256_xor_si256(entries, _mm256_set1_epi8(i8::MIN));
-                return _mm256_or_si256(
-                    _mm256_shuffle_epi8(rows[0], entries),
-                    _mm256_shuffle_epi8(rows[1], upper),
-                );
-            }
-            look_up::<N>(rows, _mm256_sub_epi8(entries, _mm256_set1_epi8(BIAS.cast_signed())))
+            let places = if N == 2 {
+                [entries, _mm256_xor_si256(entries, _mm256_set1_epi8(i8::MIN)), entries, entries]
+            } else {
+                by_row::<N>(_mm256_sub_epi8(entries, _mm256_set1_epi8(BIAS.cast_signed())))
+            };
+            look_up::<N>(rows, &places)
         })
     }
 
