@@ -60,6 +60,8 @@ fn a_rate_is_that_of_the_tensors_that_are_quantized() {
     let tensors = [
         Tensor::new(Dtype::Bf16, Kind::Bell, &[200, 300], 5),
         Tensor::new(Dtype::Bf16, Kind::Sparse, &[200, 300], 6),
+        // Stored once, and no more quantized than the one it is equal to.
+        Tensor { name: "tied".into(), ..Tensor::new(Dtype::Bf16, Kind::Bell, &[200, 300], 5) },
         Tensor::new(Dtype::F32, Kind::Bell, &[200, 300], 7),
     ];
     check(dir.path(), &tensors, Goal::Bits(11.0), "--correct-rate");

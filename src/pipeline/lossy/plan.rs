@@ -15,7 +15,7 @@ use super::rate;
 use super::series::PruneSeries;
 use super::settings::{Goal, LossySettings, LossyTreatment};
 use super::tensor_source::{Survey, TensorSource};
-use super::twins::Twins;
+use super::twins::{Place, Twins};
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::{GoalKind, TensorLoss};
 use crate::dtype::Dtype;
@@ -182,7 +182,7 @@ pub(super) enum Found {
     /// What a rate goal needs.
     Surveyed(Survey),
     /// Nothing: what another gets is this one's, too.
-    Twin,
+    Twin(Place),
 }
 
 impl LossyPlanner<'_> {
@@ -276,8 +276,8 @@ impl LossyPlanner<'_> {
     /// Plans the tensors that have a goal of their own, and measures the others.
     fn survey(&self, file: &Opened, twins: &Twins, keep_one_in: u64) -> Result<Vec<Found>> {
         let survey = |candidate: &Candidate| -> Result<Found> {
-            if twins.base_of(file.file_idx, candidate).is_some() {
-                return Ok(Found::Twin);
+            if let Some(base) = twins.base_of(file.file_idx, candidate) {
+                return Ok(Found::Twin(base));
             }
             let tensor = self.tensor(&file.source, candidate);
             if candidate.goal.is_rate() {

@@ -10,7 +10,7 @@ use super::plan::{Found, LossyPlanner, Opened};
 use super::rate::{self, Budget, RateUnit};
 use super::settings::{Goal, RateModel};
 use super::tensor_source::{Survey, TensorSource};
-use super::twins::REFERENCE_BITS;
+use super::twins::{Place, REFERENCE_BITS};
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::context::Checkout;
@@ -58,6 +58,7 @@ impl LossyPlanner<'_> {
     }
 
     fn share_out_goal(&self, goal: Goal, files: &mut [(Vec<Found>, Opened)]) -> Result<()> {
+        let bases = places_waiting(goal, files);
         let mut units = Vec::new();
         let (mut n_elements, mut n_blocks) = (0, 0);
         let (mut n_twin_elements, mut n_references) = (0, 0);
@@ -70,11 +71,11 @@ impl LossyPlanner<'_> {
                         n_blocks += survey.n_blocks;
                         units.append(&mut survey.units);
                     }
-                    Found::Twin => {
+                    Found::Twin(base) if bases.contains(base) => {
                         n_twin_elements += candidate.info.n_elements();
                         n_references += self.tensor(&opened.source, candidate).spans().len();
                     }
-                    Found::Planned(_) => {}
+                    Found::Twin(_) | Found::Planned(_) => {}
                 }
             }
         }
@@ -346,7 +347,7 @@ impl LossyPlanner<'_> {
                 .iter()
                 .flat_map(|(found, opened)| found.iter().zip(&opened.candidates))
                 .filter(|(found, candidate)| {
-                    matches!(found, Found::Surveyed(_) | Found::Twin) && candidate.goal.is_ratio()
+                    matches!(found, Found::Surveyed(_) | Found::Twin(_)) && candidate.goal.is_ratio()
                 })
                 .map(|(_, candidate)| candidate.info.start)
                 .collect();
@@ -367,4 +368,15 @@ impl LossyPlanner<'_> {
         );
         Err(Error::new(ErrorKind::InvalidConfig, message))
     }
+}
+
+/// Where the tensors of `files` are that wait for a step for `goal`, twins aside.
+fn places_waiting(goal: Goal, files: &[(Vec<Found>, Opened)]) -> HashSet<Place> {
+    let of_file = |(found, opened): &(Vec<Found>, Opened)| {
+        let tensors = found.iter().zip(&opened.candidates);
+        let waiting =
+            tensors.filter(|(found, other)| matches!(found, Found::Surveyed(_)) && other.goal == goal);
+        waiting.map(|(_, candidate)| (opened.file_idx, candidate.info.start)).collect::<Vec<Place>>()
+    };
+    files.iter().flat_map(of_file).collect()
 }

@@ -12,7 +12,7 @@ use crate::stage::QuantSpec;
 pub(super) const REFERENCE_BITS: f64 = 8.0 * (super::rate::RECORD_BYTES as f64 + 16.0);
 
 /// A tensor by file number and offset.
-type Place = (usize, u64);
+pub(super) type Place = (usize, u64);
 
 /// Tensors that go by the plan of an equal one.
 #[derive(Debug, Default)]
