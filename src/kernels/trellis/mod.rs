@@ -22,6 +22,8 @@ mod scalar;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512;
 
 use super::Isa;
 use super::quantize::{ESCAPE, MAX_STEPS};
@@ -69,7 +71,7 @@ pub fn quantize(
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::quantize_avx512(values, step, costs, scratch, indices) }
+            unsafe { x86_avx512::quantize(values, step, costs, scratch, indices) }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {

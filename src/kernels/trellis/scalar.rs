@@ -11,11 +11,11 @@ use crate::kernels::quantize::floor;
 type Chains<T> = [T; N_CHAINS];
 
 /// More than any path costs, and little enough to be added to itself.
-const FORBIDDEN: f32 = 1e30;
+pub(super) const FORBIDDEN: f32 = 1e30;
 /// Rows after which the least cost is taken off, so that sums keep their precision.
-const NORMALISE_ROWS: usize = 32;
+pub(super) const NORMALISE_ROWS: usize = 32;
 /// The state before each state by way of an even index, and of an odd one: a nibble each.
-const PREVIOUS: [u32; 2] = [previous(0), previous(1)];
+pub(super) const PREVIOUS: [u32; 2] = [previous(0), previous(1)];
 /// The state after each state by way of an even index, a nibble each; an odd index flips bit 1 of it.
 const NEXT: u32 = next();
 
@@ -61,12 +61,18 @@ pub(super) fn quantize(values: &[f32], step: f32, costs: &Costs, decisions: &mut
 
 /// A row filled up with NaN: an escape continues a path without cost.
 #[inline(always)]
-fn padded(row: &[f32]) -> Chains<f32> {
+pub(super) fn padded(row: &[f32]) -> Chains<f32> {
     row.try_into().unwrap_or_else(|_| {
         let mut padded = [f32::NAN; N_CHAINS];
         padded[..row.len()].copy_from_slice(row);
         padded
     })
+}
+
+/// The class of an index by the state before it and its parity.
+#[inline(always)]
+pub(super) const fn class_between(previous: u32, parity: u32) -> u32 {
+    if previous & 1 == 0 { 2 * parity } else { 3 - 2 * parity }
 }
 
 /// Magnitude in steps and whether it can be quantized.
@@ -124,10 +130,9 @@ fn extend(
             };
         }
         for (state, row) in extended.iter_mut().enumerate() {
-            let from = |parity: usize| {
-                let previous = (PREVIOUS[parity] >> (4 * state) & 7) as usize;
-                let class = if previous & 1 == 0 { 2 * parity } else { 3 - 2 * parity };
-                totals[previous][chain] + class_costs[class]
+            let from = |parity: u32| {
+                let previous = PREVIOUS[parity as usize] >> (4 * state) & 7;
+                totals[previous as usize][chain] + class_costs[class_between(previous, parity) as usize]
             };
             let (even, odd) = (from(0), from(1));
             decision |= u32::from(odd < even) << state;
@@ -179,7 +184,7 @@ fn trace_back(
         let parity = decision >> state & 1;
         let before = if parity == 0 { PREVIOUS[0] } else { PREVIOUS[1] };
         let previous = before >> (4 * state) & 7;
-        let class = if previous & 1 == 0 { 2 * parity } else { 3 - 2 * parity };
+        let class = class_between(previous, parity);
         let above = decision >> (8 + class) & 1;
         let k = lower_index(floor(steps).1, class.cast_signed()) + 2 * above.cast_signed();
         let signed = if row[chain].is_sign_negative() { -k } else { k };

@@ -13,17 +13,6 @@ pub(super) fn quantize_avx2(
     scalar::quantize(values, step, costs, scratch, indices);
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) fn quantize_avx512(
-    values: &[f32],
-    step: f32,
-    costs: &Costs,
-    scratch: &mut [u16],
-    indices: &mut [i32],
-) {
-    scalar::quantize(values, step, costs, scratch, indices);
-}
-
 #[target_feature(enable = "avx2")]
 pub(super) fn dequantize_avx2(indices: &[i32], step: f32, states: &mut ChainStates, values: &mut [f32]) {
     scalar::dequantize(indices, step, states, values);
