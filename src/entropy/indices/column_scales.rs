@@ -48,7 +48,7 @@ const MIN_ROWS: usize = 16;
 /// Scratch memory of the search.
 #[derive(Debug, Default)]
 pub(super) struct ColumnScales {
-    sums: Vec<u64>,
+    by_column: ColumnSums,
     /// Sum of the scales of the columns before each one, and of all.
     before: Vec<u64>,
 }
@@ -79,7 +79,8 @@ impl ColumnScales {
             let (together, seen) = match combination {
                 Combination::Product => {
                     let total = self.sum_even_columns(isa, runs, row_len);
-                    let apart: u64 = self.sums.iter().map(|&sum| geometric_cost_q16(n_seen, sum)).sum();
+                    let apart: u64 =
+                        self.by_column.sums.iter().map(|&sum| geometric_cost_q16(n_seen, sum)).sum();
                     let together = geometric_cost_q16(n_seen * row_len as u64, total);
                     (together, together.saturating_sub(apart))
                 }
@@ -107,21 +108,12 @@ impl ColumnScales {
     ) -> u64 {
         let run_sums: Vec<u64> = runs.clone().map(|run| distance_sum(isa, run)).collect();
         let mean = run_sums.iter().sum::<u64>() / (run_sums.len() as u64).max(1);
-        self.sums.clear();
-        self.sums.resize(row_len, 0);
-        for (run, sum) in runs.zip(run_sums) {
-            let weight =
-                u32::try_from((mean << WEIGHT_BITS) / sum.max(1)).unwrap_or(u32::MAX).min(MAX_WEIGHT);
-            for row in run.chunks_exact(row_len) {
-                let magnitudes = row.iter().map(|symbol| u32::from(symbol.abs_diff(128)));
-                self.sums
-                    .iter_mut()
-                    .zip(magnitudes)
-                    .for_each(|(sum, magnitude)| *sum += u64::from(magnitude * weight));
-            }
-        }
-        self.sums.iter_mut().for_each(|sum| *sum >>= WEIGHT_BITS);
-        self.sums.iter().sum()
+        let weight =
+            |sum: u64| u32::try_from((mean << WEIGHT_BITS) / sum.max(1)).unwrap_or(u32::MAX).min(MAX_WEIGHT);
+        self.by_column.sum(runs.zip(run_sums.into_iter().map(weight)), row_len);
+        let sums = &mut self.by_column.sums;
+        sums.iter_mut().for_each(|sum| *sum >>= WEIGHT_BITS);
+        sums.iter().sum()
     }
 
     /// Bits of normally distributed magnitudes in `runs`, which are made of `n_rows` rows of `row_len`, and what the means of
@@ -133,17 +125,23 @@ impl ColumnScales {
         n_rows: u64,
     ) -> (u64, u64) {
         let n = (n_rows * row_len as u64).max(1);
-        sum_columns(runs.clone().flat_map(|run| run.chunks_exact(row_len)), row_len, &mut self.sums);
+        self.by_column.sum(runs.clone().map(|run| (run, 1)), row_len);
         let square = |x: u64| u128::from(x) * u128::from(x);
-        let magnitude = |symbol: &u8| u64::from(symbol.abs_diff(128));
+        let magnitude = |symbol: &u8| u32::from(symbol.abs_diff(128));
         // Squares of magnitudes, and those of the runs' means as often as there are magnitudes.
         let (mut all, mut of_runs) = (0, 0);
         for run in runs {
-            all += run.iter().map(|symbol| square(magnitude(symbol))).sum::<u128>();
-            of_runs += square(run.iter().map(magnitude).sum()) / run.len().max(1) as u128;
+            for part in run.chunks(1 << 16) {
+                // At most 2^30.
+                let squares: u32 = part.iter().map(|symbol| magnitude(symbol) * magnitude(symbol)).sum();
+                all += u128::from(squares);
+            }
+            of_runs += square(run.iter().map(|symbol| u64::from(magnitude(symbol))).sum())
+                / run.len().max(1) as u128;
         }
-        let of_columns = self.sums.iter().map(|&sum| square(sum)).sum::<u128>() / u128::from(n_rows.max(1));
-        let between = of_columns.saturating_sub(square(self.sums.iter().sum()) / u128::from(n));
+        let of_columns =
+            self.by_column.sums.iter().map(|&sum| square(sum)).sum::<u128>() / u128::from(n_rows.max(1));
+        let between = of_columns.saturating_sub(square(self.by_column.sums.iter().sum()) / u128::from(n));
         let within = all.saturating_sub(of_runs);
         // Of a normal distribution the entropy is half the logarithm of its variance, and 2.05 bits.
         let cost = |squares: u128| {
@@ -166,13 +164,13 @@ impl ColumnScales {
         combination: Combination,
         columns: &mut Columns,
     ) -> u32 {
-        sum_columns(symbols.chunks(period), period, &mut self.sums);
+        self.by_column.sum(std::iter::once((symbols, 1)), period);
         let (n_rows, n_left) = ((symbols.len() / period) as u64, symbols.len() % period);
         let scale = |(column, &sum): (usize, &u64)| {
             let n = n_rows + u64::from(column < n_left);
             q16(2 * sum + 1, 2 * n)
         };
-        let scales: Vec<u32> = self.sums.iter().enumerate().map(scale).collect();
+        let scales: Vec<u32> = self.by_column.sums.iter().enumerate().map(scale).collect();
         self.before.clear();
         self.before.push(0);
         for &scale in &scales {
@@ -272,27 +270,45 @@ impl Terms {
     }
 }
 
-/// Sums of the magnitudes that symbols stand for, by column of `rows`, none of which is longer than `row_len`.
-fn sum_columns<'s>(rows: impl Iterator<Item = &'s [u8]>, row_len: usize, sums: &mut Vec<u64>) {
+/// Sums of the magnitudes that symbols stand for, by column.
+#[derive(Debug, Default)]
+struct ColumnSums {
+    sums: Vec<u64>,
+    wide: Vec<u64>,
+    narrow: Vec<u16>,
+}
+
+impl ColumnSums {
+    /// Columns, at least, that are summed side by side: short rows several at a time.
+    const LEAST_WIDTH: usize = 64;
     /// So many magnitudes of at most 128 fit 16 bits.
-    const MOST: u32 = 511;
-    sums.clear();
-    sums.resize(row_len, 0);
-    let mut narrow = vec![0u16; row_len];
-    let mut n_rows = 0;
-    let mut widen = |narrow: &mut [u16]| {
-        sums.iter_mut().zip(&mut *narrow).for_each(|(sum, narrow)| *sum += u64::from(*narrow));
-        narrow.fill(0);
-    };
-    for row in rows {
-        narrow.iter_mut().zip(row).for_each(|(sum, symbol)| *sum += u16::from(symbol.abs_diff(128)));
-        n_rows += 1;
-        if n_rows == MOST {
-            widen(&mut narrow);
-            n_rows = 0;
+    const MOST_ROWS: usize = 511;
+
+    /// Sums over runs, each with a weight of at most [`MAX_WEIGHT`]. A run begins with a row of `row_len`, its last row may be cut short.
+    fn sum<'s>(&mut self, runs: impl Iterator<Item = (&'s [u8], u32)>, row_len: usize) {
+        let Self { sums, wide, narrow } = self;
+        let width = row_len * Self::LEAST_WIDTH.div_ceil(row_len);
+        wide.clear();
+        wide.resize(width, 0);
+        narrow.resize(width, 0);
+        for (run, weight) in runs {
+            for rows in run.chunks(width * Self::MOST_ROWS) {
+                narrow.fill(0);
+                for row in rows.chunks(width) {
+                    let magnitudes = row.iter().map(|symbol| u16::from(symbol.abs_diff(128)));
+                    narrow.iter_mut().zip(magnitudes).for_each(|(sum, magnitude)| *sum += magnitude);
+                }
+                wide.iter_mut()
+                    .zip(&*narrow)
+                    .for_each(|(sum, narrow)| *sum += u64::from(u32::from(*narrow) * weight));
+            }
+        }
+        sums.clear();
+        sums.resize(row_len, 0);
+        for row in wide.chunks(row_len) {
+            sums.iter_mut().zip(row).for_each(|(sum, wide)| *sum += wide);
         }
     }
-    widen(&mut narrow);
 }
 
 #[cfg(test)]

@@ -47,14 +47,63 @@ impl ErrorSums {
 pub(super) fn measure(dtype: Dtype, original: &[u8], decoded: &[u8]) -> ErrorSums {
     match dtype {
         Dtype::F64 => sum(original, decoded, f64::from_le_bytes),
-        Dtype::F32 => sum(original, decoded, |le| f64::from(f32::from_le_bytes(le))),
-        Dtype::Bf16 => {
-            sum(original, decoded, |le| f64::from(f32::from_bits(u32::from(u16::from_le_bytes(le)) << 16)))
-        }
-        _ => {
-            sum(original, decoded, |le| f64::from(super::super::convert::f16_to_f32(u16::from_le_bytes(le))))
+        Dtype::F32 => sum(original, decoded, of_f32),
+        Dtype::Bf16 => sum(original, decoded, of_bf16),
+        _ => sum(original, decoded, of_f16),
+    }
+}
+
+#[inline(always)]
+pub(super) fn max_scaled(dtype: Dtype, original: &[u8], decoded: &[u8], scales: &[f32]) -> f64 {
+    match dtype {
+        Dtype::F64 => largest_quotient(original, decoded, scales, f64::from_le_bytes),
+        Dtype::F32 => largest_quotient(original, decoded, scales, of_f32),
+        Dtype::Bf16 => largest_quotient(original, decoded, scales, of_bf16),
+        _ => largest_quotient(original, decoded, scales, of_f16),
+    }
+}
+
+#[inline(always)]
+fn of_f32(le: [u8; 4]) -> f64 {
+    f64::from(f32::from_le_bytes(le))
+}
+
+#[inline(always)]
+fn of_bf16(le: [u8; 2]) -> f64 {
+    f64::from(f32::from_bits(u32::from(u16::from_le_bytes(le)) << 16))
+}
+
+#[inline(always)]
+fn of_f16(le: [u8; 2]) -> f64 {
+    f64::from(super::super::convert::f16_to_f32(u16::from_le_bytes(le)))
+}
+
+/// `|x − x̂|`; none between equal bits, infinite where only one is finite or both are not in different ways.
+#[inline(always)]
+fn error(x: f64, reconstruction: f64) -> f64 {
+    let difference = (x - reconstruction).abs();
+    let difference = if difference.is_nan() { f64::INFINITY } else { difference };
+    if x.to_bits() == reconstruction.to_bits() { 0.0 } else { difference }
+}
+
+#[inline(always)]
+fn largest_quotient<const N: usize>(
+    original: &[u8],
+    decoded: &[u8],
+    scales: &[f32],
+    value: impl Fn([u8; N]) -> f64,
+) -> f64 {
+    let mut largest = [0.0; LANES];
+    let (rows, decoded_rows) = (original.as_chunks::<N>().0, decoded.as_chunks::<N>().0);
+    for ((row, decoded_row), scales) in
+        rows.chunks(LANES).zip(decoded_rows.chunks(LANES)).zip(scales.chunks(LANES))
+    {
+        for (((x, decoded), scale), largest) in row.iter().zip(decoded_row).zip(scales).zip(&mut largest) {
+            let quotient = error(value(*x), value(*decoded)) / f64::from(*scale);
+            *largest = if quotient > *largest { quotient } else { *largest };
         }
     }
+    largest.into_iter().fold(0.0, f64::max)
 }
 
 #[inline(always)]
@@ -99,10 +148,7 @@ impl Lanes {
     ) {
         for lane in 0..LANES {
             let (x, reconstruction) = (value(original[lane]), value(decoded[lane]));
-            let is_same = x.to_bits() == reconstruction.to_bits();
-            let difference = (x - reconstruction).abs();
-            let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-            let error = if is_same { 0.0 } else { difference };
+            let error = error(x, reconstruction);
             let finite = if x.abs() < f64::INFINITY { x } else { 0.0 };
             self.max_abs[lane] = if error > self.max_abs[lane] { error } else { self.max_abs[lane] };
             self.error_sq[lane] += error * error;

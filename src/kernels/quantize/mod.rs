@@ -181,3 +181,12 @@ pub fn measure(isa: Isa, dtype: Dtype, original: &[u8], decoded: &[u8]) -> Optio
         _ => error_sums::measure(dtype, original, decoded),
     })
 }
+
+/// Largest `|x − x̂| ÷ scale` of the elements of a run, each with a positive scale of its own; errors as in [`ErrorSums`].
+///
+/// `None` for a dtype that [`super::convert`] does not take, or unless both runs hold as many elements as there are scales.
+#[must_use]
+pub fn max_scaled(dtype: Dtype, original: &[u8], decoded: &[u8], scales: &[f32]) -> Option<f64> {
+    let fits = |bytes: &[u8]| super::convert::fits(dtype, bytes.len(), scales.len());
+    (fits(original) && fits(decoded)).then(|| error_sums::max_scaled(dtype, original, decoded, scales))
+}

@@ -153,6 +153,33 @@ fn error_sums_are_right_and_equal_on_every_isa() {
 }
 
 #[test]
+fn scaled_errors_are_those_of_the_sums_by_the_scale_of_each() {
+    for dtype in [Dtype::F64, Dtype::F32, Dtype::F16, Dtype::Bf16] {
+        let n = 1003;
+        let x: Vec<f32> = (0..n).map(|i| ((i * 37 % 101) as f32 - 50.0) / 8.0).collect();
+        let y: Vec<f32> = x.iter().map(|x| (x * 2.0).trunc() / 2.0).collect();
+        let scales: Vec<f32> = (0..n).map(|i| [0.25, 1.0, 8.0][i as usize / 7 % 3]).collect();
+        let bytes = |values: &[f32]| {
+            let mut bytes = vec![0; values.len() * dtype.unit_bytes()];
+            super::super::convert::from_f32(Isa::Scalar, dtype, values, &mut bytes).unwrap();
+            bytes
+        };
+        let (x_bytes, y_bytes) = (bytes(&x), bytes(&y));
+        for n in [0, 1, 15, 16, 17, x.len()] {
+            let len = n * dtype.unit_bytes();
+            let expected = (0..n).map(|i| f64::from((x[i] - y[i]).abs() / scales[i])).fold(0.0, f64::max);
+            let got = max_scaled(dtype, &x_bytes[..len], &y_bytes[..len], &scales[..n]);
+            assert_eq!(got, Some(expected), "{dtype:?} {n}");
+        }
+        assert_eq!(max_scaled(dtype, &x_bytes, &y_bytes, &scales[1..]), None);
+    }
+    let of_one = |x: f32, y: f32| max_scaled(Dtype::F32, &x.to_le_bytes(), &y.to_le_bytes(), &[2.0]);
+    assert_eq!(of_one(f32::NAN, f32::NAN), Some(0.0));
+    assert_eq!(of_one(f32::NAN, 1.0), Some(f64::INFINITY));
+    assert_eq!(max_scaled(Dtype::I32, &[0; 4], &[0; 4], &[1.0]), None);
+}
+
+#[test]
 fn what_is_not_finite_has_no_error_or_an_infinite_one() {
     let measure = |x: &[f32], y: &[f32]| {
         measure(Isa::detect(), Dtype::F32, bytemuck::cast_slice(x), bytemuck::cast_slice(y)).unwrap()

@@ -222,18 +222,10 @@ fn bound_units(
         if (floor..=cap).contains(&now) {
             return false;
         }
-        // Bits fall as the step grows: halve the interval of its logarithm.
-        let (mut low, mut high) = (-40.0f64, 40.0f64);
-        for _ in 0..24 {
-            let middle = (low + high) / 2.0;
-            if bits(middle.exp2()) > aim {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        unit.multiplier = low.exp2();
-        true
+        // Of most distributions the rate falls by a bit where the step doubles.
+        let found = find(&mut |multiplier| bits(multiplier), (now - aim).exp2(), aim, TOLERANCE);
+        unit.multiplier = found.unwrap_or(1.0);
+        found.is_some()
     };
     units.iter_mut().map(bound).fold(false, |any, bound| any | bound)
 }

@@ -194,28 +194,11 @@ impl Tiles<'_> {
         let errors = quantize::measure(isa, dtype, bytes, rebuilt).unwrap_or_default();
         loss.errors.add(&errors);
         let scaled = match &header.channels {
-            Some(_) => max_scaled(dtype, bytes, rebuilt, &multipliers[..indices.len()]),
+            Some(_) => quantize::max_scaled(dtype, bytes, rebuilt, &multipliers[..indices.len()])
+                .unwrap_or(f64::INFINITY),
             None => errors.max_abs,
         };
         loss.max_scaled = loss.max_scaled.max(scaled);
         rebuilt
     }
-}
-
-/// Largest |x − x̂| ÷ multiplier of elements that differ.
-fn max_scaled(dtype: Dtype, original: &[u8], rebuilt: &[u8], multipliers: &[f32]) -> f64 {
-    let unit_bytes = dtype.unit_bytes();
-    let value = |element: &[u8]| -> f64 {
-        if let (Dtype::F64, Some(le)) = (dtype, element.first_chunk()) {
-            return f64::from_le_bytes(*le);
-        }
-        let mut value = [f32::NAN];
-        let _ = convert::to_f32(Isa::Scalar, dtype, element, &mut value);
-        f64::from(value[0])
-    };
-    let elements = original.chunks_exact(unit_bytes).zip(rebuilt.chunks_exact(unit_bytes)).zip(multipliers);
-    elements
-        .filter(|((x, rebuilt), _)| x != rebuilt)
-        .map(|((x, rebuilt), multiplier)| (value(x) - value(rebuilt)).abs() / f64::from(*multiplier))
-        .fold(0.0, |max, scaled| if scaled > max || scaled.is_nan() { scaled } else { max })
 }
