@@ -16,6 +16,10 @@ const N_CLASSES: usize = 4;
 /// the last 16 chains alternate.
 const N_DECISIONS: usize = N_STATES + N_CLASSES;
 
+/// Magnitudes of indices from here on share the last cost.
+const LAST_COST: i32 = 31;
+const _: () = assert!(LAST_COST as usize == N_COSTS - 1);
+
 /// One number for each of 16 chains.
 type Totals = [__m512; N_STATES];
 
@@ -63,7 +67,7 @@ impl Candidates {
             // In class 3 the point zero is below the first quad.
             let quad = if class == 3 { quad } else { _mm512_max_epi32(quad, _mm512_setzero_si512()) };
             let k = _mm512_add_epi32(_mm512_srai_epi32::<1>(quad), _mm512_set1_epi32((class + 1) >> 1));
-            let entry = _mm512_min_epi32(k, _mm512_set1_epi32(N_COSTS as i32 - 1));
+            let entry = _mm512_min_epi32(k, _mm512_set1_epi32(LAST_COST));
             let point = _mm512_cvtepi32_ps(_mm512_add_epi32(quad, _mm512_set1_epi32(class)));
             let upper = _mm512_add_ps(point, _mm512_set1_ps(4.0));
             let lower = if class == 3 { _mm512_max_ps(point, _mm512_setzero_ps()) } else { point };
@@ -196,7 +200,7 @@ const fn before_even([t0, t1, t2]: StateBits) -> StateBits {
 
 const _: () = {
     let mut state = 0;
-    while state < N_STATES as u32 {
+    while state < 8 {
         let [b0, b1, b2] = before_even([state & 1, state >> 1 & 1, state >> 2]);
         let before = (b0 & 1) | (b1 & 1) << 1 | (b2 & 1) << 2;
         assert!(before == PREVIOUS[0] >> (4 * state) & 7);
@@ -209,6 +213,7 @@ const _: () = {
 };
 
 /// The indices of a row by the states after it, which become those before it.
+#[expect(clippy::cast_possible_truncation, reason = "a word's halves")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 #[inline]
 fn trace_back(floors: [__m512i; 2], decisions: &[u16; N_CHAINS], states: &mut StateBits) -> [i32; N_CHAINS] {
@@ -226,7 +231,7 @@ fn trace_back(floors: [__m512i; 2], decisions: &[u16; N_CHAINS], states: &mut St
     let ones = _mm512_set1_epi32(1);
     let mut indices = [_mm512_setzero_si512(); 2];
     for half in 0..2 {
-        let mask = |word: u32| (word >> (16 * half)) as __mmask16;
+        let mask = |word: u32| if half == 0 { word as __mmask16 } else { (word >> 16) as __mmask16 };
         let (m0, m1) = (mask(c0), mask(c1));
         let sign = _mm512_srai_epi32::<31>(floors[half]);
         let floor = _mm512_xor_si512(floors[half], sign);
