@@ -7,8 +7,9 @@
 //! [`kernels::trellis`](crate::kernels::trellis) come from a histogram of magnitudes, and the histogram depends on them:
 //! a sample is quantized a few times over, each time by what the last time told. All of it is deterministic.
 
+use crate::kernels::histogram::Counters;
 use crate::kernels::quantize::{self, ESCAPE, N_THRESHOLDS, Rounding};
-use crate::kernels::trellis::{self, Costs, N_CHAINS, N_COSTS, NEXT_STATE};
+use crate::kernels::trellis::{self, Costs, N_CHAINS, N_COSTS};
 use crate::kernels::{Isa, log_domain};
 
 /// The best exchange of squared error for bits with uniform quantization, in `step²` per bit: `2 ln 2 ÷ 12`, the slope
@@ -32,6 +33,7 @@ pub struct Tuner {
     sample: Vec<f32>,
     indices: Vec<i32>,
     decisions: Vec<u16>,
+    labels: Vec<u8>,
     error_sq: f64,
 }
 
@@ -68,7 +70,9 @@ impl Tuner {
             // The lengths are those that it asks for.
             let _ =
                 trellis::quantize(isa, &self.sample, step, &costs, &mut self.decisions, &mut self.indices);
-            let bits = count_by_quantizer(&self.indices).map(|histogram| histogram.bits());
+            self.labels.resize(self.indices.len(), 0);
+            trellis::label(isa, &self.indices, &mut self.labels);
+            let bits = count_by_quantizer(&self.labels).map(|histogram| histogram.bits());
             costs = Costs(bits.map(|bits| std::array::from_fn(|k: usize| lambda * bits[k])));
         }
         costs
@@ -86,18 +90,18 @@ impl Tuner {
     }
 }
 
-/// Histograms of the indices by the quantizer that each belongs to.
-fn count_by_quantizer(indices: &[i32]) -> [Histogram; 2] {
-    let mut histograms = <[Histogram; 2]>::default();
-    let mut states = [0; N_CHAINS];
-    for row in indices.chunks(N_CHAINS) {
-        for (state, &index) in states.iter_mut().zip(row) {
-            let [even, odd] = NEXT_STATE[usize::from(*state)];
-            histograms[usize::from(*state & 1)].add(index);
-            *state = if index & 1 == 0 { even } else { odd };
+/// Histograms by the quantizer that each of the labelled indices belongs to.
+fn count_by_quantizer(labels: &[u8]) -> [Histogram; 2] {
+    let mut counters = Counters::default();
+    counters.count(labels);
+    let counts = counters.total();
+    [0, 128].map(|quantizer| {
+        let of_quantizer = &counts[quantizer..quantizer + usize::from(trellis::ESCAPE_LABEL)];
+        Histogram {
+            counts: std::array::from_fn(|magnitude| of_quantizer[magnitude]),
+            total: of_quantizer.iter().sum(),
         }
-    }
-    histograms
+    })
 }
 
 /// Counts by magnitude.
@@ -105,12 +109,6 @@ fn count_by_quantizer(indices: &[i32]) -> [Histogram; 2] {
 struct Histogram {
     counts: [u32; N_BINS],
     total: u32,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { counts: [0; N_BINS], total: 0 }
-    }
 }
 
 impl Histogram {
@@ -128,15 +126,6 @@ impl Histogram {
         rest.iter().for_each(|&index| tables[0][bin(index)] += 1);
         let sum = |bin: usize| tables.iter().map(|table| table[bin]).sum::<u32>();
         Self { counts: std::array::from_fn(sum), total: (0..=N_BINS).map(sum).sum() }
-    }
-
-    fn add(&mut self, index: i32) {
-        if index != ESCAPE {
-            if let Some(count) = self.counts.get_mut(index.unsigned_abs() as usize) {
-                *count += 1;
-            }
-            self.total += 1;
-        }
     }
 
     /// Mean of the squared errors in `step²` where values that share an index are spread evenly over what `rounding` gives
@@ -230,8 +219,13 @@ mod tests {
             let indices: Vec<i32> = (0..n)
                 .map(|i: i32| if i % 97 == 5 { ESCAPE } else { i.wrapping_mul(77) % 61 - 30 })
                 .collect();
-            let mut one_by_one = Histogram::default();
-            indices.iter().for_each(|&index| one_by_one.add(index));
+            let mut one_by_one = Histogram { counts: [0; N_BINS], total: 0 };
+            for index in indices.iter().filter(|index| **index != ESCAPE) {
+                if let Some(count) = one_by_one.counts.get_mut(index.unsigned_abs() as usize) {
+                    *count += 1;
+                }
+                one_by_one.total += 1;
+            }
             let at_once = Histogram::of(&indices);
             assert_eq!((at_once.counts, at_once.total), (one_by_one.counts, one_by_one.total));
         }

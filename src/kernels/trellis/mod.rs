@@ -105,3 +105,27 @@ pub fn dequantize(isa: Isa, indices: &[i32], step: f32, states: &mut ChainStates
         _ => scalar::dequantize(indices, step, states, values),
     }
 }
+
+/// Largest magnitude that a label tells.
+pub const MAX_LABEL: u8 = 126;
+/// The magnitude in the label of an [`ESCAPE`].
+pub const ESCAPE_LABEL: u8 = 127;
+
+/// Labels indices, which begin their chains, for counting: the magnitude up to [`MAX_LABEL`], or [`ESCAPE_LABEL`], in the low
+/// seven bits, the quantizer in use in the top one. As many as the shorter slice holds.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn label(isa: Isa, indices: &[i32], labels: &mut [u8]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::label_avx512(indices, labels) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::label_avx2(indices, labels) }
+        }
+        _ => scalar::label(indices, labels),
+    }
+}

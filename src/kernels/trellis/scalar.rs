@@ -4,7 +4,9 @@
 //! even `k`, 1 is Q1 with odd `k`, 2 is Q0 with odd `k`, 3 is Q1 with even `k`, zero included. In each the point below
 //! `u` and the one above compete; the better one of each class goes into the trellis.
 
-use super::{ChainStates, Costs, ESCAPE, MAX_STEPS, N_CHAINS, N_COSTS, N_STATES, NEXT_STATE};
+use super::{
+    ChainStates, Costs, ESCAPE, ESCAPE_LABEL, MAX_LABEL, MAX_STEPS, N_CHAINS, N_COSTS, N_STATES, NEXT_STATE,
+};
 use crate::kernels::quantize::floor;
 
 /// One number for each chain.
@@ -216,6 +218,36 @@ fn dequantize_row(row: &Chains<i32>, step: f32, states: &mut ChainStates, dst: &
         let (k, state) = (row[chain], states[chain]);
         let shift = if state & 1 == 0 { 0 } else { k.signum() };
         dst[chain] = k.wrapping_mul(2).wrapping_sub(shift) as f32 * step;
-        states[chain] = (NEXT >> (4 * state) & 7) ^ (k.cast_unsigned() & 1) << 1;
+        states[chain] = after(state, k);
     }
 }
+
+/// The state after `state` by way of index `k`.
+#[inline(always)]
+fn after(state: u32, k: i32) -> u32 {
+    (NEXT >> (4 * state) & 7) ^ (k.cast_unsigned() & 1) << 1
+}
+
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "at most 255")]
+pub(super) fn label(indices: &[i32], labels: &mut [u8]) {
+    let mut states: ChainStates = [0; N_CHAINS];
+    let mut label_row = |row: &[i32; N_CHAINS], labels: &mut [u8; N_CHAINS]| {
+        for chain in 0..N_CHAINS {
+            let (k, state) = (row[chain], states[chain]);
+            let magnitude = k.unsigned_abs().min(u32::from(MAX_LABEL)) + u32::from(k == ESCAPE);
+            labels[chain] = (magnitude | (state & 1) << 7) as u8;
+            states[chain] = after(state, k);
+        }
+    };
+    let (rows, rest) = indices.as_chunks::<N_CHAINS>();
+    let (label_rows, label_rest) = labels.as_chunks_mut::<N_CHAINS>();
+    rows.iter().zip(label_rows).for_each(|(row, labels)| label_row(row, labels));
+    let (mut padded, mut padded_labels) = ([0; N_CHAINS], [0; N_CHAINS]);
+    padded[..rest.len()].copy_from_slice(rest);
+    label_row(&padded, &mut padded_labels);
+    let len = rest.len().min(label_rest.len());
+    label_rest[..len].copy_from_slice(&padded_labels[..len]);
+}
+
+const _: () = assert!(ESCAPE_LABEL == MAX_LABEL + 1 && ESCAPE.unsigned_abs() > MAX_LABEL as u32);

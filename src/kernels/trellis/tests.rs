@@ -35,6 +35,29 @@ fn dequantized(isa: Isa, indices: &[i32], step: f32) -> Vec<f32> {
     values
 }
 
+#[test]
+fn labels_are_magnitudes_and_quantizers() {
+    let indices: Vec<i32> = (0..1000i32)
+        .map(|i| [i % 7 - 3, i.wrapping_mul(0x0123_4567), ESCAPE, 125 - i % 4][i as usize / 5 % 4])
+        .collect();
+    let mut states = [0usize; N_CHAINS];
+    let label = |(i, &k): (usize, &i32)| {
+        let state = &mut states[i % N_CHAINS];
+        let quantizer = *state as u8 & 1;
+        *state = usize::from(NEXT_STATE[*state][(k & 1) as usize]);
+        let magnitude = if k == ESCAPE { ESCAPE_LABEL } else { k.unsigned_abs().min(MAX_LABEL.into()) as u8 };
+        magnitude | quantizer << 7
+    };
+    let expected: Vec<u8> = indices.iter().enumerate().map(label).collect();
+    for isa in isas() {
+        for n in [0, 1, 31, 32, 33, indices.len()] {
+            let mut labels = vec![77; n];
+            super::label(isa, &indices[..n], &mut labels);
+            assert!(labels == expected[..n], "{isa:?} {n}");
+        }
+    }
+}
+
 /// The reconstruction by the words of the contract, and the cost of a chain of indices.
 fn follow(values: &[f32], indices: &[i32], step: f32, costs: &Costs) -> (Vec<f32>, f64) {
     let mut states = [0usize; N_CHAINS];

@@ -209,6 +209,10 @@ impl<'a> Fitter<'a> {
         let is_whole = sample.len() as u64 == tensor.candidate.info.byte_len() && tensor.spans().len() == 1;
         let mut best: Option<(f64, Search<'_>, Option<Trial>)> = None;
         for method in methods {
+            let plain_bits = best.as_ref().map_or(0.0, |(bits, ..)| bits / values.len().max(1) as f64);
+            if !method.suits(self.settings.quantizer, plain_bits) {
+                continue;
+            }
             let first_step = step * method.step_beside(methods[0]);
             let mut search = Search::new(self, *method, &values, first_step).foresee();
             let found = self.search_sample(&mut search, goal, sample, is_whole)?;

@@ -34,6 +34,10 @@ static METHODS: [Method; 4] = [
     Method::best_of(Quantizer::Trellis),
 ];
 
+/// Stored bits an element from which on zeros are too few for the methods between plain rounding and the best on smooth
+/// distributions.
+const MANY_BITS: f64 = 5.0;
+
 /// Share of error and bits by which another method has to be better than plain rounding.
 const LEAST_GAIN: f64 = 5e-3;
 
@@ -131,6 +135,11 @@ impl Method {
         }
     }
 
+    /// Whether it may be better than the others of a run with `quantizer` where plain rounding takes `plain` bits an element.
+    pub(super) fn suits(self, quantizer: Quantizer, plain: f64) -> bool {
+        plain < MANY_BITS || self == Self::best_of(quantizer) || self.quantizer == Quantizer::Uniform
+    }
+
     /// Length of its step, if that of `other` is 1 and a bit is worth the same error to both.
     pub(super) fn step_beside(self, other: Self) -> f64 {
         f64::from(other.lambda / self.lambda).sqrt()
@@ -164,7 +173,8 @@ impl TensorSource<'_> {
                 return Some(*plain);
             }
             let mut best = (*plain, cost * (1.0 - LEAST_GAIN));
-            for method in others {
+            let plain_bits = bits / values.len() as f64;
+            for method in others.iter().filter(|method| method.suits(settings.quantizer, plain_bits)) {
                 let (_, cost) = try_method(*method)?;
                 if cost < best.1 {
                     best = (*method, cost);
