@@ -32,6 +32,8 @@ fn wrong_usage_is_2_and_help_is_0() {
         "compress f f -o -",
         "compress f f -o out",
         "compress . -o ./inside",
+        "compress f -o out --lossy --rel-l2 0.1 --correct-rate",
+        "compress f -o out --lossy --as-bytes=all",
         "decompress f -o out/",
         "extract f",
         "compare f",

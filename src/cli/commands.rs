@@ -29,7 +29,7 @@ use crate::pipeline::map::{BLOCK_ELEMENTS, entropy_map};
 use crate::pipeline::outputs::ARCHIVE_SUFFIX;
 use crate::pipeline::predict::predict;
 use crate::pipeline::report::{Failure, Report};
-use crate::pipeline::settings::CompressOptions;
+use crate::pipeline::settings::{AsBytes, CompressOptions};
 use crate::pipeline::stream::{compress_stream, decompress_stream_layer};
 use crate::pipeline::verify::verify;
 
@@ -171,6 +171,11 @@ fn run_compress(args: &CompressArgs) -> Result<ExitCode> {
     let lossy = if args.lossy.lossy || !args.lossy.layers.is_empty() {
         if streams {
             return Err(usage("a lossy or layered run reads its tensors twice; give it files, not a stream"));
+        }
+        if coding.as_bytes == AsBytes::All {
+            return Err(usage(
+                "--as-bytes=all keeps checkpoints as plain bytes; nothing of them can be lossy",
+            ));
         }
         Some(LossyFile::load(args.lossy.lossy_config.as_deref())?.settings(&args.lossy)?)
     } else {

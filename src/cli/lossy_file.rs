@@ -266,7 +266,7 @@ impl LossyFile {
             [] => LossySettings::new(goal),
             layers => LossySettings::layered(layers)?,
         };
-        Ok(LossySettings {
+        let settings = LossySettings {
             quantizer: flags.quant.unwrap_or(self.quantizer).into(),
             backend: flags.backend.unwrap_or(self.backend).into(),
             rules,
@@ -280,8 +280,35 @@ impl LossyFile {
             min_bits: entropy.min_bits,
             max_bits: entropy.max_bits,
             ..base
-        })
+        };
+        check_effects(&settings)?;
+        Ok(settings)
     }
+}
+
+/// Refuses what would silently have no effect.
+fn check_effects(settings: &LossySettings) -> Result<()> {
+    let lossy_rules = || {
+        settings.rules.iter().filter_map(|rule| match &rule.treatment {
+            Treatment::Exact => None,
+            Treatment::Lossy(treatment) => {
+                Some((rule, treatment.goal.unwrap_or(settings.goal), treatment.domain))
+            }
+        })
+    };
+    if settings.correct_rate && !settings.goal.is_rate() && !lossy_rules().any(|(_, goal, _)| goal.is_rate())
+    {
+        let goal = settings.goal.kind().name();
+        return Err(invalid(format!("--correct-rate is for --bits and --ratio; the goal here is {goal}")));
+    }
+    let mut of_relative_bounds = lossy_rules().filter(|(_, goal, _)| matches!(goal, Goal::MaxRelError(_)));
+    if let Some((rule, ..)) = of_relative_bounds.find(|(.., domain)| *domain == Domain::Log2) {
+        return Err(invalid(format!(
+            "rule for \"{}\": logarithms are not bounded relative to their channel; with log_domain the goal is best rel_l2",
+            rule.name.as_str().escape_debug()
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -328,6 +355,26 @@ mod tests {
         ] {
             assert_eq!(change(from, to).pruning, expected);
         }
+    }
+
+    #[test]
+    fn what_would_have_no_effect_is_refused() {
+        let correcting = |goal: &str, rules: &str| {
+            let text = DEFAULTS.replace("goal: {rel_l2: 0.01}", goal).replace("rules: []", rules);
+            let flags =
+                LossyArgs { preset: Some("balanced".into()), correct_rate: true, ..LossyArgs::default() };
+            LossyFile::parse(&text).unwrap().settings(&flags).map_err(|e| e.kind())
+        };
+        assert!(correcting("goal: {bits: 4}", "rules: []").is_ok());
+        assert!(correcting("goal: {rel_l2: 0.01}", "rules: [{name: \"*\", goal: {bits: 3}}]").is_ok());
+        assert_eq!(correcting("goal: {rel_l2: 0.01}", "rules: []").unwrap_err(), ErrorKind::InvalidConfig);
+
+        let logarithms = |goal: &str| {
+            let rules = format!("rules: [{{name: \"*\", log_domain: true, goal: {goal}}}]");
+            LossyFile::parse(&DEFAULTS.replace("rules: []", &rules)).unwrap().settings(&LossyArgs::default())
+        };
+        assert!(logarithms("{rel_l2: 0.1}").is_ok());
+        assert_eq!(logarithms("{max_rel_error: 0.1}").unwrap_err().kind(), ErrorKind::InvalidConfig);
     }
 
     #[test]
