@@ -17,7 +17,7 @@ const HALF_SPAN: i32 = 512;
 /// wide hump neighbours are equally frequent anyway.
 pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     // Samples are runs, so that every vector that is loaded is used; of short blocks everything counts.
-    let one_in = (indices.len() >> 16).max(1);
+    let one_in = (indices.len() >> 15).max(1);
     let mut lengths = count_sampled::<33>(indices, one_in, |index| 32 - index.unsigned_abs().leading_zeros());
     // Only an escape has all bits.
     let n_escapes = std::mem::take(&mut lengths[32]);
