@@ -1,7 +1,7 @@
 //! How the elements of a block are cut into fields.
 
 use crate::dtype::Dtype;
-use crate::entropy::freq::normalise;
+use crate::entropy::freq::{entropy_q16, normalise};
 use crate::kernels::fields::{Layout, OUTLIER, Word};
 use crate::kernels::prefetch::prefetch;
 use crate::kernels::survey::or_and;
@@ -43,9 +43,38 @@ pub(super) fn choose(dtype: Dtype, bytes: &[u8], level: Level) -> Option<Layout>
             Dtype::F8E8m0 | Dtype::Bool => Some(plain(8)),
             // Eight neighbouring values of a quantised weight are about equally common.
             Dtype::I8 => Some(plain(5)),
-            _ => Some(plain(0)),
+            _ => Some(integer_layout(plain(0), bytes)),
         },
     }
+}
+
+/// The layout for integers: a plane for each of their bytes or, where these are alike, as of small numbers packed into
+/// large ones, one for all.
+fn integer_layout(plain: Layout, bytes: &[u8]) -> Layout {
+    /// What a coded plane has besides its codes: entry, states, which bytes occur.
+    const PLANE_BYTES: u64 = 5 + 128 + 32;
+    let element_bytes = plain.element_bits as usize / 8;
+    if element_bytes == 1 {
+        return plain;
+    }
+    let mut planes = vec![[0u32; 256]; element_bytes];
+    for element in bytes.chunks_exact(element_bytes) {
+        planes.iter_mut().zip(element).for_each(|(counts, &byte)| counts[usize::from(byte)] += 1);
+    }
+    // Bits of what is counted, with its table, in 1/65536.
+    let cost_q16 = |counts: &[u32; 256]| {
+        let (n, n_values) = counts
+            .iter()
+            .fold((0, 0), |(n, n_values), &count| (n + u64::from(count), n_values + u64::from(count > 0)));
+        // A plane of one byte is that byte.
+        let table = if n_values > 1 { (PLANE_BYTES + n_values) << (3 + 16) } else { 0 };
+        n * entropy_q16(counts) + table
+    };
+    let together = std::array::from_fn(|byte| planes.iter().map(|counts| counts[byte]).sum());
+    if cost_q16(&together) < planes.iter().map(cost_q16).sum() {
+        return Layout { element_bits: 8, ..plain };
+    }
+    plain
 }
 
 /// The layout of floats as mere bytes, for exponents that lie too far apart for symbols; `None` for other dtypes.
