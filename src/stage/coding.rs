@@ -26,11 +26,13 @@ pub enum Coding {
     Coarse,
     /// What a later layer adds to the block of the layer before; decoded by [`super::BlockDecoder::refine`].
     Refined,
+    /// Which of a few values each element is.
+    Palette,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 11] = [
+    const TABLE: [(Self, u8, &'static str); 12] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -42,6 +44,7 @@ impl Coding {
         (Self::Adaptive, 8, "adaptive"),
         (Self::Coarse, 9, "coarse"),
         (Self::Refined, 10, "refined"),
+        (Self::Palette, 11, "palette"),
     ];
 
     /// Every coding.

@@ -8,6 +8,7 @@ mod coding;
 mod constant;
 mod fields;
 mod layered;
+mod palette;
 mod payload;
 mod planes;
 mod quantized;
@@ -29,6 +30,7 @@ pub use fields::bench_internals;
 use fields::{FieldDecoder, FieldEncoder};
 pub use layered::LayerStep;
 use layered::{LayerDecoder, LayerEncoder};
+use palette::{Palette, PaletteEncoder};
 use payload::{corrupt, scratch};
 use quantized::QuantizedDecoder;
 pub use quantized::{
@@ -64,6 +66,10 @@ pub struct BlockSource<'a> {
     pub row_len: usize,
 }
 
+/// Elements for each value of a palette, on average, from which on it takes next to nothing itself and no other coding is
+/// tried: none knows more of such elements.
+const LEAST_USES: usize = 512;
+
 /// Encodes blocks, reusing its scratch memory; one for each worker thread.
 pub struct BlockEncoder {
     level: Level,
@@ -71,6 +77,7 @@ pub struct BlockEncoder {
     fields: FieldEncoder,
     sparse: SparseEncoder,
     scaled: ScaledEncoder,
+    palette: PaletteEncoder,
     zstd: ZstdEncoder,
     quantizer: BlockQuantizer,
     layers: LayerEncoder,
@@ -101,6 +108,7 @@ impl BlockEncoder {
             fields: FieldEncoder::default(),
             sparse: SparseEncoder::default(),
             scaled: ScaledEncoder::default(),
+            palette: PaletteEncoder::default(),
             zstd: ZstdEncoder::new(level),
             quantizer: BlockQuantizer::default(),
             layers: LayerEncoder::default(),
@@ -178,6 +186,56 @@ impl BlockEncoder {
             dst.truncate(start);
             return self.zstd.encode(source.bytes, 1, dst);
         }
+        let Some(n_values) = self.palette.find(source.dtype, source.bytes) else {
+            return self.encode_many_valued(source, start, dst, visit);
+        };
+        dst.truncate(start);
+        self.encode_palette(source, dst);
+        if n_values * LEAST_USES <= source.bytes.len() / source.dtype.unit_bytes() {
+            visit(source.bytes);
+            return Coding::Palette;
+        }
+        let end = dst.len();
+        let coding = self.encode_many_valued(source, end, dst, visit);
+        if coding != Coding::Stored && dst.len() - end < end - start {
+            dst.drain(start..end);
+            return coding;
+        }
+        dst.truncate(end);
+        Coding::Palette
+    }
+
+    /// Appends the payload of elements of which the palette has been found.
+    fn encode_palette(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) {
+        let palette = std::mem::take(&mut self.palette);
+        let start = dst.len();
+        let n_elements = source.bytes.len() / source.dtype.unit_bytes();
+        let bytes = palette.write(source.dtype, n_elements, dst);
+        // As bytes of any distribution, or as symbols whose tables follow the scales of rows.
+        let as_bytes = BlockSource { dtype: Dtype::U8, bytes, row_len: source.row_len };
+        let as_symbols = BlockSource { dtype: Dtype::F8E8m0, ..as_bytes };
+        let first = dst.len();
+        let mut coding = self.encode_inner(as_bytes, first, dst);
+        let second = dst.len();
+        let other = self.encode_inner(as_symbols, second, dst);
+        if dst.len() - second < second - first {
+            dst.drain(first..second);
+            coding = other;
+        } else {
+            dst.truncate(second);
+        }
+        PaletteEncoder::set_inner_coding(dst, start, coding.wire_id());
+        self.palette = palette;
+    }
+
+    /// Codes elements that have more values than a palette holds, or may have.
+    fn encode_many_valued(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
         let float_bytes = source.dtype.float_bytes();
         if let Some(element_bytes) = float_bytes.filter(|&n| SparseEncoder::is_worth_it(n, source.bytes)) {
             visit(source.bytes);
@@ -343,6 +401,7 @@ impl BlockDecoder {
             Coding::Fields => return self.decode_fields(payload, dst),
             Coding::Sparse => self.decode_sparse(dtype, payload, dst),
             Coding::Scaled => self.decode_scaled(payload, dst),
+            Coding::Palette => self.decode_palette(dtype, payload, dst),
             _ => self.decode_dense(coding, dtype, payload, dst),
         }?;
         Ok(Folded::new())
@@ -360,6 +419,18 @@ impl BlockDecoder {
         let result = self
             .decode_dense(inner, Dtype::F16, opened.payload, halves)
             .and_then(|()| opened.multiply(self.isa, halves, &mut self.singles, dst));
+        self.dense = dense;
+        result
+    }
+
+    fn decode_palette(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+        let opened = Palette::open(dtype, payload, dst.len())?;
+        let inner = inner_coding(opened.coding_id)?;
+        let mut dense = std::mem::take(&mut self.dense);
+        let indices = scratch(&mut dense, opened.n_elements(dst.len()));
+        let result = self
+            .decode_dense(inner, Dtype::U8, opened.payload, indices)
+            .and_then(|()| opened.look_up(indices, dst));
         self.dense = dense;
         result
     }
@@ -397,7 +468,7 @@ impl BlockDecoder {
                 decoded.ok_or_else(|| corrupt("the coarse block breaks the format"))
             }
             Coding::Refined => Err(corrupt("a refined block without the layer before")),
-            Coding::Sparse | Coding::Scaled | Coding::Reference => {
+            Coding::Sparse | Coding::Scaled | Coding::Palette | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }
         }

@@ -206,6 +206,68 @@ fn what_is_no_scaled_half_spoils_only_the_coding() {
     }
 }
 
+/// Elements of `dtype` that are each one of `n_values`.
+fn of_a_palette(dtype: Dtype, n: usize, n_values: u32, seed: u64) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    // Products with an odd number differ in their low bits.
+    let value = |k: u32| u64::from(k).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    let values: Vec<[u8; 8]> = (0..n_values).map(value).collect();
+    let pick = |_| values[(rng.next_u32() % n_values).min(rng.next_u32() % n_values) as usize];
+    (0..n).map(pick).flat_map(|value| value.into_iter().take(dtype.unit_bytes())).collect()
+}
+
+#[test]
+fn a_few_values_are_told_by_their_places() {
+    for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32, Dtype::F64, Dtype::C64, Dtype::I32] {
+        for n_values in [2, 3, 16, 255, 256] {
+            let bytes = of_a_palette(dtype, 40_000, n_values, 31);
+            let entropy = {
+                let share = |k: u32| f64::from(2 * (n_values - k) - 1) / f64::from(n_values * n_values);
+                (0..n_values).map(|k| -share(k) * share(k).log2()).sum::<f64>()
+            };
+            for (coding, len) in round_trip(dtype, &bytes, 100) {
+                assert_eq!(coding, Coding::Palette, "{dtype:?} {n_values}");
+                let bits = 8.0 * (len - n_values as usize * dtype.unit_bytes()) as f64 / 40_000.0;
+                assert!(bits < entropy * 1.01 + 0.13, "{dtype:?} {n_values}: {bits} of {entropy}");
+            }
+        }
+        let bytes = of_a_palette(dtype, 40_000, 300, 31);
+        assert!(round_trip(dtype, &bytes, 100).iter().all(|(coding, _)| *coding != Coding::Palette));
+        for n in [1, 2, 63, 64, 65, 300, 1000] {
+            round_trip(dtype, &of_a_palette(dtype, n, 7, 32), 0);
+        }
+    }
+}
+
+#[test]
+fn palettes_that_break_the_format_are_refused() {
+    let mut encoder = BlockEncoder::new(Level::Default, Isa::detect());
+    let bytes = of_a_palette(Dtype::F32, 5000, 9, 33);
+    let mut payload = Vec::new();
+    let source = BlockSource { dtype: Dtype::F32, bytes: &bytes, row_len: 0 };
+    assert_eq!(encoder.encode(source, &mut payload), Coding::Palette);
+    let kind = |dtype, payload: &[u8], len: usize| {
+        let mut dst = vec![0; len];
+        let decoded = BlockDecoder::new(Isa::detect()).decode(Coding::Palette, dtype, payload, &mut dst);
+        decoded.map_err(|e| e.kind())
+    };
+    assert_eq!(kind(Dtype::F32, &payload, bytes.len()), Ok(()));
+    let corrupt = Err(ErrorKind::Corrupt);
+    // Of one value less the last index is beyond the palette; of any other dtype lengths do not fit, or units.
+    let fewer = [&[payload[0], 7, 0, 0], &payload[4..4 + 8 * 4], &payload[4 + 9 * 4..]].concat();
+    assert_eq!(kind(Dtype::F32, &fewer, bytes.len()), corrupt);
+    for dtype in [Dtype::U8, Dtype::F8E4m3, Dtype::Bool, Dtype::Bytes] {
+        assert_eq!(kind(dtype, &payload, bytes.len()), corrupt);
+    }
+    assert_eq!(kind(Dtype::F32, &payload, bytes.len() - 1), corrupt);
+    for id in Coding::all().map(Coding::wire_id).filter(|id| !matches!(id, 0 | 2 | 3)) {
+        assert_eq!(kind(Dtype::F32, &[&[id], &payload[1..]].concat(), bytes.len()), corrupt);
+    }
+    for end in 0..payload.len() {
+        assert_eq!(kind(Dtype::F32, &payload[..end], bytes.len()), corrupt, "{end}");
+    }
+}
+
 #[test]
 fn many_numbers_too_small_to_be_normal_are_no_reason_to_store() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);

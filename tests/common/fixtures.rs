@@ -225,12 +225,11 @@ fn coding_fixtures() -> Vec<Fixture> {
             }),
         ),
         fixture("sparse-f32", Dtype::F32, Coding::Sparse, f32_block(2000, 15, zeros(3))),
-        fixture(
-            "sparse-zeros-f32",
-            Dtype::F32,
-            Coding::Sparse,
-            f32_block(600, 21, |_, random| u32::from(random.below(9) == 0) << 31),
-        ),
+        // Of wider elements with two values in all a palette is made.
+        fixture("sparse-zeros-f8", Dtype::F8E4m3, Coding::Sparse, {
+            let mut random = Random::new(21);
+            (0..600).map(|_| if random.below(9) == 0 { 0x80 } else { 0 }).collect()
+        }),
         // An odd number of floats is left of the complex numbers, and they repeat.
         fixture(
             "sparse-repeats-c64",
@@ -256,9 +255,26 @@ fn coding_fixtures() -> Vec<Fixture> {
                 (half * scale).to_bits() | (random.below(2) as u32) << 31
             }),
         ),
+        // Eleven values, and the scale of the next three times as large.
+        fixture(
+            "palette-f32",
+            Dtype::F32,
+            Coding::Palette,
+            f32_block(1500, 25, |idx, random| {
+                let value = (bell(random) * if idx < 700 { 12.0 } else { 40.0 }) as i32;
+                (value.clamp(-5, 5) as f32 * 0.37).to_bits()
+            }),
+        ),
+        fixture("palette-f64", Dtype::F64, Coding::Palette, {
+            let mut random = Random::new(26);
+            (0..3000).flat_map(|_| (0.1 + random.below(200) as f64).to_le_bytes()).collect()
+        }),
         // Too few for a table.
         fixture("adaptive-f32", Dtype::F32, Coding::Adaptive, f32_block(150, 24, zeros(3))),
-        fixture("sparse-few-f32", Dtype::F32, Coding::Sparse, f32_block(500, 16, zeros(60))),
+        fixture("sparse-few-f8", Dtype::F8E4m3, Coding::Sparse, {
+            let mut random = Random::new(16);
+            (0..500).map(|_| if random.below(60) == 0 { random.word() as u8 } else { 0 }).collect()
+        }),
     ]
 }
 
