@@ -8,6 +8,7 @@ mod coding;
 mod constant;
 mod fields;
 mod layered;
+mod nested;
 mod palette;
 mod payload;
 mod planes;
@@ -30,15 +31,15 @@ pub use fields::bench_internals;
 use fields::{FieldDecoder, FieldEncoder};
 pub use layered::LayerStep;
 use layered::{LayerDecoder, LayerEncoder};
-use palette::{Palette, PaletteEncoder};
-use payload::{corrupt, scratch};
+use palette::PaletteEncoder;
+use payload::corrupt;
 use quantized::QuantizedDecoder;
 pub use quantized::{
     BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
     Part, QuantRun, QuantSpec, Quantizer,
 };
 pub(crate) use quantized::{BlockPart, TILE_LEN};
-use scaled::{Scaled, ScaledEncoder};
+use scaled::ScaledEncoder;
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};
 
@@ -205,29 +206,6 @@ impl BlockEncoder {
         Coding::Palette
     }
 
-    /// Appends the payload of elements of which the palette has been found.
-    fn encode_palette(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) {
-        let palette = std::mem::take(&mut self.palette);
-        let start = dst.len();
-        let n_elements = source.bytes.len() / source.dtype.unit_bytes();
-        let bytes = palette.write(source.dtype, n_elements, dst);
-        // As bytes of any distribution, or as symbols whose tables follow the scales of rows.
-        let as_bytes = BlockSource { dtype: Dtype::U8, bytes, row_len: source.row_len };
-        let as_symbols = BlockSource { dtype: Dtype::F8E8m0, ..as_bytes };
-        let first = dst.len();
-        let mut coding = self.encode_inner(as_bytes, first, dst);
-        let second = dst.len();
-        let other = self.encode_inner(as_symbols, second, dst);
-        if dst.len() - second < second - first {
-            dst.drain(first..second);
-            coding = other;
-        } else {
-            dst.truncate(second);
-        }
-        PaletteEncoder::set_inner_coding(dst, start, coding.wire_id());
-        self.palette = palette;
-    }
-
     /// Codes elements that have more values than a palette holds, or may have.
     fn encode_many_valued(
         &mut self,
@@ -237,46 +215,25 @@ impl BlockEncoder {
         visit: &mut dyn FnMut(&[u8]),
     ) -> Coding {
         let float_bytes = source.dtype.float_bytes();
-        if let Some(element_bytes) = float_bytes.filter(|&n| SparseEncoder::is_worth_it(n, source.bytes)) {
+        let sparse = float_bytes.filter(|&n| SparseEncoder::is_worth_it(n, source.bytes));
+        let is_scaled = source.dtype == Dtype::F32 && self.encode_scaled(source, start, dst);
+        if let Some(element_bytes) = sparse {
             visit(source.bytes);
-            dst.truncate(start);
-            return self.encode_sparse(source, element_bytes, dst);
+            let end = if is_scaled { dst.len() } else { start };
+            dst.truncate(end);
+            let coding = self.encode_sparse(source, element_bytes, dst);
+            if !is_scaled || dst.len() - end < end - start {
+                dst.drain(start..end);
+                return coding;
+            }
+            dst.truncate(end);
+            return Coding::Scaled;
         }
-        if source.dtype == Dtype::F32 && self.encode_scaled(source, start, dst) {
+        if is_scaled {
             visit(source.bytes);
             return Coding::Scaled;
         }
         self.encode_dense(source, start, dst, visit)
-    }
-
-    /// Replaces what `dst` holds from `start` on by the payload of scaled halves; `false`, and `dst` as it was,
-    /// where the elements are none.
-    fn encode_scaled(&mut self, source: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> bool {
-        let mut scaled = std::mem::take(&mut self.scaled);
-        let halves = scaled.encode(source.bytes, start, dst);
-        if let Some(halves) = halves {
-            let inner_start = dst.len();
-            let inner = BlockSource { dtype: Dtype::F16, bytes: halves, row_len: source.row_len };
-            let coding = self.encode_inner(inner, inner_start, dst);
-            ScaledEncoder::set_inner_coding(dst, start, coding.wire_id());
-        }
-        let found = halves.is_some();
-        self.scaled = scaled;
-        found
-    }
-
-    /// Codes what another coding leaves, as one of those that may stand within it.
-    fn encode_inner(&mut self, inner: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> Coding {
-        let coding = match inner.bytes {
-            [] => Coding::Stored,
-            _ => self.encode_dense(inner, start, dst, &mut |_| {}),
-        };
-        if coding != Coding::Stored && dst.len() - start < inner.bytes.len() {
-            return coding;
-        }
-        dst.truncate(start);
-        dst.extend_from_slice(inner.bytes);
-        Coding::Stored
     }
 
     fn encode_dense(
@@ -313,17 +270,6 @@ impl BlockEncoder {
         }
         if fits { Coding::Fields } else { Coding::Stored }
     }
-
-    fn encode_sparse(&mut self, source: BlockSource<'_>, element_bytes: usize, dst: &mut Vec<u8>) -> Coding {
-        let start = dst.len();
-        let dense = self.sparse.encode(self.isa, element_bytes, source.bytes, dst).to_vec();
-        // What is left of complex numbers is single floats, their number perhaps odd.
-        let dtype = if source.dtype == Dtype::C64 { Dtype::F32 } else { source.dtype };
-        let inner = BlockSource { dtype, bytes: &dense, row_len: 0 };
-        let coding = self.encode_inner(inner, dst.len(), dst);
-        SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
-        Coding::Sparse
-    }
 }
 
 /// Decodes blocks, reusing its scratch memory; one for each worker thread.
@@ -335,15 +281,8 @@ pub struct BlockDecoder {
     quantized: QuantizedDecoder,
     layers: LayerDecoder,
     dense: Vec<u8>,
+    indices: Vec<u8>,
     singles: Vec<f32>,
-}
-
-/// The coding of what another coding leaves.
-fn inner_coding(id: u8) -> Result<Coding> {
-    match Coding::from_wire_id(id) {
-        Some(inner @ (Coding::Stored | Coding::Zstd | Coding::Fields)) => Ok(inner),
-        _ => Err(corrupt("the block's inner coding is not one that may stand there")),
-    }
 }
 
 impl std::fmt::Debug for BlockDecoder {
@@ -364,6 +303,7 @@ impl BlockDecoder {
             quantized: QuantizedDecoder::default(),
             layers: LayerDecoder::default(),
             dense: Vec::new(),
+            indices: Vec::new(),
             singles: Vec::new(),
         }
     }
@@ -409,46 +349,6 @@ impl BlockDecoder {
 
     fn decode_fields(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<Folded> {
         self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst)
-    }
-
-    fn decode_scaled(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        let opened = Scaled::open(payload, dst.len())?;
-        let inner = inner_coding(opened.coding_id)?;
-        let mut dense = std::mem::take(&mut self.dense);
-        let halves = scratch(&mut dense, dst.len() / 2);
-        let result = self
-            .decode_dense(inner, Dtype::F16, opened.payload, halves)
-            .and_then(|()| opened.multiply(self.isa, halves, &mut self.singles, dst));
-        self.dense = dense;
-        result
-    }
-
-    fn decode_palette(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        let opened = Palette::open(dtype, payload, dst.len())?;
-        let inner = inner_coding(opened.coding_id)?;
-        let mut dense = std::mem::take(&mut self.dense);
-        let indices = scratch(&mut dense, opened.n_elements(dst.len()));
-        let result = self
-            .decode_dense(inner, Dtype::U8, opened.payload, indices)
-            .and_then(|()| opened.look_up(indices, dst));
-        self.dense = dense;
-        result
-    }
-
-    fn decode_sparse(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        let opened = self.sparse.open(self.isa, payload, dst.len())?;
-        let inner = match Coding::from_wire_id(opened.coding_id) {
-            Some(Coding::Quantized) => Coding::Quantized,
-            _ => inner_coding(opened.coding_id)?,
-        };
-        let mut dense = std::mem::take(&mut self.dense);
-        let buffer = scratch(&mut dense, opened.dense_bytes);
-        let result = self.decode_dense(inner, dtype, opened.payload, buffer);
-        if result.is_ok() {
-            self.sparse.scatter(&opened, buffer, dst);
-        }
-        self.dense = dense;
-        result
     }
 
     fn decode_dense(&mut self, coding: Coding, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {

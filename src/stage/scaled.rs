@@ -146,9 +146,11 @@ fn scale(elements: &[[u8; 4]]) -> Option<f64> {
         // Both elements were rounded to 24 bits.
         (mantissa - nearest_integer(mantissa)).abs() < mantissa / f64::from(1 << 22)
     };
-    let candidates = (1024..2048).map(f64::from);
-    let mut fitting = candidates.filter(|&candidate| ratios.iter().all(|&ratio| fits(candidate, ratio)));
-    fitting.next().map(|candidate| first / candidate)
+    let fitting =
+        (1024..2048u32).filter(|&candidate| ratios.iter().all(|&ratio| fits(candidate.into(), ratio)));
+    // Of integers of a few bits several multiples fit, and are halves, but only they themselves are surely rounded alike.
+    let simplest = fitting.min_by_key(|candidate| candidate >> candidate.trailing_zeros());
+    simplest.map(|candidate| first / f64::from(candidate))
 }
 
 /// `value` as a mantissa in [1024, 2048) and a power of two; for positive normal numbers.

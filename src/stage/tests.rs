@@ -240,6 +240,27 @@ fn a_few_values_are_told_by_their_places() {
 }
 
 #[test]
+fn integers_times_a_scale_are_told_by_their_places() {
+    let mut rng = ChaCha8Rng::seed_from_u64(34);
+    for (row_len, most) in [(384, 127), (128, 7)] {
+        let mut bytes = Vec::new();
+        for _ in 0..60_000 / row_len {
+            let scale = f32::from_bits(0x3a00_0000 + rng.next_u32() % 0x0400_0000);
+            for _ in 0..row_len {
+                let integer = rng.next_u32() % (2 * most + 1);
+                bytes.extend(((integer as f32 - most as f32) * scale).to_le_bytes());
+            }
+        }
+        for (coding, len) in round_trip(Dtype::F32, &bytes, row_len) {
+            assert_eq!(coding, Coding::Scaled, "rows of {row_len}");
+            let bits = (f64::from(2 * most + 1)).log2() + 64.0 / row_len as f64;
+            let found = 32.0 * len as f64 / bytes.len() as f64;
+            assert!(found < bits + 0.3, "rows of {row_len}: {found} bits of {bits}");
+        }
+    }
+}
+
+#[test]
 fn palettes_that_break_the_format_are_refused() {
     let mut encoder = BlockEncoder::new(Level::Default, Isa::detect());
     let bytes = of_a_palette(Dtype::F32, 5000, 9, 33);

@@ -255,6 +255,16 @@ fn coding_fixtures() -> Vec<Fixture> {
                 (half * scale).to_bits() | (random.below(2) as u32) << 31
             }),
         ),
+        // Integers times a scale for each row.
+        fixture(
+            "scaled-integers-f32",
+            Dtype::F32,
+            Coding::Scaled,
+            f32_block(1300, 27, |idx, random| {
+                let scale = f32::from_bits(0x3b00_0000 + idx as u32 / 130 * 0x0012_3457);
+                ((random.below(31) as f32 - 15.0) * scale).to_bits()
+            }),
+        ),
         // Eleven values, and the scale of the next three times as large.
         fixture(
             "palette-f32",

@@ -109,7 +109,7 @@ impl PackerAvx2 {
         let byte_factors: [[u8; 2]; 16] = [[1, 1 << n_bits]; 16];
         let word_factors: [[i16; 2]; 8] = [[1, 1 << (2 * n_bits)]; 8];
         Self {
-            low_bits: _mm256_set1_epi8((1 << n_bits) - 1),
+            low_bits: _mm256_set1_epi8(i8::MAX >> (7 - n_bits)),
             factors: [cast(byte_factors), cast(word_factors)],
             shift: _mm_cvtsi32_si128(32 - 4 * n_bits.cast_signed()),
             upper: _mm256_set1_epi64x(((1 << (4 * n_bits)) - 1) << (4 * n_bits)),
