@@ -32,7 +32,7 @@ use fields::{FieldDecoder, FieldEncoder};
 pub use layered::LayerStep;
 use layered::{LayerDecoder, LayerEncoder};
 use palette::PaletteEncoder;
-use payload::corrupt;
+use payload::{corrupt, keep_shorter};
 use quantized::QuantizedDecoder;
 pub use quantized::{
     BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
@@ -138,12 +138,11 @@ impl BlockEncoder {
         let start = dst.len();
         let coding = self.encode(source, dst);
         let end = dst.len();
-        if adaptive::encode(source.dtype, source.bytes, dst) && dst.len() - end < end - start {
-            dst.drain(start..end);
-            return Coding::Adaptive;
+        if !adaptive::encode(source.dtype, source.bytes, dst) {
+            dst.truncate(end);
+            return coding;
         }
-        dst.truncate(end);
-        coding
+        if keep_shorter(dst, start, end) { Coding::Adaptive } else { coding }
     }
 
     /// Like [`Self::encode`], for long runs of blocks in memory that is not in the caches. The payload replaces what is
@@ -198,12 +197,11 @@ impl BlockEncoder {
         }
         let end = dst.len();
         let coding = self.encode_many_valued(source, end, dst, visit);
-        if coding != Coding::Stored && dst.len() - end < end - start {
-            dst.drain(start..end);
-            return coding;
+        if coding == Coding::Stored {
+            dst.truncate(end);
+            return Coding::Palette;
         }
-        dst.truncate(end);
-        Coding::Palette
+        if keep_shorter(dst, start, end) { coding } else { Coding::Palette }
     }
 
     /// Codes elements that have more values than a palette holds, or may have.
@@ -219,15 +217,12 @@ impl BlockEncoder {
         let is_scaled = source.dtype == Dtype::F32 && self.encode_scaled(source, start, dst);
         if let Some(element_bytes) = sparse {
             visit(source.bytes);
-            let end = if is_scaled { dst.len() } else { start };
-            dst.truncate(end);
-            let coding = self.encode_sparse(source, element_bytes, dst);
-            if !is_scaled || dst.len() - end < end - start {
-                dst.drain(start..end);
-                return coding;
+            if !is_scaled {
+                dst.truncate(start);
             }
-            dst.truncate(end);
-            return Coding::Scaled;
+            let end = dst.len();
+            let coding = self.encode_sparse(source, element_bytes, dst);
+            return if !is_scaled || keep_shorter(dst, start, end) { coding } else { Coding::Scaled };
         }
         if is_scaled {
             visit(source.bytes);

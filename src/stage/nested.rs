@@ -1,7 +1,7 @@
 //! Codings that leave a block of their own to another coding: zeros marked apart, scales taken out, a palette.
 
 use super::palette::{Palette, PaletteEncoder};
-use super::payload::{corrupt, scratch};
+use super::payload::{corrupt, keep_shorter, scratch};
 use super::scaled::{Scaled, ScaledEncoder};
 use super::sparse::SparseEncoder;
 use super::{BlockDecoder, BlockEncoder, BlockSource, Coding};
@@ -19,15 +19,10 @@ impl BlockEncoder {
         let as_bytes = BlockSource { dtype: Dtype::U8, bytes, row_len: source.row_len };
         let as_symbols = BlockSource { dtype: Dtype::F8E8m0, ..as_bytes };
         let first = dst.len();
-        let mut coding = self.encode_inner(as_bytes, first, dst);
+        let coding = self.encode_inner(as_bytes, first, dst);
         let second = dst.len();
         let other = self.encode_inner(as_symbols, second, dst);
-        if dst.len() - second < second - first {
-            dst.drain(first..second);
-            coding = other;
-        } else {
-            dst.truncate(second);
-        }
+        let coding = if keep_shorter(dst, first, second) { other } else { coding };
         PaletteEncoder::set_inner_coding(dst, start, coding.wire_id());
         self.palette = palette;
     }

@@ -14,7 +14,7 @@ const MAX_VALUES: usize = 256;
 const N_SLOTS: usize = 4 * MAX_VALUES;
 
 /// Scratch memory of the encoder.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PaletteEncoder {
     /// Values by the hash, and their places in `values`; a slot is free where the place is [`FREE`].
     slots: Vec<(u64, u16)>,
@@ -23,12 +23,6 @@ pub(super) struct PaletteEncoder {
 }
 
 const FREE: u16 = u16::MAX;
-
-impl Default for PaletteEncoder {
-    fn default() -> Self {
-        Self { slots: vec![(0, FREE); N_SLOTS], values: Vec::new(), indices: Vec::new() }
-    }
-}
 
 impl PaletteEncoder {
     /// Finds the values of `bytes`, elements of `dtype`, and says how many they are; `None` where there are too many, which
@@ -44,7 +38,8 @@ impl PaletteEncoder {
 
     fn find_units<const N: usize>(&mut self, bytes: &[u8]) -> Option<usize> {
         let (units, _) = bytes.as_chunks::<N>();
-        self.slots.fill((0, FREE));
+        self.slots.clear();
+        self.slots.resize(N_SLOTS, (0, FREE));
         self.values.clear();
         let places = scratch(&mut self.indices, units.len());
         // Runs of one value need no look-up.

@@ -19,3 +19,15 @@ pub(super) fn scratch<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mu
     }
     &mut buffer[..len]
 }
+
+/// Keeps the shorter of the payloads from `start` to `end` of `dst` and from `end` on, the first of equals; says whether it
+/// is the second.
+pub(super) fn keep_shorter(dst: &mut Vec<u8>, start: usize, end: usize) -> bool {
+    let is_second = dst.len() - end < end - start;
+    if is_second {
+        dst.drain(start..end);
+    } else {
+        dst.truncate(end);
+    }
+    is_second
+}
