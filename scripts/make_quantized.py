@@ -7,7 +7,8 @@
 
 Packed: int4 as GPTQ (I32 words, F16 scales, zeros and group index), NF4 as bitsandbytes (U8, absmax of 64), MXFP4 (U8, shared
 exponents of 32), int8 by row (I8, F32 scales). Floating-point again after quantization: int8 by row and by tensor, int4 by
-groups of 128, a palette of 16 values, ternary. And halves of the weights pruned, two of four pruned.
+groups of 128 and, with zero points, of 32, FP8 by blocks of 128 x 128, NVFP4 (groups of 16 with FP8 scales), a palette of 16
+values, ternary. And halves of the weights pruned, two of four pruned.
 """
 
 import argparse
@@ -90,6 +91,31 @@ def again_float(most, axis, dtype, size=None):
     return make
 
 
+def int4_zero_points(name, w):
+    x = groups(w, 32)
+    scale = np.maximum((x.max(1, keepdims=True) - x.min(1, keepdims=True)) / 15, 1e-7).astype(np.float16).astype(np.float32)
+    zero = np.round(-x.min(1, keepdims=True) / scale)
+    return {name: ((np.clip(np.round(x / scale) + zero, 0, 15) - zero) * scale).astype(np.float16)}
+
+
+def fp8_blocks(name, w, size=128):
+    out = np.empty_like(w)
+    for i in range(0, w.shape[0], size):
+        for j in range(0, w.shape[1], size):
+            x = w[i : i + size, j : j + size]
+            scale = np.float32(np.abs(x).max() / 448)
+            out[i : i + size, j : j + size] = (x / scale).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale
+    return {name: out.astype(ml_dtypes.bfloat16)}
+
+
+def nvfp4(name, w):
+    x = groups(w, 16)
+    largest = np.abs(x).max(1, keepdims=True)
+    whole = np.float32(np.abs(w).max() / (6 * 448))
+    scale = np.maximum((largest / 6 / whole).astype(ml_dtypes.float8_e4m3fn).astype(np.float32), 2.0**-9) * whole
+    return {name: (FP4[nearest(x / scale, FP4)] * scale).astype(ml_dtypes.bfloat16)}
+
+
 def palette(name, w):
     values = np.quantile(w, (np.arange(16) + 0.5) / 16)
     return {name: values[nearest(w, values)].astype(np.float32)}
@@ -120,6 +146,10 @@ FORMS = {
     "float32_of_int8_tensors": again_float(127, None, np.float32),
     "float32_of_int4_groups": again_float(7, 1, np.float32, 128),
     "bfloat16_of_int4_groups": again_float(7, 1, ml_dtypes.bfloat16, 128),
+    "bfloat16_of_int8_rows": again_float(127, 1, ml_dtypes.bfloat16),
+    "float16_of_int4_zero_points": int4_zero_points,
+    "bfloat16_of_fp8_blocks": fp8_blocks,
+    "bfloat16_of_nvfp4": nvfp4,
     "float32_of_palette": palette,
     "bfloat16_of_ternary": ternary,
     "float32_pruned_half": pruned,

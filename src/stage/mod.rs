@@ -67,9 +67,11 @@ pub struct BlockSource<'a> {
     pub row_len: usize,
 }
 
-/// Elements for each value of a palette, on average, from which on it takes next to nothing itself and no other coding is
-/// tried: none knows more of such elements.
+/// Elements for each value of a palette, on average, from which on it takes next to nothing itself: only scales of small
+/// groups know more of such elements.
 const LEAST_USES: usize = 512;
+/// Values that elements of one scale have at most if a block of them is worth looking for its scales.
+const OF_A_GROUP: usize = 32;
 
 /// Encodes blocks, reusing its scratch memory; one for each worker thread.
 pub struct BlockEncoder {
@@ -191,17 +193,17 @@ impl BlockEncoder {
         };
         dst.truncate(start);
         self.encode_palette(source, dst);
+        let end = dst.len();
         if n_values * LEAST_USES <= source.bytes.len() / source.dtype.unit_bytes() {
             visit(source.bytes);
-            return Coding::Palette;
+            // Small groups may be of fewer values still, if scales have few bits, too.
+            let may_be_groups = n_values > OF_A_GROUP && source.dtype.unit_bytes() == 2;
+            let is_scaled = may_be_groups && self.encode_scaled(source, end, dst).is_some();
+            let scaled = if is_scaled { Coding::Scaled } else { Coding::Stored };
+            return shorter_of([Coding::Palette, scaled], start, end, dst);
         }
-        let end = dst.len();
         let coding = self.encode_many_valued(source, end, dst, visit);
-        if coding == Coding::Stored {
-            dst.truncate(end);
-            return Coding::Palette;
-        }
-        if keep_shorter(dst, start, end) { coding } else { Coding::Palette }
+        shorter_of([Coding::Palette, coding], start, end, dst)
     }
 
     /// Codes elements that have more values than a palette holds, or may have.
@@ -212,23 +214,27 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Coding {
+        let scaled_halves = self.encode_scaled(source, start, dst);
+        let end = if scaled_halves.is_some() { dst.len() } else { start };
         let float_bytes = source.dtype.float_bytes();
         let sparse = float_bytes.filter(|&n| SparseEncoder::is_worth_it(n, source.bytes));
-        let is_scaled = source.dtype == Dtype::F32 && self.encode_scaled(source, start, dst);
-        if let Some(element_bytes) = sparse {
-            visit(source.bytes);
-            if !is_scaled {
-                dst.truncate(start);
+        let coding = match (scaled_halves, sparse) {
+            // Of integers of a few bits no other coding knows as much, and of other halves only one that tells zeros apart.
+            (Some(Coding::Palette), _) | (Some(_), None) => {
+                visit(source.bytes);
+                return Coding::Scaled;
             }
-            let end = dst.len();
-            let coding = self.encode_sparse(source, element_bytes, dst);
-            return if !is_scaled || keep_shorter(dst, start, end) { coding } else { Coding::Scaled };
+            (_, Some(element_bytes)) => {
+                visit(source.bytes);
+                dst.truncate(end);
+                self.encode_sparse(source, element_bytes, dst)
+            }
+            (None, None) => self.encode_dense(source, end, dst, visit),
+        };
+        match scaled_halves {
+            Some(_) => shorter_of([Coding::Scaled, coding], start, end, dst),
+            None => coding,
         }
-        if is_scaled {
-            visit(source.bytes);
-            return Coding::Scaled;
-        }
-        self.encode_dense(source, start, dst, visit)
     }
 
     fn encode_dense(
@@ -267,6 +273,15 @@ impl BlockEncoder {
     }
 }
 
+/// Keeps the shorter of two payloads, the second, where it is one, from `end` of `dst` on, and says how it is coded.
+fn shorter_of([first, second]: [Coding; 2], start: usize, end: usize, dst: &mut Vec<u8>) -> Coding {
+    if second == Coding::Stored {
+        dst.truncate(end);
+        return first;
+    }
+    if keep_shorter(dst, start, end) { second } else { first }
+}
+
 /// Decodes blocks, reusing its scratch memory; one for each worker thread.
 pub struct BlockDecoder {
     isa: Isa,
@@ -277,6 +292,7 @@ pub struct BlockDecoder {
     layers: LayerDecoder,
     dense: Vec<u8>,
     indices: Vec<u8>,
+    runs: Vec<u8>,
     singles: Vec<f32>,
 }
 
@@ -299,6 +315,7 @@ impl BlockDecoder {
             layers: LayerDecoder::default(),
             dense: Vec::new(),
             indices: Vec::new(),
+            runs: Vec::new(),
             singles: Vec::new(),
         }
     }
@@ -335,7 +352,7 @@ impl BlockDecoder {
         match coding {
             Coding::Fields => return self.decode_fields(payload, dst),
             Coding::Sparse => self.decode_sparse(dtype, payload, dst),
-            Coding::Scaled => self.decode_scaled(payload, dst),
+            Coding::Scaled => self.decode_scaled(dtype, payload, dst),
             Coding::Palette => self.decode_palette(dtype, payload, dst),
             _ => self.decode_dense(coding, dtype, payload, dst),
         }?;

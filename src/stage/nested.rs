@@ -2,7 +2,7 @@
 
 use super::palette::{Palette, PaletteEncoder};
 use super::payload::{corrupt, keep_shorter, scratch};
-use super::scaled::{Scaled, ScaledEncoder};
+use super::scaled::{self, Scaled, TakenApart};
 use super::sparse::SparseEncoder;
 use super::{BlockDecoder, BlockEncoder, BlockSource, Coding};
 use crate::dtype::Dtype;
@@ -27,27 +27,46 @@ impl BlockEncoder {
         self.palette = palette;
     }
 
-    /// Replaces what `dst` holds from `start` on by the payload of scaled halves; `false`, and `dst` as it was,
-    /// where the elements are none.
-    pub(super) fn encode_scaled(&mut self, source: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> bool {
+    /// Replaces what `dst` holds from `start` on by the payload of scaled halves and gives the coding of these; `None`, and
+    /// `dst` as it was, where the elements are none.
+    pub(super) fn encode_scaled(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+    ) -> Option<Coding> {
         let mut scaled = std::mem::take(&mut self.scaled);
-        let halves = scaled.encode(source.bytes, start, dst);
-        if let Some(halves) = halves {
-            let inner_start = dst.len();
-            let inner = BlockSource { dtype: Dtype::F16, bytes: halves, row_len: source.row_len };
-            // Integers of a few bits have a few values.
-            let is_palette = self.palette.find(inner.dtype, inner.bytes).is_some();
-            let coding = if is_palette {
-                self.encode_palette(inner, dst);
-                Coding::Palette
-            } else {
-                self.encode_inner(inner, inner_start, dst)
-            };
-            ScaledEncoder::set_inner_coding(dst, start, coding.wire_id());
-        }
-        let found = halves.is_some();
+        let found = scaled.take_apart(self.isa, source.dtype, source.bytes);
+        let coding = found.map(|parts| self.encode_taken_apart(parts, source.row_len, start, dst));
         self.scaled = scaled;
-        found
+        coding
+    }
+
+    fn encode_taken_apart(
+        &mut self,
+        TakenApart { runs, halves }: TakenApart<'_>,
+        row_len: usize,
+        start: usize,
+        dst: &mut Vec<u8>,
+    ) -> Coding {
+        dst.truncate(start);
+        dst.extend([0; scaled::HEADER_BYTES]);
+        let runs_coding = self.zstd.encode(runs, size_of::<u32>(), dst);
+        if runs_coding == Coding::Stored {
+            dst.extend_from_slice(runs);
+        }
+        let halves_start = dst.len();
+        let inner = BlockSource { dtype: Dtype::F16, bytes: halves, row_len };
+        // Integers of a few bits have a few values.
+        let halves_coding = if self.palette.find(inner.dtype, inner.bytes).is_some() {
+            self.encode_palette(inner, dst);
+            Coding::Palette
+        } else {
+            self.encode_inner(inner, halves_start, dst)
+        };
+        let codings = [halves_coding, runs_coding].map(Coding::wire_id);
+        scaled::set_header(dst, start, runs.len() / scaled::RUN_BYTES, halves_start, codings);
+        halves_coding
     }
 
     /// Codes what another coding leaves, as one of those that may stand within it.
@@ -91,21 +110,42 @@ fn inner_coding(id: u8) -> Result<Coding> {
 }
 
 impl BlockDecoder {
-    pub(super) fn decode_scaled(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        let opened = Scaled::open(payload, dst.len())?;
-        let inner = match Coding::from_wire_id(opened.coding_id) {
-            Some(Coding::Palette) => Coding::Palette,
-            _ => inner_coding(opened.coding_id)?,
-        };
-        let mut dense = std::mem::take(&mut self.dense);
-        let halves = scratch(&mut dense, dst.len() / 2);
-        let decoded = match inner {
-            Coding::Palette => self.decode_palette(Dtype::F16, opened.payload, halves),
-            _ => self.decode_dense(inner, Dtype::F16, opened.payload, halves),
-        };
-        let result = decoded.and_then(|()| opened.multiply(self.isa, halves, &mut self.singles, dst));
-        self.dense = dense;
+    pub(super) fn decode_scaled(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+        let n_elements = dst.len() / dtype.unit_bytes();
+        let opened = Scaled::open(dtype, payload, n_elements)?;
+        let (mut runs, mut dense) = (std::mem::take(&mut self.runs), std::mem::take(&mut self.dense));
+        let result = self.decode_opened_scaled(
+            dtype,
+            &opened,
+            scratch(&mut runs, scaled::RUN_BYTES * opened.n_runs),
+            scratch(&mut dense, size_of::<u16>() * n_elements),
+            dst,
+        );
+        (self.runs, self.dense) = (runs, dense);
         result
+    }
+
+    fn decode_opened_scaled(
+        &mut self,
+        dtype: Dtype,
+        opened: &Scaled<'_>,
+        runs: &mut [u8],
+        halves: &mut [u8],
+        dst: &mut [u8],
+    ) -> Result<()> {
+        match Coding::from_wire_id(opened.runs_coding) {
+            Some(coding @ (Coding::Stored | Coding::Zstd)) => {
+                self.decode_dense(coding, Dtype::U32, opened.runs, runs)?;
+            }
+            _ => {
+                return Err(corrupt("the coding of the scaled block's runs is not one that may stand there"));
+            }
+        }
+        match Coding::from_wire_id(opened.halves_coding) {
+            Some(Coding::Palette) => self.decode_palette(Dtype::F16, opened.halves, halves)?,
+            _ => self.decode_dense(inner_coding(opened.halves_coding)?, Dtype::F16, opened.halves, halves)?,
+        }
+        scaled::multiply(self.isa, dtype, runs, halves, &mut self.singles, dst)
     }
 
     pub(super) fn decode_palette(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {

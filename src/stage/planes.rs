@@ -1,6 +1,7 @@
 //! Planes of residual bits: mostly noise and stored raw, unless they are not noise. FORMAT.md section 3.3.3.
 
 use super::payload::le32;
+use super::repeats;
 use crate::bits::ByteCursor;
 use crate::entropy::rans12;
 use crate::kernels::histogram::Counters;
@@ -109,7 +110,8 @@ impl PlaneCoder {
                 best = (self.coded.len(), PlaneMode::Rans12);
             }
         }
-        if kind == Kind::Integer || best.0 * 8 < plane.len() * 5 {
+        let is_regular = kind == Kind::Integer || best.0 * 8 < plane.len() * 5;
+        if is_regular && repeats::are_worth_a_look(plane) {
             let rans12_len = self.coded.len();
             let bound = zstd::zstd_safe::compress_bound(plane.len());
             self.coded.resize(rans12_len + bound, 0);

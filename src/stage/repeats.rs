@@ -3,10 +3,15 @@
 /// Elements compared at one place.
 const SAMPLE_LEN: usize = 512;
 
+/// Bytes of a block in which a table of 256 entries is next to nothing.
+const LONG_BLOCK: usize = 64 << 10;
+
 /// Whether at least 1 in 16 of some neighbouring elements has been seen shortly before. Among trained weights of 4
-/// bytes or more that is nearly never so, among those of 2 bytes often by chance: there neighbouring pairs count.
+/// bytes or more that is nearly never so, among those of 2 bytes often by chance: there neighbouring pairs count, of single
+/// bytes four. In long blocks of them eight do: they may be integers of a few bits, and what is won by a general compressor
+/// if nothing but their values repeats is a smaller table.
 pub(super) fn are_common(unit_bytes: usize, bytes: &[u8]) -> bool {
-    let span = unit_bytes.max(4);
+    let span = if unit_bytes == 1 && bytes.len() > LONG_BLOCK { 8 } else { unit_bytes.max(4) };
     // Two places, since the start of a tensor may be padding.
     let middle = bytes.len() / 2 / unit_bytes * unit_bytes;
     bytes.len() >= span * 64
@@ -28,4 +33,10 @@ pub(super) fn are_common(unit_bytes: usize, bytes: &[u8]) -> bool {
             }
             n_repeats * 16 > n_seen
         })
+}
+
+/// Whether a general compressor may make something of a plane of integers' bytes: of a short one mostly, of a long one only
+/// where more than single values repeats.
+pub(super) fn are_worth_a_look(plane: &[u8]) -> bool {
+    plane.len() <= LONG_BLOCK || are_common(1, plane)
 }

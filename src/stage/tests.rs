@@ -1,5 +1,6 @@
 use super::*;
 use crate::container::{crc64, crc64_from};
+use crate::kernels::convert::from_f32;
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -257,6 +258,127 @@ fn integers_times_a_scale_are_told_by_their_places() {
             let found = 32.0 * len as f64 / bytes.len() as f64;
             assert!(found < bits + 0.3, "rows of {row_len}: {found} bits of {bits}");
         }
+    }
+}
+
+/// Numbers of a few bits, times a scale for each group, in `dtype`; `number` of a random word.
+fn scaled_groups(
+    dtype: Dtype,
+    group_len: usize,
+    n: usize,
+    seed: u64,
+    number: impl Fn(u32) -> f32,
+) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut values = Vec::new();
+    while values.len() < n {
+        let scale = f32::from_bits(0x3a00_0000 + rng.next_u32() % 0x0200_0000);
+        values.extend((0..group_len).map(|_| number(rng.next_u32()) * scale));
+    }
+    let mut bytes = vec![0; n * dtype.unit_bytes()];
+    from_f32(Isa::Scalar, dtype, &values[..n], &mut bytes).expect("a float");
+    bytes
+}
+
+/// A random number of `bits` bits and a sign, evenly spread.
+fn integer(word: u32, bits: u32) -> f32 {
+    let magnitude = (word >> 1) & ((1 << bits) - 1);
+    if word & 1 == 1 { -(magnitude as f32) } else { magnitude as f32 }
+}
+
+/// A random FP8 number (E4M3) of eight exponents and a sign.
+fn fp8(word: u32) -> f32 {
+    let magnitude = f32::from_bits((0x3f80_0000 - (word >> 4 & 7) * 0x0080_0000) | (word >> 7 & 7) << 20);
+    if word & 1 == 1 { -magnitude } else { magnitude }
+}
+
+#[test]
+fn quantized_weights_are_found_again_in_half_precision() {
+    for dtype in [Dtype::F16, Dtype::Bf16] {
+        for (group_len, bits_each, bits) in [(32, 4.0, 3), (128, 5.0, 4), (128, 4.0, 3), (384, 8.0, 7)] {
+            let bytes = scaled_groups(dtype, group_len, 60_000, 41, |word| integer(word, bits));
+            for (coding, len) in round_trip(dtype, &bytes, group_len) {
+                assert_eq!(coding, Coding::Scaled, "{dtype:?} groups of {group_len}");
+                let found = 8.0 * len as f64 / 60_000.0;
+                let most = bits_each + 32.0 / group_len as f64 + 0.35;
+                assert!(found < most, "{dtype:?} groups of {group_len}: {found} bits of {most}");
+            }
+        }
+        let bytes = scaled_groups(dtype, 128, 60_000, 42, fp8);
+        for (coding, len) in round_trip(dtype, &bytes, 128) {
+            assert_eq!(coding, Coding::Scaled, "{dtype:?}");
+            let found = 8.0 * len as f64 / 60_000.0;
+            assert!(found < 7.7, "{dtype:?}: {found} bits");
+        }
+    }
+}
+
+#[test]
+fn scaled_half_precision_survives_strange_elements() {
+    let (infinity, nan) = (0x7c00u16, 0x7e00u16);
+    for (dtype, group_len, n) in [(Dtype::F16, 16, 5000), (Dtype::Bf16, 32, 700), (Dtype::F16, 128, 64)] {
+        let bytes = scaled_groups(dtype, group_len, n, 43, |word| integer(word, 3));
+        for element in [infinity, nan, 0x7f80, 0xff80, 1, 0x8001, 0x0400, 0x0080, 0x7bff, 0x7f7f, 0, 0x8000] {
+            for at in [0, 1, 7, n / 2, n - 1] {
+                let mut bytes = bytes.clone();
+                bytes[2 * at..2 * at + 2].copy_from_slice(&element.to_le_bytes());
+                round_trip(dtype, &bytes, 0);
+            }
+        }
+        // All zero but for a few, and subnormal throughout.
+        let zeros: Vec<u8> =
+            bytes.iter().enumerate().map(|(i, &byte)| if i / 2 % 50 == 0 { byte } else { 0 }).collect();
+        round_trip(dtype, &zeros, 0);
+        let subnormal: Vec<u8> =
+            bytes.iter().enumerate().map(|(i, &byte)| if i % 2 == 0 { byte & 0x3f } else { 0 }).collect();
+        round_trip(dtype, &subnormal, 0);
+    }
+}
+
+#[test]
+fn scaled_blocks_that_break_the_format_are_refused() {
+    let mut encoder = BlockEncoder::new(Level::Default, Isa::detect());
+    let bytes = scaled_groups(Dtype::Bf16, 128, 4096, 44, |word| integer(word, 3));
+    let mut payload = Vec::new();
+    let source = BlockSource { dtype: Dtype::Bf16, bytes: &bytes, row_len: 0 };
+    assert_eq!(encoder.encode(source, &mut payload), Coding::Scaled);
+    let kind = |dtype, payload: &[u8], len: usize| {
+        let mut dst = vec![0; len];
+        let mut decoder = BlockDecoder::new(Isa::detect());
+        decoder.decode(Coding::Scaled, dtype, payload, &mut dst).err().map(|error| error.kind())
+    };
+    let corrupt = Some(ErrorKind::Corrupt);
+    assert_eq!(kind(Dtype::Bf16, &payload, bytes.len()), None);
+    // Of other dtypes there are none, though they be as wide.
+    assert_eq!(kind(Dtype::I16, &payload, bytes.len()), corrupt);
+    assert_eq!(kind(Dtype::F64, &payload, 4 * bytes.len()), corrupt);
+    for len in [0, 2, bytes.len() - 2, bytes.len() + 2, bytes.len() - 1, 2 * bytes.len()] {
+        assert_eq!(kind(Dtype::Bf16, &payload, len), corrupt, "{len}");
+    }
+    // Number of runs, codings, reserved bytes, the runs' size.
+    for (at, byte) in [(0, 0xff), (3, 1), (4, 6), (4, 1), (5, 3), (5, 9), (6, 1), (7, 1), (8, 0), (11, 0x7f)]
+    {
+        let mut broken = payload.clone();
+        assert_ne!(broken[at], byte);
+        broken[at] = byte;
+        assert_eq!(kind(Dtype::Bf16, &broken, bytes.len()), corrupt, "byte {at}");
+    }
+    for len in [0, 1, 11, 12, 20, payload.len() - 1] {
+        assert_eq!(kind(Dtype::Bf16, &payload[..len], bytes.len()), corrupt, "cut to {len}");
+    }
+    // Runs as they are: one of no elements, one too long, scales that are no positive normal numbers.
+    let stored = |lengths: [u32; 2], scale: f32| {
+        let words = [2, 0, 16, lengths[0], lengths[1], 0x3f80_0000, scale.to_bits()];
+        let mut payload: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
+        payload.extend([0; 2 * 100]);
+        kind(Dtype::F16, &payload, 200)
+    };
+    assert_eq!(stored([40, 60], 0.5), None);
+    for lengths in [[0, 100], [100, 0], [40, 61], [40, 59], [u32::MAX, 101]] {
+        assert_eq!(stored(lengths, 0.5), corrupt, "{lengths:?}");
+    }
+    for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, f32::from_bits(1)] {
+        assert_eq!(stored([40, 60], scale), corrupt, "{scale}");
     }
 }
 

@@ -8,6 +8,7 @@ use alcm::container::{
     crc64, decode_block, no_other_files,
 };
 use alcm::kernels::Isa;
+use alcm::kernels::convert::from_f32;
 use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
 use alcm::{Dtype, Error, ErrorKind, Limits, Result};
 
@@ -115,6 +116,19 @@ fn bell_block(dtype: Dtype, n_elements: usize, scale: f64, seed: u64) -> Vec<u8>
 pub(crate) fn f32_block(n_elements: usize, seed: u64, shape: impl Fn(usize, &mut Random) -> u32) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..n_elements).flat_map(|idx| shape(idx, &mut random).to_le_bytes()).collect()
+}
+
+/// 1400 numbers times a scale for each group, the third one 0, rounded to `dtype`.
+fn scaled_groups(dtype: Dtype, seed: u64, group_len: usize, number: impl Fn(&mut Random) -> f32) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let scale = |idx: usize| match idx / group_len {
+        2 => 0.0,
+        group => f32::from_bits(0x3a80_0000 + group as u32 * 0x0012_3457),
+    };
+    let values: Vec<f32> = (0..1400).map(|idx| number(&mut random) * scale(idx)).collect();
+    let mut bytes = vec![0; values.len() * dtype.unit_bytes()];
+    from_f32(Isa::Scalar, dtype, &values, &mut bytes).expect("a float");
+    bytes
 }
 
 /// Booleans of which 1 in 50 is set.
@@ -265,6 +279,18 @@ fn coding_fixtures() -> Vec<Fixture> {
                 ((random.below(31) as f32 - 15.0) * scale).to_bits()
             }),
         ),
+        // 4-bit integers times a scale for each group, rounded to halves; one group all zero.
+        fixture("scaled-integers-f16", Dtype::F16, Coding::Scaled, {
+            scaled_groups(Dtype::F16, 28, 96, |random| random.below(16) as f32 - 8.0)
+        }),
+        // FP8 numbers times a scale.
+        fixture("scaled-fp8-bf16", Dtype::Bf16, Coding::Scaled, {
+            scaled_groups(Dtype::Bf16, 29, 128, |random| {
+                let exponent = random.below(6) as u32;
+                let sign = (random.below(2) as u32) << 31;
+                f32::from_bits((127 - exponent) << 23 | (random.below(8) as u32) << 20 | sign)
+            })
+        }),
         // Eleven values, and the scale of the next three times as large.
         fixture(
             "palette-f32",
