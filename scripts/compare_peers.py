@@ -37,6 +37,8 @@ PACKAGES = ("zipnn", "lmzip", "openzl", "pcodec", "zstandard")
 
 def size_codecs(path, quick):
     """{peer: [codec, ...]}: the ways each peer may take this file when size counts."""
+    if path.suffix != ".safetensors":
+        return size_codecs_of_other_formats(path, quick)
     spans = checkpoint_io.tensor_spans(path)
     runs = checkpoint_io.dtype_runs(spans)
     whole = checkpoint_io.Span(checkpoint_io.main_dtype(spans), 0, path.stat().st_size)
@@ -49,6 +51,24 @@ def size_codecs(path, quick):
         "pcodec": [] if quick else [peers.Pco(cut) for cut in (runs, spans)],
     }
     return codecs
+
+
+def size_codecs_of_other_formats(path, quick):
+    """The same where no header tells the dtypes: each peer may take the whole file for elements of any."""
+    file_bytes = path.stat().st_size
+    cut = file_bytes // 4 * 4
+    cuts = {
+        dtype: [checkpoint_io.Span(dtype, 0, cut), checkpoint_io.Span(None, cut, file_bytes)]
+        for dtype in ("F32", "F16", "BF16", None)
+    }
+    return {
+        "zstd -3": [peers.Zstd(3)],
+        "zstd -19": [] if quick else [peers.Zstd(19)],
+        "ZipNN": [peers.ZipNN(cut) for dtype, cut in cuts.items() if dtype in peers.ZIPNN_DTYPES],
+        "lmz": [peers.Lmz(path, shared) for shared in (False, True)],
+        "OpenZL": [peers.OpenZl(cut, search=True) for cut in cuts.values()],
+        "pcodec": [],
+    }
 
 
 def speed_codecs(path):
@@ -173,7 +193,7 @@ def default_files(corpus):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=pathlib.Path, help="safetensors files; default: the corpus")
+    parser.add_argument("files", nargs="*", type=pathlib.Path, help="checkpoints; default: the safetensors files of the corpus")
     parser.add_argument("--corpus", default=os.environ.get("CORPUS_ROOT"), help="folder searched for files")
     parser.add_argument("--alcm", type=pathlib.Path, default=ROOT / "target" / "release" / "alcm")
     parser.add_argument("--peers-only", action="store_true", help="leave alcm out")

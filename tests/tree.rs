@@ -89,6 +89,38 @@ fn output_does_not_depend_on_threads_or_isa() {
 }
 
 #[test]
+fn numbers_in_files_of_other_formats_are_coded_as_such() {
+    let dir = tempdir().unwrap();
+    let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len() as f64;
+    // Numbers that begin at an odd offset, and some more of them elsewhere behind text.
+    let text = b"PK\x03\x04 archive/data.pkl: ".repeat(9000);
+    let bytes = [&text[..701], &weights(31, 600_000), &text, &weights(32, 900_000), &text[..777]].concat();
+    for name in ["model.pt", "model.safetensors.index", "MODEL"] {
+        fs::write(dir.path().join(name), &bytes).unwrap();
+        alcm(dir.path(), &format!("compress {name} -o out.alcm -q --force --verify")).assert().code(0);
+        let numbers = size("out.alcm");
+        alcm(dir.path(), "decompress out.alcm -o back -q --force").assert().code(0);
+        assert!(fs::read(dir.path().join("back")).unwrap() == bytes, "{name}");
+        for flags in ["--threads 1", "--deterministic", "--isa scalar"] {
+            alcm(dir.path(), &format!("compress {name} -o again.alcm -q --force {flags}")).assert().code(0);
+            let again = fs::read(dir.path().join("again.alcm")).unwrap();
+            assert!(again == fs::read(dir.path().join("out.alcm")).unwrap(), "{name} {flags}");
+        }
+        alcm(dir.path(), &format!("compress {name} -o plain.alcm -q --force --as-bytes=all"))
+            .assert()
+            .code(0);
+        alcm(dir.path(), "decompress plain.alcm -o back -q --force").assert().code(0);
+        assert!(fs::read(dir.path().join("back")).unwrap() == bytes, "{name}");
+        assert!(numbers < 0.9 * size("plain.alcm"), "{name}: {numbers} of {}", size("plain.alcm"));
+        let packed = alcm(dir.path(), "compress - -o - -q").write_stdin(bytes.clone()).assert().code(0);
+        let packed = packed.get_output().stdout.clone();
+        assert!(packed.len() as f64 <= 1.05 * numbers, "{name}: {} of {numbers}", packed.len());
+        let back = alcm(dir.path(), "decompress - -o - -q").write_stdin(packed).assert().code(0);
+        assert!(back.get_output().stdout == bytes, "{name}");
+    }
+}
+
+#[test]
 fn what_cannot_be_kept_fails_alone() {
     let dir = tempdir().unwrap();
     make_tree(dir.path());

@@ -92,7 +92,7 @@ pub struct CompressArgs {
     /// Store every tensor and file by itself.
     #[arg(long)]
     pub no_dedup: bool,
-    /// Code checkpoints as plain bytes: the malformed ones, or all.
+    /// Keep malformed checkpoints, as files of other formats are kept; or code all files as plain bytes.
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "malformed", value_name = "WHICH")]
     pub as_bytes: Option<AsBytesArg>,
     /// Decode each output back before it gets its name.
@@ -467,9 +467,9 @@ impl IsaArg {
 pub enum AsBytesArg {
     /// None: a malformed checkpoint is an error.
     Never,
-    /// Malformed checkpoints.
+    /// Malformed checkpoints are coded as files of other formats are.
     Malformed,
-    /// All files.
+    /// All files are coded as plain bytes.
     All,
 }
 

@@ -38,7 +38,7 @@ pub struct ConfigFile {
     pub sha256: bool,
     /// Store identical tensors and files once.
     pub dedup: bool,
-    /// Code checkpoints as plain bytes.
+    /// Which files are not coded by what they say of themselves.
     #[serde(deserialize_with = "by_name")]
     pub as_bytes: AsBytesArg,
     /// Decode each output back.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::context::Context;
 use super::encode::EncodeMemory;
 use super::settings::AsBytes;
-use super::source::Source;
+use super::source::{Source, is_checkpoint_name};
 use super::tree::SourceFile;
 use crate::checkpoint::Region;
 use crate::container::ContentHash;
@@ -187,7 +187,7 @@ impl Planner<'_> {
     /// The tensors of a checkpoint that are worth a reference, with what equal ones have in common.
     fn tensor_keys(&self, file_idx: usize) -> Result<Vec<(TensorPlace, TensorKey)>> {
         let file = &self.files[file_idx];
-        if file.size < MIN_TENSOR_BYTES {
+        if file.size < MIN_TENSOR_BYTES || self.as_bytes == AsBytes::All || !is_checkpoint_name(&file.path) {
             return Ok(Vec::new());
         }
         let source = self.open(file_idx)?;

@@ -5,7 +5,7 @@ use crate::stage::Level;
 /// Raised whenever the same input and settings give other bytes.
 pub const ENCODER_REVISION: u32 = 1;
 
-/// The note of an archive made at `level`; `as_bytes` says that a checkpoint was coded as plain bytes on
+/// The note of an archive made at `level`; `as_bytes` says that a file was not cut by a checkpoint's header on
 /// request.
 #[must_use]
 pub fn encoder_note(level: Level, as_bytes: bool) -> u64 {

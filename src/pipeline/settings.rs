@@ -4,13 +4,13 @@ use super::lossy::settings::LossySettings;
 use crate::stage::Level;
 use crate::storage::Durability;
 
-/// When a file is coded as plain bytes although its name says that it is a checkpoint.
+/// When a file is not cut by its header although its name says that it is a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum AsBytes {
     /// A malformed checkpoint is an error.
     #[default]
     Never,
-    /// A malformed checkpoint is coded as plain bytes.
+    /// A malformed checkpoint is coded as a file of another format.
     Malformed,
     /// Every file is coded as plain bytes.
     All,
@@ -25,7 +25,7 @@ pub struct CodingSettings {
     pub sha256: bool,
     /// Whether identical tensors and files are stored once.
     pub dedup: bool,
-    /// When checkpoints are coded as plain bytes.
+    /// When checkpoints are not cut by their headers.
     pub as_bytes: AsBytes,
 }
 

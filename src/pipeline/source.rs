@@ -7,16 +7,21 @@ use rayon::prelude::*;
 use super::context::Context;
 use super::encode::EncodeMemory;
 use super::settings::AsBytes;
-use crate::checkpoint::{Region, SafetensorsHeader, TensorInfo, layout_around, plain_layout};
+use crate::checkpoint::{NumberFinder, Region, SafetensorsHeader, TensorInfo, layout_around, plain_layout};
 use crate::container::{ContentHash, ContentHasher, Piece};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
 use crate::storage::{FileIdentity, ReadFile};
 
 /// What the name of a checkpoint ends in.
-pub(crate) const CHECKPOINT_SUFFIX: &str = ".safetensors";
+const CHECKPOINT_SUFFIX: &str = ".safetensors";
 /// Bytes hashed by one task.
 const HASH_PIECE_BYTES: usize = 1 << 20;
+
+/// Whether a file's `name` says that it is a checkpoint.
+pub(crate) fn is_checkpoint_name(name: &str) -> bool {
+    name.to_ascii_lowercase().ends_with(CHECKPOINT_SUFFIX)
+}
 
 /// An open source file.
 #[derive(Debug)]
@@ -33,7 +38,7 @@ pub(crate) struct Layout {
     pub(crate) is_checkpoint: bool,
     /// Tensors of a checkpoint.
     pub(crate) n_tensors: u64,
-    /// Whether a checkpoint is coded as plain bytes on request.
+    /// Whether a file is not cut by its header, on request.
     pub(crate) as_bytes: bool,
 }
 
@@ -74,15 +79,14 @@ impl Source {
 
     /// The header of the file, if its `name` says that it is a checkpoint and it is a good one.
     pub(crate) fn checkpoint_header(&self, name: &str, limits: &Limits) -> Option<SafetensorsHeader> {
-        let is_checkpoint = name.to_ascii_lowercase().ends_with(CHECKPOINT_SUFFIX);
-        is_checkpoint.then(|| self.header(limits).ok()).flatten()
+        is_checkpoint_name(name).then(|| self.header(limits).ok()).flatten()
     }
 
-    /// Cuts the file, which is a checkpoint if its `name` says so. Tensors that `stands_alone` names share no block
-    /// with others.
+    /// Cuts the file, which is a checkpoint if its `name` says so; in others, and in a malformed one that may be coded as
+    /// bytes, runs of numbers are told from bytes by samples. Tensors that `stands_alone` names share no block with others.
     ///
     /// # Errors
-    /// Those of [`SafetensorsHeader::parse`] for a malformed checkpoint, unless it may be coded as bytes.
+    /// Those of [`SafetensorsHeader::parse`] for a malformed checkpoint, unless it may be coded as bytes; those of reading.
     pub(crate) fn layout(
         &self,
         name: &str,
@@ -96,11 +100,15 @@ impl Source {
             n_tensors: 0,
             as_bytes,
         };
-        if !name.to_ascii_lowercase().ends_with(CHECKPOINT_SUFFIX) {
-            return Ok(plain(false));
-        }
         if as_bytes == AsBytes::All {
             return Ok(plain(true));
+        }
+        let by_samples = |as_bytes| -> Result<Layout> {
+            let regions = NumberFinder::file_regions(self.len(), &|offset, dst| self.read(offset, dst))?;
+            Ok(Layout { regions, ..plain(as_bytes) })
+        };
+        if !is_checkpoint_name(name) {
+            return by_samples(false);
         }
         match self.header(limits) {
             Ok(header) => {
@@ -109,7 +117,7 @@ impl Source {
                 Ok(Layout { regions, is_checkpoint: true, n_tensors, as_bytes: false })
             }
             Err(error) if error.kind() == ErrorKind::Io => Err(error),
-            Err(_) if as_bytes == AsBytes::Malformed => Ok(plain(true)),
+            Err(_) if as_bytes == AsBytes::Malformed => by_samples(true),
             Err(error) => Err(with_remedy(&error)),
         }
     }
@@ -166,6 +174,6 @@ impl Source {
 
 /// The error of a malformed checkpoint, with what can be done about it.
 fn with_remedy(error: &Error) -> Error {
-    let message = format!("malformed checkpoint: {error}; pass --as-bytes to keep it as plain bytes");
+    let message = format!("malformed checkpoint: {error}; pass --as-bytes to keep it all the same");
     Error::new(error.kind(), message)
 }

@@ -1,5 +1,6 @@
 //! Pipes of any length in bounded memory.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::Instant;
@@ -13,14 +14,14 @@ use super::note::encoder_note;
 use super::report::Report;
 use super::settings::{AsBytes, CodingSettings};
 use super::verify::{decode_archive_file, whole_file};
-use crate::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout};
+use crate::checkpoint::{BlockSpan, NumberFinder, SafetensorsHeader, blocks, layout};
 use crate::container::{FLAG_LAYER, FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader, read_up_to};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Compresses all of `source` to `sink`. A stream that begins as a safetensors file does is cut by its header;
-/// what does not follow the header, or any other stream, is coded as plain bytes. Identical tensors are not
-/// found, as that needs going back.
+/// Compresses all of `source` to `sink`. A stream that begins as a safetensors file does is cut by its header, and what
+/// does not follow it is coded as plain bytes; in any other stream runs of numbers are told from bytes. Identical tensors
+/// are not found, as that needs going back.
 ///
 /// # Errors
 /// [`ErrorKind::Io`].
@@ -49,18 +50,29 @@ pub fn compress_stream(
     let mut source = prefix.as_slice().chain(source);
     let mut spans = blocks(&regions);
     let mut offset = 0;
+    let mut finder = (header.is_none() && coding.as_bytes != AsBytes::All).then(NumberFinder::default);
+    let mut pending: VecDeque<Job> = VecDeque::new();
     // After the header's blocks, or where the stream is shorter than they, plain bytes to the end.
     let mut next_job = || -> Result<Option<Job>> {
-        let plain = || BlockSpan { offset, len: Dtype::Bytes.block_bytes(), dtype: Dtype::Bytes, row_len: 0 };
-        let mut span = spans.next().unwrap_or_else(plain);
+        if let Some(job) = pending.pop_front() {
+            return Ok(Some(job));
+        }
+        let plain = |len| BlockSpan { offset, len, dtype: Dtype::Bytes, row_len: 0 };
+        let mut span = spans.next().unwrap_or_else(|| plain(Dtype::Bytes.block_bytes()));
         let mut bytes = memory.buffer(span.len);
         let read_len = read_up_to(&mut source, &mut bytes).map_err(cannot_read)?;
         bytes.truncate(read_len);
         if read_len < span.len {
-            span = BlockSpan { offset, len: read_len, dtype: Dtype::Bytes, row_len: 0 };
+            span = plain(read_len);
         }
         offset += read_len as u64;
-        Ok((read_len > 0).then_some(Job { span, reference: None, bytes: Some(bytes) }))
+        let whole = Job { span, reference: None, bytes: Some(bytes) };
+        match &mut finder {
+            _ if read_len == 0 => return Ok(None),
+            Some(finder) => pending.extend(told_apart(finder, whole, &memory)?),
+            None => pending.push_back(whole),
+        }
+        Ok(pending.pop_front())
     };
     let no_fetch = |_: &BlockSpan, _: &mut [u8]| {
         Err(Error::new(ErrorKind::Internal, "a stream's block without its bytes"))
@@ -71,6 +83,35 @@ pub fn compress_stream(
     report.timings.add(&memory.into_timings());
     report.elapsed = start.elapsed();
     Ok(report)
+}
+
+/// The blocks of numbers and bytes that a block of bytes is taken for.
+fn told_apart(finder: &mut NumberFinder, whole: Job, memory: &EncodeMemory) -> Result<Vec<Job>> {
+    const WINDOW_BYTES: u64 = 256 << 10;
+    let Some(bytes) = &whole.bytes else { return Ok(vec![whole]) };
+    let place = |offset: u64, len: usize| {
+        let from = usize::try_from(offset).ok()?;
+        bytes.get(from..from.checked_add(len)?)
+    };
+    let read = |offset: u64, dst: &mut [u8]| {
+        let part = place(offset, dst.len());
+        dst.copy_from_slice(
+            part.ok_or_else(|| Error::new(ErrorKind::Internal, "a sample beyond its block"))?,
+        );
+        Ok(())
+    };
+    let regions = finder.regions(bytes.len() as u64, WINDOW_BYTES, &read)?;
+    let part = |span: BlockSpan| {
+        let mut part = memory.buffer(span.len);
+        part.copy_from_slice(place(span.offset, span.len)?);
+        let span = BlockSpan { offset: whole.span.offset + span.offset, ..span };
+        Some(Job { span, reference: None, bytes: Some(part) })
+    };
+    let parts: Vec<Job> = blocks(&regions).filter_map(part).collect();
+    if let Some(bytes) = whole.bytes {
+        memory.give_back(bytes);
+    }
+    Ok(parts)
 }
 
 /// The first bytes of `source`, and the header if they are one.

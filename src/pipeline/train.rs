@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::context::Context;
 use super::digest::Digest;
-use super::source::{CHECKPOINT_SUFFIX, Source};
+use super::source::{Source, is_checkpoint_name};
 use super::tree::SourceTree;
 use crate::checkpoint::TensorInfo;
 use crate::dtype::Dtype;
@@ -200,7 +200,7 @@ type NamedFile = (String, u64, PathBuf);
 fn split(sources: &TrainSources) -> Result<(Vec<NamedFile>, Vec<NamedFile>)> {
     let checkpoints = |paths: &[PathBuf]| -> Result<Vec<NamedFile>> {
         let tree = SourceTree::walk(paths)?;
-        let named = tree.files.into_iter().filter(|file| file.path.ends_with(CHECKPOINT_SUFFIX));
+        let named = tree.files.into_iter().filter(|file| is_checkpoint_name(&file.path));
         Ok(named.map(|file| (file.path, file.size, file.source)).collect())
     };
     let training = checkpoints(&sources.training)?;

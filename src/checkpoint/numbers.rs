@@ -1,0 +1,342 @@
+//! Finding numbers in files of no format that is known here: `.pt`, `.npz`, `.gguf`, `.onnx`, raw dumps.
+//!
+//! Nothing of the file is interpreted. Bytes at equal places of floating-point numbers are alike, exponents above all: of
+//! a sample of each window of the file the entropies of bytes at equal places tell how far apart these are. What elements
+//! begin where is then tried on some windows by coding them. A wrong guess costs room, never a bit.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::layout::{Region, plain_layout};
+use crate::dtype::Dtype;
+use crate::error::Result;
+use crate::kernels::Isa;
+use crate::stage::{BlockEncoder, BlockSource, Level};
+
+/// Less than this is not looked at.
+const MIN_BYTES: u64 = 4 << 10;
+/// Windows that a file is divided into, if they are neither shorter nor longer than these.
+const N_WINDOWS: u64 = 256;
+const MIN_WINDOW_BYTES: u64 = 32 << 10;
+const MAX_WINDOW_BYTES: u64 = 1 << 20;
+/// Bytes of a window that are looked at.
+const SAMPLE_BYTES: usize = 4 << 10;
+/// Windows of one pattern that are coded on trial, and bytes of each at most.
+const N_TRIALS: usize = 4;
+const TRIAL_BYTES: usize = 32 << 10;
+/// Widest elements, in bytes: offsets are told apart modulo this.
+const MAX_UNIT: usize = 8;
+
+/// Reads bytes of a file at an offset.
+pub type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<()> + Sync + 'a;
+
+/// Which bytes of a window are alike: those this far apart, those at this offset the most. (1, 0) for none.
+type Pattern = (usize, usize);
+
+/// What windows of a pattern are taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Guess {
+    dtype: Dtype,
+    /// Offsets of elements modulo their size.
+    phase: usize,
+}
+
+const BYTES: Guess = Guess { dtype: Dtype::Bytes, phase: 0 };
+
+/// Finds the numbers in one file, or in a stream piece by piece.
+#[derive(Debug, Default)]
+pub struct NumberFinder {
+    guesses: BTreeMap<Pattern, Guess>,
+}
+
+impl NumberFinder {
+    /// The regions of a whole file of `len` bytes: runs of numbers, as far as samples tell, and bytes. They fill the file,
+    /// and depend on nothing but its bytes.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn file_regions(len: u64, read: &ReadAt<'_>) -> Result<Vec<Region>> {
+        let window_bytes = (len / N_WINDOWS).next_power_of_two();
+        Self::default().regions(len, window_bytes.clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES), read)
+    }
+
+    /// The regions of the next `len` bytes, which `read` gives from offset 0 on, told apart window by window. What a pattern
+    /// stands for is settled where it first comes up.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn regions(&mut self, len: u64, window_bytes: u64, read: &ReadAt<'_>) -> Result<Vec<Region>> {
+        if len < MIN_BYTES || window_bytes == 0 {
+            return Ok(plain_layout(len));
+        }
+        let pattern_at = |idx: u64| {
+            let start = idx * window_bytes;
+            Ok((start, pattern_of(start, window_bytes.min(len - start), read)?))
+        };
+        let windows: Vec<(u64, Pattern)> =
+            (0..len.div_ceil(window_bytes)).into_par_iter().map(pattern_at).collect::<Result<_>>()?;
+        let mut starts_of: BTreeMap<Pattern, Vec<u64>> = BTreeMap::new();
+        for (start, pattern) in windows.iter().filter(|(_, pattern)| !self.guesses.contains_key(pattern)) {
+            starts_of.entry(*pattern).or_default().push(*start);
+        }
+        for (pattern, starts) in starts_of {
+            self.guesses.insert(pattern, guess(pattern, &starts, len, read)?);
+        }
+        let guess_of = |pattern| self.guesses.get(pattern).copied().unwrap_or(BYTES);
+        Ok(runs(windows.iter().map(|(start, pattern)| (*start, guess_of(pattern))), len))
+    }
+}
+
+/// The pattern of the window of `len` bytes at `start`, by its middle or, if there is none, a part before and one behind.
+fn pattern_of(start: u64, len: u64, read: &ReadAt<'_>) -> Result<Pattern> {
+    let mut sample = [0; SAMPLE_BYTES];
+    for quarter in [2, 1, 3] {
+        let sample_len = usize::try_from(len).unwrap_or(usize::MAX).min(SAMPLE_BYTES);
+        let sample = &mut sample[..sample_len];
+        // Offsets within the sample are offsets within the file modulo any unit.
+        let at = start + (len - sample_len as u64) / 4 * quarter / MAX_UNIT as u64 * MAX_UNIT as u64;
+        read(at, sample)?;
+        let pattern = pattern_in(sample);
+        if pattern.0 > 1 {
+            return Ok(pattern);
+        }
+    }
+    Ok((1, 0))
+}
+
+fn pattern_in(sample: &[u8]) -> Pattern {
+    /// A wider unit must save so much of the bits.
+    const WORTH: f64 = 0.97;
+    let mut best = (1, 0);
+    let mut least_bits = mean_and_least(sample, 1).0;
+    for unit in [2, 4, 8] {
+        let (bits, offset) = mean_and_least(sample, unit);
+        if bits < WORTH * least_bits {
+            (best, least_bits) = ((unit, offset), bits);
+        }
+    }
+    best
+}
+
+/// The mean entropy of the bytes at each place of units of `unit` bytes, and the place of the least one.
+fn mean_and_least(sample: &[u8], unit: usize) -> (f64, usize) {
+    let bits: Vec<f64> = (0..unit).map(|place| entropy(sample.iter().skip(place).step_by(unit))).collect();
+    let least = (0..unit).min_by(|&a, &b| bits[a].total_cmp(&bits[b])).unwrap_or(0);
+    (bits.iter().sum::<f64>() / unit as f64, least)
+}
+
+/// Entropy in bits with the correction for small samples of Miller and Madow (1955).
+fn entropy<'a>(bytes: impl Iterator<Item = &'a u8>) -> f64 {
+    let mut counts = [0u32; 256];
+    bytes.for_each(|&byte| counts[usize::from(byte)] += 1);
+    let n = f64::from(counts.iter().sum::<u32>()).max(1.0);
+    let seen = counts.iter().filter(|&&count| count > 0);
+    let sum: f64 = seen.clone().map(|&count| f64::from(count) * f64::from(count).log2()).sum();
+    n.log2() - sum / n + (seen.count() as f64 - 1.0) / (2.0 * n * std::f64::consts::LN_2)
+}
+
+/// What windows of a pattern, which begin at `starts`, are best taken for.
+fn guess((unit, _): Pattern, starts: &[u64], len: u64, read: &ReadAt<'_>) -> Result<Guess> {
+    let dtypes: &[Dtype] = match unit {
+        1 => &[Dtype::U8],
+        2 => &[Dtype::Bf16, Dtype::F16],
+        4 => &[Dtype::F32, Dtype::Bf16, Dtype::F16],
+        _ => &[Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16],
+    };
+    let phases = |&dtype: &Dtype| (0..dtype.unit_bytes()).map(move |phase| Guess { dtype, phase });
+    let candidates: Vec<Guess> = std::iter::once(BYTES).chain(dtypes.iter().flat_map(phases)).collect();
+    let n_trials = starts.len().min(N_TRIALS);
+    // Evenly spaced, neither the first nor the last of many, which may be other things in part.
+    let trials: Vec<u64> =
+        (0..n_trials).map(|idx| starts[(2 * idx + 1) * starts.len() / (2 * n_trials)]).collect();
+    let sizes_at = |start: u64| -> Result<Vec<usize>> {
+        let mut bytes = vec![0; usize::try_from(len - start).unwrap_or(usize::MAX).min(TRIAL_BYTES)];
+        read(start, &mut bytes)?;
+        let whole_len = bytes.len().saturating_sub(MAX_UNIT) / MAX_UNIT * MAX_UNIT;
+        let (mut encoder, mut payload) = (BlockEncoder::new(Level::Fast, Isa::detect()), Vec::new());
+        let size = |guess: &Guess| {
+            let part = bytes.get(guess.phase..guess.phase + whole_len).unwrap_or_default();
+            payload.clear();
+            let _ = encoder.encode(BlockSource { dtype: guess.dtype, bytes: part, row_len: 0 }, &mut payload);
+            payload.len()
+        };
+        Ok(candidates.iter().map(size).collect())
+    };
+    let sizes: Vec<Vec<usize>> = trials.into_par_iter().map(sizes_at).collect::<Result<_>>()?;
+    let total = |idx: usize| sizes.iter().map(|sizes| sizes[idx]).sum::<usize>();
+    // What a general compressor makes as small is left to it.
+    let worth_it = (1..candidates.len()).filter(|&idx| total(idx) * 50 < total(0) * 49);
+    Ok(worth_it.min_by_key(|&idx| total(idx)).map_or(BYTES, |idx| candidates[idx]))
+}
+
+/// The regions of windows, which begin where is said, and the last of which ends at `len`.
+fn runs(windows: impl Iterator<Item = (u64, Guess)>, len: u64) -> Vec<Region> {
+    let mut runs: Vec<(u64, Guess)> = Vec::new();
+    for (start, guess) in windows {
+        if runs.last().is_none_or(|(_, last)| *last != guess) {
+            runs.push((start, guess));
+        }
+    }
+    let ends = runs.iter().skip(1).map(|(start, _)| *start).chain([len]).collect::<Vec<_>>();
+    let mut regions: Vec<Region> = Vec::new();
+    for ((start, guess), end) in runs.into_iter().zip(ends) {
+        let unit = guess.dtype.unit_bytes() as u64;
+        // Elements that lie in it whole; parts of others, before and behind, are bytes.
+        let from = (start + (guess.phase as u64 + unit - start % unit) % unit).min(end);
+        let to = from + (end - from) / unit * unit;
+        for (from, to, dtype) in
+            [(start, from, Dtype::Bytes), (from, to, guess.dtype), (to, end, Dtype::Bytes)]
+        {
+            match regions.last_mut() {
+                _ if from == to => {}
+                Some(last) if last.dtype == dtype && dtype == Dtype::Bytes => last.len += to - from,
+                _ => regions.push(Region {
+                    offset: from,
+                    len: to - from,
+                    dtype,
+                    row_len: 0,
+                    block_bytes: dtype.block_bytes(),
+                }),
+            }
+        }
+    }
+    regions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::{Rng, SeedableRng};
+
+    fn found(bytes: &[u8]) -> Vec<Region> {
+        NumberFinder::file_regions(bytes.len() as u64, &reader(bytes)).unwrap()
+    }
+
+    fn reader(bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<()> + Sync {
+        |offset, dst: &mut [u8]| {
+            let from = usize::try_from(offset).unwrap();
+            let part = bytes.get(from..from + dst.len());
+            dst.copy_from_slice(part.ok_or_else(|| Error::new(ErrorKind::Internal, "beyond the file"))?);
+            Ok(())
+        }
+    }
+
+    fn assert_filled(regions: &[Region], len: usize) {
+        let mut end = 0;
+        for region in regions {
+            assert_eq!(region.offset, end);
+            assert!(region.len > 0 && region.len.is_multiple_of(region.dtype.unit_bytes() as u64));
+            end += region.len;
+        }
+        assert_eq!(end, len as u64);
+    }
+
+    /// Bell-shaped numbers of `dtype`.
+    fn weights(dtype: Dtype, n_bytes: usize, seed: u64) -> Vec<u8> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut bytes = Vec::new();
+        while bytes.len() < n_bytes {
+            let sum: f64 = (0..6).map(|_| f64::from(rng.next_u32()) / f64::from(u32::MAX) - 0.5).sum();
+            let value = sum * 0.05;
+            let mut element = [0; 2];
+            match dtype {
+                Dtype::F64 => bytes.extend(value.to_le_bytes()),
+                Dtype::F32 => bytes.extend((value as f32).to_le_bytes()),
+                _ => {
+                    crate::kernels::convert::from_f32(Isa::Scalar, dtype, &[value as f32], &mut element);
+                    bytes.extend(element);
+                }
+            }
+        }
+        bytes.truncate(n_bytes);
+        bytes
+    }
+
+    fn noise(n_bytes: usize, seed: u64) -> Vec<u8> {
+        let mut bytes = vec![0; n_bytes];
+        ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
+        bytes
+    }
+
+    fn text(n_bytes: usize) -> Vec<u8> {
+        (0..)
+            .flat_map(|i: u32| format!("  \"layer.{}.weight\": {},\n", i, i * 7919 % 1001).into_bytes())
+            .take(n_bytes)
+            .collect()
+    }
+
+    #[test]
+    fn numbers_are_found_wherever_they_begin() {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16, Dtype::F64] {
+            for lead in [0, 1, 3, 64, 1021] {
+                let bytes = [noise(lead, 1), weights(dtype, 300_000, 2)].concat();
+                let regions = found(&bytes);
+                assert_filled(&regions, bytes.len());
+                let numbers = regions.iter().max_by_key(|region| region.len).unwrap();
+                assert_eq!(numbers.dtype, dtype, "{dtype:?} behind {lead}");
+                let unit = dtype.unit_bytes() as u64;
+                assert_eq!(numbers.offset % unit, lead as u64 % unit, "{dtype:?} behind {lead}");
+                assert!(numbers.len > 299_000, "{dtype:?} behind {lead}: {regions:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_that_follow_one_another_are_told_apart() {
+        let parts = [
+            weights(Dtype::F32, 400_000, 3),
+            text(300_000),
+            weights(Dtype::Bf16, 500_002, 4),
+            noise(200_001, 5),
+            weights(Dtype::F32, 400_000, 6),
+        ];
+        let bytes = parts.concat();
+        let regions = found(&bytes);
+        assert_filled(&regions, bytes.len());
+        let large: Vec<Dtype> =
+            regions.iter().filter(|region| region.len > 100_000).map(|region| region.dtype).collect();
+        assert_eq!(large, [Dtype::F32, Dtype::Bytes, Dtype::Bf16, Dtype::Bytes, Dtype::F32]);
+    }
+
+    #[test]
+    fn what_is_no_numbers_stays_bytes() {
+        for bytes in [text(500_000), noise(500_000, 7), vec![0; 500_000]] {
+            let regions = found(&bytes);
+            assert_filled(&regions, bytes.len());
+            assert!(regions.iter().all(|region| region.dtype == Dtype::Bytes), "{regions:?}");
+        }
+        for len in [0, 1, 4095] {
+            assert_eq!(found(&weights(Dtype::F32, len, 8)), plain_layout(len as u64));
+        }
+    }
+
+    #[test]
+    fn errors_of_reading_are_passed_on() {
+        let fails = |_: u64, _: &mut [u8]| Err(Error::new(ErrorKind::Io, "gone"));
+        let error = NumberFinder::file_regions(1 << 20, &fails).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..Default::default() })]
+        #[test]
+        fn regions_fill_any_file(parts in prop::collection::vec((0..6u8, 1..60_000usize), 1..6), window in 4096..70_000u64) {
+            let part = |(idx, &(kind, len)): (usize, &(u8, usize))| match kind {
+                0 => weights(Dtype::F32, len, idx as u64),
+                1 => weights(Dtype::F16, len, idx as u64),
+                2 => weights(Dtype::F64, len, idx as u64),
+                3 => noise(len, idx as u64),
+                4 => text(len),
+                _ => vec![0; len],
+            };
+            let bytes: Vec<u8> = parts.iter().enumerate().flat_map(part).collect();
+            let read = reader(&bytes);
+            let regions = NumberFinder::default().regions(bytes.len() as u64, window, &read).unwrap();
+            assert_filled(&regions, bytes.len());
+        }
+    }
+}
