@@ -17,7 +17,7 @@ mod ram_lossy;
 use std::sync::{Barrier, Mutex};
 use std::time::Instant;
 
-use alcm::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout, plain_layout};
+use alcm::checkpoint::{BlockSpan, NumberFinder, SafetensorsHeader, blocks, layout, read_from};
 use alcm::container::{Archive, BlockRecord, OtherFile, RunningCrc, crc64, crc64_from};
 use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
@@ -72,10 +72,12 @@ fn options() -> Options {
 
 fn spans(bytes: &[u8]) -> Vec<BlockSpan> {
     let limits = Limits::default();
-    let len = Some(bytes.len() as u64);
-    let regions = SafetensorsHeader::prefix_len(bytes, len, &limits)
-        .and_then(|n| SafetensorsHeader::parse(&bytes[..n as usize], len, &limits))
-        .map_or_else(|_| plain_layout(bytes.len() as u64), |header| layout(&header));
+    let len = bytes.len() as u64;
+    let regions = SafetensorsHeader::prefix_len(bytes, Some(len), &limits)
+        .and_then(|n| SafetensorsHeader::parse(&bytes[..n as usize], Some(len), &limits))
+        .map(|header| layout(&header))
+        .or_else(|_| NumberFinder::file_regions(len, &read_from(bytes)))
+        .expect("bytes in memory can be read");
     blocks(&regions).collect()
 }
 

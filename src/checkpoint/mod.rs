@@ -9,4 +9,4 @@ mod numbers;
 
 pub use header::{MAX_RANK, SafetensorsHeader, TensorInfo};
 pub use layout::{BlockSpan, Region, blocks, large_block_bytes, layout, layout_around, plain_layout};
-pub use numbers::{NumberFinder, ReadAt};
+pub use numbers::{NumberFinder, ReadAt, read_from};

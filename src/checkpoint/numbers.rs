@@ -10,16 +10,18 @@ use rayon::prelude::*;
 
 use super::layout::{Region, plain_layout};
 use crate::dtype::Dtype;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
 use crate::stage::{BlockEncoder, BlockSource, Level};
 
 /// Less than this is not looked at.
 const MIN_BYTES: u64 = 4 << 10;
-/// Windows that a file is divided into, if they are neither shorter nor longer than these.
+/// Windows that a file is divided into, if they are neither shorter nor longer than this.
 const N_WINDOWS: u64 = 256;
 const MIN_WINDOW_BYTES: u64 = 32 << 10;
 const MAX_WINDOW_BYTES: u64 = 1 << 20;
+/// Windows of a large file at most: samples far apart are slow to read from a disk.
+const MAX_WINDOWS: u64 = 2048;
 /// Bytes of a window that are looked at.
 const SAMPLE_BYTES: usize = 4 << 10;
 /// Windows of one pattern that are coded on trial, and bytes of each at most.
@@ -30,6 +32,16 @@ const MAX_UNIT: usize = 8;
 
 /// Reads bytes of a file at an offset.
 pub type ReadAt<'a> = dyn Fn(u64, &mut [u8]) -> Result<()> + Sync + 'a;
+
+/// Reads from bytes in memory.
+pub fn read_from(bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<()> + Sync {
+    move |offset, dst| {
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+        let part = rest.and_then(|rest| rest.get(..dst.len()));
+        dst.copy_from_slice(part.ok_or_else(|| Error::new(ErrorKind::Internal, "a read beyond the bytes"))?);
+        Ok(())
+    }
+}
 
 /// Which bytes of a window are alike: those this far apart, those at this offset the most. (1, 0) for none.
 type Pattern = (usize, usize);
@@ -44,6 +56,15 @@ struct Guess {
 
 const BYTES: Guess = Guess { dtype: Dtype::Bytes, phase: 0 };
 
+/// A window's place and what is in it.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    start: u64,
+    guess: Guess,
+    /// Elements after which magnitudes are alike again; 0 for none.
+    row_len: usize,
+}
+
 /// Finds the numbers in one file, or in a stream piece by piece.
 #[derive(Debug, Default)]
 pub struct NumberFinder {
@@ -57,8 +78,8 @@ impl NumberFinder {
     /// # Errors
     /// Those of `read`.
     pub fn file_regions(len: u64, read: &ReadAt<'_>) -> Result<Vec<Region>> {
-        let window_bytes = (len / N_WINDOWS).next_power_of_two();
-        Self::default().regions(len, window_bytes.clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES), read)
+        let window_bytes = (len / N_WINDOWS).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES).max(len / MAX_WINDOWS);
+        Self::default().regions(len, window_bytes.next_power_of_two(), read)
     }
 
     /// The regions of the next `len` bytes, which `read` gives from offset 0 on, told apart window by window. What a pattern
@@ -83,8 +104,14 @@ impl NumberFinder {
         for (pattern, starts) in starts_of {
             self.guesses.insert(pattern, guess(pattern, &starts, len, read)?);
         }
-        let guess_of = |pattern| self.guesses.get(pattern).copied().unwrap_or(BYTES);
-        Ok(runs(windows.iter().map(|(start, pattern)| (*start, guess_of(pattern))), len))
+        let window = |(start, pattern): (u64, Pattern)| {
+            let guess = self.guesses.get(&pattern).copied().unwrap_or(BYTES);
+            let row_len = row_len_of(guess, start, window_bytes.min(len - start), read)?;
+            Ok(Window { start, guess, row_len })
+        };
+        let mut windows: Vec<Window> = windows.into_par_iter().map(window).collect::<Result<_>>()?;
+        settle_rows(&mut windows);
+        Ok(runs(&windows, len))
     }
 }
 
@@ -170,17 +197,81 @@ fn guess((unit, _): Pattern, starts: &[u64], len: u64, read: &ReadAt<'_>) -> Res
     Ok(worth_it.min_by_key(|&idx| total(idx)).map_or(BYTES, |idx| candidates[idx]))
 }
 
-/// The regions of windows, which begin where is said, and the last of which ends at `len`.
-fn runs(windows: impl Iterator<Item = (u64, Guess)>, len: u64) -> Vec<Region> {
-    let mut runs: Vec<(u64, Guess)> = Vec::new();
-    for (start, guess) in windows {
-        if runs.last().is_none_or(|(_, last)| *last != guess) {
-            runs.push((start, guess));
+/// The length of the rows in the window of `len` bytes at `start`, by its middle: the lag at which exponents correlate, as
+/// they do where columns differ in scale. 0 if there is none.
+fn row_len_of(guess: Guess, start: u64, len: u64, read: &ReadAt<'_>) -> Result<usize> {
+    const SAMPLE_LEN: usize = 16 << 10;
+    /// Correlation of five to ten standard deviations of chance; coding by column takes as much.
+    const MIN_CORRELATION: f64 = 0.08;
+    let unit = guess.dtype.unit_bytes();
+    // With room for the phase on both sides.
+    let n_elements = (len.saturating_sub(2 * MAX_UNIT as u64) / unit as u64).min(SAMPLE_LEN as u64);
+    let n_elements = usize::try_from(n_elements).unwrap_or(0);
+    if guess.dtype.float_bytes().is_none_or(|bytes| bytes < 2) || n_elements < SAMPLE_LEN / 4 {
+        return Ok(0);
+    }
+    let mut bytes = vec![0; unit * n_elements];
+    let middle = start + (len - bytes.len() as u64) / 2;
+    read(middle - middle % MAX_UNIT as u64 + guess.phase as u64, &mut bytes)?;
+    let exponents: Vec<i16> =
+        bytes.chunks_exact(unit).map(|element| exponent(guess.dtype, element)).collect();
+    let n = exponents.len();
+    // Near zero, so that products are small.
+    let middle = exponents.iter().map(|&exponent| i64::from(exponent)).sum::<i64>() / n.max(1) as i64;
+    let near = |&exponent: &i16| i16::try_from((i64::from(exponent) - middle).clamp(-31, 31)).unwrap_or(0);
+    let centred: Vec<i16> = exponents.iter().map(near).collect();
+    let mean = f64::from(centred.iter().map(|&value| i32::from(value)).sum::<i32>()) / n as f64;
+    let at_lag = |lag: usize| {
+        let products = centred.iter().zip(&centred[lag..]).map(|(&a, &b)| i32::from(a) * i32::from(b));
+        f64::from(products.sum::<i32>()) / (n - lag) as f64 - mean * mean
+    };
+    let variance = at_lag(0);
+    // Usual widths of layers, the shorter first: multiples of a row's length correlate as much.
+    let lags = (1..32).map(|i| 32 * i).chain((8..=32).map(|i| 128 * i)).filter(|lag| lag * 4 <= n);
+    let correlations: Vec<(usize, f64)> = lags.map(|lag| (lag, at_lag(lag) / variance.max(1e-9))).collect();
+    let most = correlations.iter().fold(0.0, |most: f64, (_, correlation)| most.max(*correlation));
+    let first = correlations.iter().find(|(_, correlation)| *correlation > 0.8 * most);
+    Ok(first.filter(|_| most > MIN_CORRELATION).map_or(0, |(lag, _)| *lag))
+}
+
+/// The exponent field of an element.
+fn exponent(dtype: Dtype, element: &[u8]) -> i16 {
+    let [.., low, high] = element else { return 0 };
+    let (top, exponent_bits) = (
+        u16::from_le_bytes([*low, *high]),
+        match dtype {
+            Dtype::F16 => 5,
+            Dtype::F64 => 11,
+            _ => 8,
+        },
+    );
+    (top >> (15 - exponent_bits) & ((1 << exponent_bits) - 1)).cast_signed()
+}
+
+/// Keeps the row length of windows only where neighbours agree, since every change begins a region: a window between two of
+/// one length has it, too, and a few by themselves have none.
+fn settle_rows(windows: &mut [Window]) {
+    /// Windows of a run at least.
+    const MIN_RUN: usize = 4;
+    let found: Vec<usize> = windows.iter().map(|window| window.row_len).collect();
+    for (window, around) in windows.iter_mut().skip(1).zip(found.windows(3)) {
+        if around[0] == around[2] {
+            window.row_len = around[0];
         }
     }
-    let ends = runs.iter().skip(1).map(|(start, _)| *start).chain([len]).collect::<Vec<_>>();
+    for run in windows.chunk_by_mut(|a, b| a.row_len == b.row_len).filter(|run| run.len() < MIN_RUN) {
+        run.iter_mut().for_each(|window| window.row_len = 0);
+    }
+}
+
+/// The regions of windows, the last of which ends at `len`.
+fn runs(windows: &[Window], len: u64) -> Vec<Region> {
+    let is_same = |a: &Window, b: &Window| a.guess == b.guess && a.row_len == b.row_len;
+    let runs: Vec<&[Window]> = windows.chunk_by(is_same).collect();
     let mut regions: Vec<Region> = Vec::new();
-    for ((start, guess), end) in runs.into_iter().zip(ends) {
+    for (idx, run) in runs.iter().enumerate() {
+        let Some(&Window { start, guess, row_len }) = run.first() else { continue };
+        let end = runs.get(idx + 1).and_then(|next| next.first()).map_or(len, |next| next.start);
         let unit = guess.dtype.unit_bytes() as u64;
         // Elements that lie in it whole; parts of others, before and behind, are bytes.
         let from = (start + (guess.phase as u64 + unit - start % unit) % unit).min(end);
@@ -195,7 +286,7 @@ fn runs(windows: impl Iterator<Item = (u64, Guess)>, len: u64) -> Vec<Region> {
                     offset: from,
                     len: to - from,
                     dtype,
-                    row_len: 0,
+                    row_len: if dtype == guess.dtype { row_len } else { 0 },
                     block_bytes: dtype.block_bytes(),
                 }),
             }
@@ -207,22 +298,12 @@ fn runs(windows: impl Iterator<Item = (u64, Guess)>, len: u64) -> Vec<Region> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, ErrorKind};
     use proptest::prelude::*;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
     fn found(bytes: &[u8]) -> Vec<Region> {
-        NumberFinder::file_regions(bytes.len() as u64, &reader(bytes)).unwrap()
-    }
-
-    fn reader(bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<()> + Sync {
-        |offset, dst: &mut [u8]| {
-            let from = usize::try_from(offset).unwrap();
-            let part = bytes.get(from..from + dst.len());
-            dst.copy_from_slice(part.ok_or_else(|| Error::new(ErrorKind::Internal, "beyond the file"))?);
-            Ok(())
-        }
+        NumberFinder::file_regions(bytes.len() as u64, &read_from(bytes)).unwrap()
     }
 
     fn assert_filled(regions: &[Region], len: usize) {
@@ -315,6 +396,32 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_found_by_their_columns() {
+        for (dtype, row_len) in [(Dtype::F16, 384), (Dtype::F32, 1024), (Dtype::Bf16, 96)] {
+            let unit = dtype.unit_bytes();
+            let numbers = weights(dtype, 2_000_000, 9);
+            // Every seventh column is far smaller: exponents of fewer bits are lower by 4.
+            let mut top = vec![0; unit];
+            top[unit - 1] = if dtype == Dtype::F16 { 0x10 } else { 0x02 };
+            let column = |idx: usize| (idx % row_len).is_multiple_of(7);
+            let bytes: Vec<u8> = numbers
+                .chunks_exact(unit)
+                .enumerate()
+                .flat_map(|(idx, element)| {
+                    let mut element = element.to_vec();
+                    let byte = &mut element[unit - 1];
+                    *byte = if column(idx) { byte.saturating_sub(top[unit - 1]) & 0x7f } else { *byte };
+                    element
+                })
+                .collect();
+            let regions = found(&[&text(37)[..], &bytes].concat());
+            let numbers = regions.iter().max_by_key(|region| region.len).unwrap();
+            assert_eq!((numbers.dtype, numbers.row_len), (dtype, row_len), "{regions:?}");
+        }
+        assert!(found(&weights(Dtype::F32, 2_000_000, 10)).iter().all(|region| region.row_len == 0));
+    }
+
+    #[test]
     fn errors_of_reading_are_passed_on() {
         let fails = |_: u64, _: &mut [u8]| Err(Error::new(ErrorKind::Io, "gone"));
         let error = NumberFinder::file_regions(1 << 20, &fails).unwrap_err();
@@ -334,7 +441,7 @@ mod tests {
                 _ => vec![0; len],
             };
             let bytes: Vec<u8> = parts.iter().enumerate().flat_map(part).collect();
-            let read = reader(&bytes);
+            let read = read_from(&bytes);
             let regions = NumberFinder::default().regions(bytes.len() as u64, window, &read).unwrap();
             assert_filled(&regions, bytes.len());
         }

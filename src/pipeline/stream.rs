@@ -14,7 +14,7 @@ use super::note::encoder_note;
 use super::report::Report;
 use super::settings::{AsBytes, CodingSettings};
 use super::verify::{decode_archive_file, whole_file};
-use crate::checkpoint::{BlockSpan, NumberFinder, SafetensorsHeader, blocks, layout};
+use crate::checkpoint::{BlockSpan, NumberFinder, SafetensorsHeader, blocks, layout, read_from};
 use crate::container::{FLAG_LAYER, FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader, read_up_to};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
@@ -65,13 +65,13 @@ pub fn compress_stream(
         if read_len < span.len {
             span = plain(read_len);
         }
+        let from = offset;
         offset += read_len as u64;
-        let whole = Job { span, reference: None, bytes: Some(bytes) };
-        match &mut finder {
-            _ if read_len == 0 => return Ok(None),
-            Some(finder) => pending.extend(told_apart(finder, whole, &memory)?),
-            None => pending.push_back(whole),
-        }
+        let Some(finder) = &mut finder else {
+            return Ok((read_len > 0).then_some(Job { span, reference: None, bytes: Some(bytes) }));
+        };
+        pending.extend(told_apart(finder, from, &bytes, &memory)?);
+        memory.give_back(bytes);
         Ok(pending.pop_front())
     };
     let no_fetch = |_: &BlockSpan, _: &mut [u8]| {
@@ -85,33 +85,23 @@ pub fn compress_stream(
     Ok(report)
 }
 
-/// The blocks of numbers and bytes that a block of bytes is taken for.
-fn told_apart(finder: &mut NumberFinder, whole: Job, memory: &EncodeMemory) -> Result<Vec<Job>> {
+/// The blocks of numbers and bytes that the next `bytes` of a stream, those from `offset` on, are taken for.
+fn told_apart(
+    finder: &mut NumberFinder,
+    offset: u64,
+    bytes: &[u8],
+    memory: &EncodeMemory,
+) -> Result<Vec<Job>> {
     const WINDOW_BYTES: u64 = 256 << 10;
-    let Some(bytes) = &whole.bytes else { return Ok(vec![whole]) };
-    let place = |offset: u64, len: usize| {
-        let from = usize::try_from(offset).ok()?;
-        bytes.get(from..from.checked_add(len)?)
-    };
-    let read = |offset: u64, dst: &mut [u8]| {
-        let part = place(offset, dst.len());
-        dst.copy_from_slice(
-            part.ok_or_else(|| Error::new(ErrorKind::Internal, "a sample beyond its block"))?,
-        );
-        Ok(())
-    };
+    let read = read_from(bytes);
     let regions = finder.regions(bytes.len() as u64, WINDOW_BYTES, &read)?;
     let part = |span: BlockSpan| {
         let mut part = memory.buffer(span.len);
-        part.copy_from_slice(place(span.offset, span.len)?);
-        let span = BlockSpan { offset: whole.span.offset + span.offset, ..span };
-        Some(Job { span, reference: None, bytes: Some(part) })
+        read(span.offset, &mut part)?;
+        let span = BlockSpan { offset: offset + span.offset, ..span };
+        Ok(Job { span, reference: None, bytes: Some(part) })
     };
-    let parts: Vec<Job> = blocks(&regions).filter_map(part).collect();
-    if let Some(bytes) = whole.bytes {
-        memory.give_back(bytes);
-    }
-    Ok(parts)
+    blocks(&regions).map(part).collect()
 }
 
 /// The first bytes of `source`, and the header if they are one.

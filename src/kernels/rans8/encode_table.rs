@@ -7,44 +7,16 @@ impl EncodeTable {
     #[must_use]
     pub fn new(table: &Table) -> Self {
         let escape = table.n_entries - 1;
-        let mut encode = Self {
-            entry_of: [escape; 256],
-            threshold: [0; MAX_ENTRIES],
-            reciprocal: [0; MAX_ENTRIES],
-            factor: [0; MAX_ENTRIES],
-            shift: [0; MAX_ENTRIES],
-            complement: [0; MAX_ENTRIES],
-            bias: [0; MAX_ENTRIES],
-            cum: table.cum,
-            escape,
-            has_large_freq: false,
-        };
-        for entry in 0..table.n_entries() {
-            let freq = u16::from(table.freq[entry]);
-            if entry < usize::from(escape) {
-                encode.entry_of[usize::from(table.value[entry])] = u8::try_from(entry).unwrap_or(escape);
-            }
-            encode.threshold[entry] = freq << 8;
-            encode.reciprocal[entry] = (1u32 << 24).div_ceil(u32::from(freq.max(1)));
-            encode.complement[entry] = 256 - freq;
-            encode.bias[entry] = u16::from(table.cum[entry]);
-            encode.has_large_freq |= freq > 128;
-            let log2 = freq.max(1).ilog2();
-            if freq == 1 {
-                encode.factor[entry] = u16::MAX;
-                encode.bias[entry] += 255;
-            } else if freq.is_power_of_two() {
-                encode.factor[entry] = 1 << 15;
-                encode.shift[entry] = u16::try_from(log2 - 1).unwrap_or(0);
-            } else {
-                // Rounded up the quotient is exact for freq up to 128; rounded down it is at most 1 too small.
-                let (numerator, freq) = (1u32 << (16 + log2), u32::from(freq));
-                let factor = if freq > 128 { numerator / freq } else { numerator.div_ceil(freq) };
-                encode.factor[entry] = u16::try_from(factor).unwrap_or(u16::MAX);
-                encode.shift[entry] = u16::try_from(log2).unwrap_or(0);
-            }
+        let mut entry_of = [escape; 256];
+        for (entry, &value) in (0..escape).zip(&table.value) {
+            entry_of[usize::from(value)] = entry;
         }
-        encode
+        let mut factor = [[0; MAX_ENTRIES]; 2];
+        for (entry, freq) in table.freq.iter().enumerate() {
+            [factor[0][entry], factor[1][entry]] = factor_of(*freq).to_le_bytes();
+        }
+        let reciprocal = table.freq.map(|freq| (1u32 << 24).div_ceil(u32::from(freq.max(1))));
+        Self { entry_of, freq: table.freq, reciprocal, factor, cum: table.cum, escape }
     }
 
     /// Whether `symbol` has an entry of its own.
@@ -52,4 +24,9 @@ impl EncodeTable {
     pub fn contains(&self, symbol: u8) -> bool {
         self.entry_of[usize::from(symbol)] != self.escape
     }
+}
+
+/// What a state, below 256 · `freq`, is multiplied by for the upper half of the product to be its quotient or 1 less.
+pub(super) fn factor_of(freq: u8) -> u16 {
+    u16::MAX / u16::from(freq.max(1))
 }

@@ -116,22 +116,14 @@ impl Table {
 pub struct EncodeTable {
     /// Entry of each symbol value; the escape's entry for values that the table lacks.
     entry_of: [u8; 256],
-    /// freq · 256: a state that reaches it gives off a byte first.
-    threshold: [u16; MAX_ENTRIES],
+    /// Frequency of each entry: a state that reaches 256 times as much gives off a byte first.
+    freq: [u8; MAX_ENTRIES],
     /// 2^24 ÷ freq, rounded up: x div freq = x · reciprocal >> 24, exactly.
     reciprocal: [u32; MAX_ENTRIES],
-    /// Factor and shift of the division: x div freq = (x · factor >> 16) >> shift, but for freq over 128,
-    /// where the result may be 1 too small, and freq = 1, where it is, which `bias` makes good.
-    factor: [u16; MAX_ENTRIES],
-    shift: [u16; MAX_ENTRIES],
-    /// 256 − freq.
-    complement: [u16; MAX_ENTRIES],
-    /// cum, and 255 more where freq is 1.
-    bias: [u16; MAX_ENTRIES],
+    /// Low and high bytes of (2^16 − 1) ÷ freq, rounded down: x · factor >> 16 is x div freq, or 1 less.
+    factor: [[u8; MAX_ENTRIES]; 2],
     cum: [u8; MAX_ENTRIES],
     escape: u8,
-    /// Some frequency exceeds 128.
-    has_large_freq: bool,
 }
 
 /// What both directions need to know of the data: tables, and which segment uses which.
@@ -438,11 +430,9 @@ pub fn encode(
         return None;
     }
     states.fill(STATE_MIN);
-    #[cfg(target_arch = "x86_64")]
-    let fits_narrow = plan.tables.iter().all(|table| table.escape < 32);
     Some(match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 if isa.available() && fits_narrow => {
+        Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
                 match plan.groups {
@@ -453,8 +443,8 @@ pub fn encode(
             }
         }
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 | Isa::Avx512 if Isa::Avx2.available() => {
-            // SAFETY: `available` has just tested every feature that the function enables.
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
             unsafe { x86_avx2::encode(plan, symbols, states, stream, escapes) }
         }
         _ => scalar::encode(plan, symbols, states, stream, escapes),

@@ -160,7 +160,8 @@ pub(super) fn encode(
             for lane in (0..GROUP_LEN).rev() {
                 let entry = usize::from(table.entry_of[usize::from(group[symbol_of_lane(lane)])]);
                 let x = states[first_lane + lane];
-                let is_full = x >= table.threshold[entry];
+                let freq = u16::from(table.freq[entry]);
+                let is_full = x >= freq << 8;
                 // Written in any case, kept only if the state was full: no branch.
                 stream[stream_at - 1] = x.to_le_bytes()[0];
                 stream_at -= usize::from(is_full);
@@ -168,8 +169,7 @@ pub(super) fn encode(
                 let [_, _, _, quotient, ..] =
                     (u64::from(x) * u64::from(table.reciprocal[entry])).to_le_bytes();
                 let cum = table.cum[entry];
-                states[first_lane + lane] =
-                    x + u16::from(quotient) * table.complement[entry] + u16::from(cum);
+                states[first_lane + lane] = x + u16::from(quotient) * (256 - freq) + u16::from(cum);
             }
         }
     }

@@ -167,52 +167,33 @@ fn refill(x: __m512i, window: &[u8; WINDOW], taken: usize) -> (__m512i, usize) {
     (_mm512_or_si512(shifted, _mm512_maskz_expand_epi16(small, bytes)), taken + small.count_ones() as usize)
 }
 
-/// One table in registers, for alphabets of at most 32 entries.
+/// Bytes of the output that a step of the encoder sees: one for each lane, and what a group's store brings along.
+const ENCODE_WINDOW: usize = MAX_GROUPS * GROUP_LEN + 64;
+
+/// One table in registers.
 struct Registers {
     entry_of: [__m512i; 4],
-    threshold: __m512i,
-    factor: __m512i,
-    shift: __m512i,
-    complement: __m512i,
-    bias: __m512i,
+    freq: __m512i,
+    factor: [__m512i; 2],
+    cum: __m512i,
     escape: __m512i,
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
 fn registers(table: &EncodeTable) -> Registers {
-    let first_32 = |words: &[u16; 64]| -> __m512i { cast(words.as_chunks::<32>().0[0]) };
     Registers {
         entry_of: [0, 1, 2, 3].map(|i| quarter(&table.entry_of, i)),
-        threshold: first_32(&table.threshold),
-        factor: first_32(&table.factor),
-        shift: first_32(&table.shift),
-        complement: first_32(&table.complement),
-        bias: first_32(&table.bias),
+        freq: load(&table.freq),
+        factor: [load(&table.factor[0]), load(&table.factor[1])],
+        cum: load(&table.cum),
         escape: _mm512_set1_epi8(table.escape.cast_signed()),
     }
 }
 
-/// Encodes all of `symbols`; the caller has checked the plan and the buffers, and that no table has more than
-/// 32 entries.
+/// Encodes all of `symbols`; the caller has checked the plan and the buffers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
 pub(super) fn encode<const G: usize>(
-    plan: &Plan<'_, EncodeTable>,
-    symbols: &[u8],
-    states: &mut [u16],
-    stream: &mut [u8],
-    escapes: &mut [u8],
-) -> Encoded {
-    if plan.tables.iter().any(|table| table.has_large_freq) {
-        encode_with::<G, true>(plan, symbols, states, stream, escapes)
-    } else {
-        encode_with::<G, false>(plan, symbols, states, stream, escapes)
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
-fn encode_with<const G: usize, const LARGE_FREQ: bool>(
     plan: &Plan<'_, EncodeTable>,
     symbols: &[u8],
     states: &mut [u16],
@@ -228,45 +209,22 @@ fn encode_with<const G: usize, const LARGE_FREQ: bool>(
         let (groups, _) = segment.as_chunks::<GROUP_LEN>();
         for step in groups.chunks_exact(G).rev() {
             // In bounds: a byte for every symbol not yet coded lies in front, and the slack.
-            let Some(window) = stream.get_mut(..at).and_then(|front| front.last_chunk_mut::<WINDOW>()) else {
-                break;
-            };
+            let window = stream.get_mut(..at).and_then(|front| front.last_chunk_mut::<ENCODE_WINDOW>());
+            let Some(window) = window else { break };
             let mut place = Place { taken: 0, escape_at };
             // Written out, so that the states stay in registers: the compiler keeps a loop of this length.
             if G > 3 {
-                encode_group::<LARGE_FREQ>(
-                    (&mut a[3], &mut b[3]),
-                    &step[3],
-                    &table,
-                    window,
-                    escapes,
-                    &mut place,
-                );
+                encode_group((&mut a[3], &mut b[3]), &step[3], &table, window, escapes, &mut place);
             }
             if G > 2 {
-                encode_group::<LARGE_FREQ>(
-                    (&mut a[2], &mut b[2]),
-                    &step[2],
-                    &table,
-                    window,
-                    escapes,
-                    &mut place,
-                );
+                encode_group((&mut a[2], &mut b[2]), &step[2], &table, window, escapes, &mut place);
             }
             if G > 1 {
-                encode_group::<LARGE_FREQ>(
-                    (&mut a[1], &mut b[1]),
-                    &step[1],
-                    &table,
-                    window,
-                    escapes,
-                    &mut place,
-                );
+                encode_group((&mut a[1], &mut b[1]), &step[1], &table, window, escapes, &mut place);
             }
-            encode_group::<LARGE_FREQ>((&mut a[0], &mut b[0]), &step[0], &table, window, escapes, &mut place);
+            encode_group((&mut a[0], &mut b[0]), &step[0], &table, window, escapes, &mut place);
             escape_at = place.escape_at;
-            let taken = place.taken;
-            at -= taken;
+            at -= place.taken;
         }
     }
     for g in 0..G {
@@ -283,17 +241,31 @@ struct Place {
     escape_at: usize,
 }
 
-/// Puts one group into the states of its lanes A and B.
+/// Puts one group into the states of its lanes A and B, which the even and the odd bytes of all that is looked up for its
+/// symbols belong to.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
-fn encode_group<const LARGE_FREQ: bool>(
+fn encode_group(
     (a, b): (&mut __m512i, &mut __m512i),
     symbols: &[u8; GROUP_LEN],
     table: &Registers,
-    window: &mut [u8; WINDOW],
+    window: &mut [u8; ENCODE_WINDOW],
     escapes: &mut [u8],
     place: &mut Place,
 ) {
+    /// Even bytes first, then odd ones.
+    static BY_LANE: [u8; 64] = {
+        let mut places = [0; 64];
+        let mut lane = 0u8;
+        while lane < 32 {
+            places[lane as usize] = 2 * lane;
+            places[32 + lane as usize] = 2 * lane + 1;
+            lane += 1;
+        }
+        places
+    };
+    /// Of three vectors: bits of the second where the first has them set, else of the third.
+    const SELECT: i32 = 0xca;
     let symbols = load(symbols);
     let low = _mm512_permutex2var_epi8(table.entry_of[0], symbols, table.entry_of[1]);
     let high = _mm512_permutex2var_epi8(table.entry_of[2], symbols, table.entry_of[3]);
@@ -303,20 +275,37 @@ fn encode_group<const LARGE_FREQ: bool>(
     let n_escaped = escaped.count_ones() as usize;
     if let Some(front) = escapes.get_mut(..place.escape_at).and_then(|front| front.last_chunk_mut::<64>()) {
         let packed = _mm512_maskz_compress_epi8(escaped, symbols);
-        *front = cast(_mm512_permutexvar_epi8(cast(alignment::<64>(n_escaped)), packed));
+        *front = cast(_mm512_permutexvar_epi8(cast(alignment(n_escaped)), packed));
     }
     place.escape_at -= n_escaped;
-    let entries_a = _mm512_and_si512(entries, _mm512_set1_epi16(0xff));
-    let entries_b = _mm512_srli_epi16(entries, 8);
-    (*b, place.taken) = put::<LARGE_FREQ>(*b, entries_b, table, window, place.taken);
-    (*a, place.taken) = put::<LARGE_FREQ>(*a, entries_a, table, window, place.taken);
+    let low_byte = _mm512_set1_epi16(0x00ff);
+    let freq = _mm512_permutexvar_epi8(entries, table.freq);
+    let cum = _mm512_permutexvar_epi8(entries, table.cum);
+    let [factor_low, factor_high] = table.factor.map(|bytes| _mm512_permutexvar_epi8(entries, bytes));
+    let full_a = _mm512_cmpge_epu16_mask(*a, _mm512_slli_epi16(freq, 8));
+    let full_b = _mm512_cmpge_epu16_mask(*b, _mm512_andnot_si512(low_byte, freq));
+    let full = u64::from(full_b) << 32 | u64::from(full_a);
+    let bytes = _mm512_ternarylogic_epi32(low_byte, *a, _mm512_slli_epi16(*b, 8), SELECT);
+    let packed = _mm512_maskz_compress_epi8(full, _mm512_permutexvar_epi8(cast(BY_LANE), bytes));
+    let count = full.count_ones() as usize;
+    // In bounds: four groups take 256 bytes at most, and 64 more are in front.
+    let end = ENCODE_WINDOW - (place.taken & WINDOW_MASK);
+    let aligned = _mm512_permutexvar_epi8(cast(alignment(count)), packed);
+    window[end - 64..end].copy_from_slice(&cast::<_, [u8; 64]>(aligned));
+    place.taken += count;
+    let x = _mm512_mask_srli_epi16(*a, full_a, *a, 8);
+    let factor = _mm512_ternarylogic_epi32(low_byte, factor_low, _mm512_slli_epi16(factor_high, 8), SELECT);
+    *a = put(x, _mm512_and_si512(freq, low_byte), factor, _mm512_and_si512(cum, low_byte));
+    let x = _mm512_mask_srli_epi16(*b, full_b, *b, 8);
+    let factor = _mm512_ternarylogic_epi32(low_byte, _mm512_srli_epi16(factor_low, 8), factor_high, SELECT);
+    *b = put(x, _mm512_srli_epi16(freq, 8), factor, _mm512_srli_epi16(cum, 8));
 }
 
-/// The permutation that moves the first `count` of `N` bytes to their end, `count` being at most `N`: what is in front
-/// of them is overwritten by what comes before.
+/// The permutation that moves the first `count` bytes, at most 64, to the end: what is in front of them is overwritten by
+/// what comes before.
 #[inline]
-fn alignment<const N: usize>(count: usize) -> [u8; N] {
-    /// Indices modulo 64; permutations of 32 bytes use the low five bits.
+fn alignment(count: usize) -> [u8; 64] {
+    /// Indices modulo 64.
     static INDICES: [u8; 192] = {
         let mut indices = [0; 192];
         let mut i = 0;
@@ -332,36 +321,14 @@ fn alignment<const N: usize>(count: usize) -> [u8; N] {
     std::array::from_fn(|i| INDICES[(count & 127) + i])
 }
 
-/// Puts one symbol into each of 32 states: x becomes (x div f)·256 + x mod f + cum, which is
-/// x + (x div f)·(256 − f) + cum.
+/// Puts one symbol into each of 32 states: x becomes (x div freq)·256 + x mod freq + cum, which is
+/// x + (x div freq)·(256 − freq) + cum. The quotient by `factor` may be 1 too small; the rest then is at least freq.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
-fn put<const LARGE_FREQ: bool>(
-    x: __m512i,
-    entries: __m512i,
-    table: &Registers,
-    window: &mut [u8; WINDOW],
-    taken: usize,
-) -> (__m512i, usize) {
-    let threshold = _mm512_permutexvar_epi16(entries, table.threshold);
-    let full = _mm512_cmpge_epu16_mask(x, threshold);
-    let count = full.count_ones() as usize;
-    let bytes = _mm256_maskz_compress_epi8(full, _mm512_cvtepi16_epi8(x));
-    // In bounds: 32 lanes, and the buffer holds a byte for every symbol and slack in front.
-    let align = alignment::<32>(count);
-    let end = WINDOW - (taken & WINDOW_MASK);
-    window[end - 32..end].copy_from_slice(&cast::<_, [u8; 32]>(_mm256_permutexvar_epi8(cast(align), bytes)));
-    let x = _mm512_mask_srli_epi16(x, full, x, 8);
-    let high = _mm512_mulhi_epu16(x, _mm512_permutexvar_epi16(entries, table.factor));
-    let mut quotient = _mm512_srlv_epi16(high, _mm512_permutexvar_epi16(entries, table.shift));
-    if LARGE_FREQ {
-        let one = _mm512_set1_epi16(1);
-        let freq = _mm512_srli_epi16(threshold, 8);
-        let rest = _mm512_sub_epi16(x, _mm512_mullo_epi16(quotient, freq));
-        let short = _mm512_cmpge_epu16_mask(rest, freq) & _mm512_cmpgt_epu16_mask(freq, one);
-        quotient = _mm512_mask_add_epi16(quotient, short, quotient, one);
-    }
-    let raised = _mm512_mullo_epi16(quotient, _mm512_permutexvar_epi16(entries, table.complement));
-    let bias = _mm512_permutexvar_epi16(entries, table.bias);
-    (_mm512_add_epi16(_mm512_add_epi16(x, bias), raised), taken + count)
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
+fn put(x: __m512i, freq: __m512i, factor: __m512i, cum: __m512i) -> __m512i {
+    let quotient = _mm512_mulhi_epu16(x, factor);
+    let complement = _mm512_sub_epi16(_mm512_set1_epi16(256), freq);
+    let next = _mm512_add_epi16(_mm512_add_epi16(x, cum), _mm512_mullo_epi16(quotient, complement));
+    let rest = _mm512_sub_epi16(x, _mm512_mullo_epi16(quotient, freq));
+    _mm512_mask_add_epi16(next, _mm512_cmpge_epu16_mask(rest, freq), next, complement)
 }

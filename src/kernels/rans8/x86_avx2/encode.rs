@@ -74,7 +74,7 @@ const fn last_place(n_rows: usize) -> u8 {
 struct Registers {
     base: u8,
     freq: Rows,
-    /// 2^16 ÷ freq, rounded down; 2^16 − 1 for a freq of 1.
+    /// Low and high bytes, as in [`EncodeTable`].
     factor: [Rows; 2],
     cum: Rows,
     cum_of_escape: u8,
@@ -86,13 +86,12 @@ impl Registers {
     fn new(table: &EncodeTable, base: u8, entry_of: impl Fn(u8) -> u8) -> Self {
         let entries: [usize; MAX_ENTRIES] =
             std::array::from_fn(|place| usize::from(entry_of(place.to_le_bytes()[0]).min(table.escape)));
-        let freqs = entries.map(|entry| table.threshold[entry].to_le_bytes()[1]);
-        let factors = freqs.map(|freq| (u16::MAX / u16::from(freq.max(1))).to_le_bytes());
+        let by_place = |by_entry: &[u8; MAX_ENTRIES]| rows(&entries.map(|entry| by_entry[entry]));
         Self {
             base,
-            freq: rows(&freqs),
-            factor: [0, 1].map(|byte| rows(&factors.map(|factor| factor[byte]))),
-            cum: rows(&entries.map(|entry| table.cum[entry])),
+            freq: by_place(&table.freq),
+            factor: [by_place(&table.factor[0]), by_place(&table.factor[1])],
+            cum: by_place(&table.cum),
             cum_of_escape: table.cum[usize::from(table.escape)],
         }
     }
