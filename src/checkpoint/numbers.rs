@@ -110,7 +110,7 @@ impl NumberFinder {
             Ok(Window { start, guess, row_len })
         };
         let mut windows: Vec<Window> = windows.into_par_iter().map(window).collect::<Result<_>>()?;
-        settle_rows(&mut windows);
+        settle_rows(&mut windows, window_bytes);
         Ok(runs(&windows, len))
     }
 }
@@ -250,16 +250,19 @@ fn exponent(dtype: Dtype, element: &[u8]) -> i16 {
 
 /// Keeps the row length of windows only where neighbours agree, since every change begins a region: a window between two of
 /// one length has it, too, and a few by themselves have none.
-fn settle_rows(windows: &mut [Window]) {
-    /// Windows of a run at least.
-    const MIN_RUN: usize = 4;
+fn settle_rows(windows: &mut [Window], window_bytes: u64) {
+    /// Windows of a run at least, and bytes.
+    const MIN_RUN: u64 = 4;
+    const MIN_RUN_BYTES: u64 = 256 << 10;
+    let min_run = MIN_RUN.max(MIN_RUN_BYTES / window_bytes);
     let found: Vec<usize> = windows.iter().map(|window| window.row_len).collect();
     for (window, around) in windows.iter_mut().skip(1).zip(found.windows(3)) {
         if around[0] == around[2] {
             window.row_len = around[0];
         }
     }
-    for run in windows.chunk_by_mut(|a, b| a.row_len == b.row_len).filter(|run| run.len() < MIN_RUN) {
+    for run in windows.chunk_by_mut(|a, b| a.row_len == b.row_len).filter(|run| (run.len() as u64) < min_run)
+    {
         run.iter_mut().for_each(|window| window.row_len = 0);
     }
 }
