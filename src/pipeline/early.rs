@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::stage::{BlockEncoder, Coding, Level, QuantRun};
 
 impl EncodeMemory {
-    /// Reads the block at `span` and codes it for good, as [`FileEncoder::run`] would.
+    /// Reads the block at `span` and codes it for good, as `FileEncoder::run` would.
     pub(crate) fn code_early(
         &self,
         ctx: &Context<'_>,

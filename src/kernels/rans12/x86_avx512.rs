@@ -28,7 +28,7 @@ const NEXT: [i32; 16] = {
 };
 
 /// Decodes whole rows from `position` on while a window of words is left; where it stops. `N` tables belong together: a
-/// symbol's chain chooses of a pair, its id of [`MIXED`] tables, both of [`MIXED_PAIRS`]. The caller has checked the plan.
+/// symbol's chain chooses of a pair, its id of [`MIXED`] tables, both of `MIXED_PAIRS`. The caller has checked the plan.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
 pub(super) fn decode<const N: usize>(
     plan: &Plan<'_>,

@@ -190,7 +190,7 @@ impl LossyPlanner<'_> {
     /// error.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a rate goal that cannot be reached.
+    /// `ErrorKind::InvalidConfig` for a rate goal that cannot be reached.
     pub(crate) fn plan(&self) -> Result<Plans> {
         let mut plans = Plans::new();
         let mut opened = Vec::new();

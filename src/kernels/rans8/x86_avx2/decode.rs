@@ -217,7 +217,7 @@ fn decode_with<const G: usize, const N: usize>(
     position
 }
 
-/// Stores what [`DecodeRegisters::next`] has given for each symbol.
+/// Stores what the step before has given for each symbol.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn store_in_order([first, second]: [__m256i; 2], dst: &mut [u8; GROUP_LEN]) {
