@@ -200,14 +200,14 @@ fn guess((unit, _): Pattern, starts: &[u64], len: u64, read: &ReadAt<'_>) -> Res
 /// The length of the rows in the window of `len` bytes at `start`, by its middle: the lag at which exponents correlate, as
 /// they do where columns differ in scale. 0 if there is none.
 fn row_len_of(guess: Guess, start: u64, len: u64, read: &ReadAt<'_>) -> Result<usize> {
-    const SAMPLE_LEN: usize = 16 << 10;
+    const SAMPLE_LEN: usize = 8 << 10;
     /// Correlation of five to ten standard deviations of chance; coding by column takes as much.
     const MIN_CORRELATION: f64 = 0.08;
     let unit = guess.dtype.unit_bytes();
     // With room for the phase on both sides.
     let n_elements = (len.saturating_sub(2 * MAX_UNIT as u64) / unit as u64).min(SAMPLE_LEN as u64);
     let n_elements = usize::try_from(n_elements).unwrap_or(0);
-    if guess.dtype.float_bytes().is_none_or(|bytes| bytes < 2) || n_elements < SAMPLE_LEN / 4 {
+    if guess.dtype.float_bytes().is_none_or(|bytes| bytes < 2) || n_elements < SAMPLE_LEN / 2 {
         return Ok(0);
     }
     let mut bytes = vec![0; unit * n_elements];
@@ -227,7 +227,7 @@ fn row_len_of(guess: Guess, start: u64, len: u64, read: &ReadAt<'_>) -> Result<u
     };
     let variance = at_lag(0);
     // Usual widths of layers, the shorter first: multiples of a row's length correlate as much.
-    let lags = (1..32).map(|i| 32 * i).chain((8..=32).map(|i| 128 * i)).filter(|lag| lag * 4 <= n);
+    let lags = (1..32).map(|i| 32 * i).chain((8..=32).map(|i| 128 * i)).filter(|lag| lag * 2 <= n);
     let correlations: Vec<(usize, f64)> = lags.map(|lag| (lag, at_lag(lag) / variance.max(1e-9))).collect();
     let most = correlations.iter().fold(0.0, |most: f64, (_, correlation)| most.max(*correlation));
     let first = correlations.iter().find(|(_, correlation)| *correlation > 0.8 * most);
