@@ -82,8 +82,8 @@ impl NumberFinder {
         Self::default().regions(len, window_bytes.next_power_of_two(), read)
     }
 
-    /// The regions of the next `len` bytes, which `read` gives from offset 0 on, told apart window by window. What a pattern
-    /// stands for is settled where it first comes up.
+    /// The regions of the next `len` bytes, which `read` gives from offset 0 on, told apart window by window, of
+    /// a multiple of 8 bytes. What a pattern stands for is settled where it first comes up.
     ///
     /// # Errors
     /// Those of `read`.

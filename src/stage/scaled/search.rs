@@ -120,6 +120,7 @@ pub(super) struct RunSearch {
     /// Of the run found last: what the scale is multiplied by for each element.
     multiples: Vec<f64>,
     trial: Vec<f64>,
+    kept: Vec<f64>,
 }
 
 impl RunSearch {
@@ -128,7 +129,14 @@ impl RunSearch {
         let rounding = Rounding::of(dtype)?;
         let kinds = if dtype == Dtype::F32 { OF_SINGLES } else { OF_HALVES };
         let kinds = kinds.iter().map(|kind| (*kind, kind.candidates())).collect();
-        Some(Self { rounding, kinds, kind_idx: 0, multiples: Vec::new(), trial: Vec::new() })
+        Some(Self {
+            rounding,
+            kinds,
+            kind_idx: 0,
+            multiples: Vec::new(),
+            trial: Vec::new(),
+            kept: Vec::new(),
+        })
     }
 
     /// Settles what the scales of a block are multiplied by, all of one kind; `false` where they are nothing of the kind.
@@ -170,25 +178,26 @@ impl RunSearch {
     /// Finds the longest run that `values` begin with; `None` where the first of them is in none.
     pub(super) fn find(&mut self, values: &[f32]) -> Option<Found> {
         let n_zeros = values.iter().take_while(|value| **value == 0.0).count();
-        let first = values[n_zeros..].iter().take(N_FIRST).map(|value| f64::from(value.abs()));
-        let largest = first.clone().fold(0.0, f64::max);
+        let firsts = values[n_zeros..].iter().take(N_FIRST).map(|value| f64::from(value.abs()));
+        let largest = firsts.clone().fold(0.0, f64::max);
+        let first = firsts.clone().next().unwrap_or(0.0);
         let found = self.find_for(largest, values);
-        if self.multiples.len() >= n_zeros + N_FIRST.min(values.len() - n_zeros) {
+        if first == largest || self.multiples.len() >= n_zeros + firsts.len() {
             return found;
         }
         // The largest may be of the next run.
-        let kept = std::mem::take(&mut self.multiples);
-        let other = first.clone().next().and_then(|first| self.find_for(first, values));
-        if self.multiples.len() > kept.len() {
+        std::mem::swap(&mut self.multiples, &mut self.kept);
+        let other = self.find_for(first, values);
+        if self.multiples.len() > self.kept.len() {
             return other;
         }
-        self.multiples = kept;
+        std::mem::swap(&mut self.multiples, &mut self.kept);
         found
     }
 
     /// Tries all multiples of a scale that `reference`, an element's magnitude, may be.
     fn find_for(&mut self, reference: f64, values: &[f32]) -> Option<Found> {
-        let Self { rounding, kinds, kind_idx, multiples, trial } = self;
+        let Self { rounding, kinds, kind_idx, multiples, trial, .. } = self;
         let (kind, candidates) = kinds.get(*kind_idx)?;
         multiples.clear();
         let mut best = None;
