@@ -28,11 +28,13 @@ pub enum Coding {
     Refined,
     /// Which of a few values each element is.
     Palette,
+    /// What elements differ by from others a fixed distance before.
+    Differences,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 12] = [
+    const TABLE: [(Self, u8, &'static str); 13] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -45,6 +47,7 @@ impl Coding {
         (Self::Coarse, 9, "coarse"),
         (Self::Refined, 10, "refined"),
         (Self::Palette, 11, "palette"),
+        (Self::Differences, 12, "differences"),
     ];
 
     /// Every coding.

@@ -6,6 +6,7 @@
 mod adaptive;
 mod coding;
 mod constant;
+mod differences;
 mod fields;
 mod layered;
 mod nested;
@@ -86,6 +87,8 @@ pub struct BlockEncoder {
     layers: LayerEncoder,
     /// A block as it was before its elements were replaced by a layer's.
     original: Vec<u8>,
+    /// A block's differences.
+    differences: Vec<u8>,
     /// The codec of indices in use, if any has been asked for.
     index_codec: Option<Box<dyn IndexCodec>>,
     /// Whether it is the caller's, to be used whatever a [`QuantSpec`] says.
@@ -116,6 +119,7 @@ impl BlockEncoder {
             quantizer: BlockQuantizer::default(),
             layers: LayerEncoder::default(),
             original: Vec::new(),
+            differences: Vec::new(),
             index_codec: None,
             is_own_codec: false,
         }
@@ -208,6 +212,35 @@ impl BlockEncoder {
 
     /// Codes elements that have more values than a palette holds, or may have.
     fn encode_many_valued(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
+        let coding = self.encode_values(source, start, dst, visit);
+        let len = match coding {
+            Coding::Stored => {
+                dst.truncate(start);
+                source.bytes.len()
+            }
+            _ => dst.len() - start,
+        };
+        let end = dst.len();
+        if self.encode_differences(source, dst) {
+            let differences_len = dst.len() - end;
+            // 1 in 64: below that the work of adding up is not worth it.
+            if differences_len + differences_len / 64 < len {
+                dst.drain(start..end);
+                return Coding::Differences;
+            }
+            dst.truncate(end);
+        }
+        coding
+    }
+
+    /// Codes elements by what each is, whatever those before it are.
+    fn encode_values(
         &mut self,
         source: BlockSource<'_>,
         start: usize,
@@ -354,6 +387,7 @@ impl BlockDecoder {
             Coding::Sparse => self.decode_sparse(dtype, payload, dst),
             Coding::Scaled => self.decode_scaled(dtype, payload, dst),
             Coding::Palette => self.decode_palette(dtype, payload, dst),
+            Coding::Differences => self.decode_differences(dtype, payload, dst),
             _ => self.decode_dense(coding, dtype, payload, dst),
         }?;
         Ok(Folded::new())
@@ -380,7 +414,7 @@ impl BlockDecoder {
                 decoded.ok_or_else(|| corrupt("the coarse block breaks the format"))
             }
             Coding::Refined => Err(corrupt("a refined block without the layer before")),
-            Coding::Sparse | Coding::Scaled | Coding::Palette | Coding::Reference => {
+            Coding::Sparse | Coding::Scaled | Coding::Palette | Coding::Differences | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }
         }

@@ -1,5 +1,6 @@
-//! Codings that leave a block of their own to another coding: zeros marked apart, scales taken out, a palette.
+//! Codings that leave a block of their own to another coding: zeros marked apart, scales taken out, a palette, differences.
 
+use super::differences::{self, Differences};
 use super::palette::{Palette, PaletteEncoder};
 use super::payload::{corrupt, keep_shorter, scratch};
 use super::scaled::{self, Scaled, TakenApart};
@@ -67,6 +68,25 @@ impl BlockEncoder {
         let codings = [halves_coding, runs_coding].map(Coding::wire_id);
         scaled::set_header(dst, start, runs.len() / scaled::RUN_BYTES, halves_start, codings);
         halves_coding
+    }
+
+    /// Appends the payload of the elements' differences; `false`, and `dst` as it was, where nothing speaks for them.
+    pub(super) fn encode_differences(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> bool {
+        let Some(dtype) = differences::dtype_of_words(source.dtype) else { return false };
+        let Some(scheme) = differences::find(source.dtype, source.bytes, source.row_len) else {
+            return false;
+        };
+        let mut bytes = std::mem::take(&mut self.differences);
+        bytes.clear();
+        bytes.extend_from_slice(source.bytes);
+        differences::take(source.dtype, scheme, &mut bytes);
+        let start = dst.len();
+        dst.extend([0; differences::HEADER_BYTES]);
+        let inner = BlockSource { dtype, bytes: &bytes, row_len: source.row_len };
+        let coding = self.encode_inner(inner, dst.len(), dst);
+        differences::set_header(dst, start, scheme, coding.wire_id());
+        self.differences = bytes;
+        true
     }
 
     /// Codes what another coding leaves, as one of those that may stand within it.
@@ -146,6 +166,13 @@ impl BlockDecoder {
             _ => self.decode_dense(inner_coding(opened.halves_coding)?, Dtype::F16, opened.halves, halves)?,
         }
         scaled::multiply(self.isa, dtype, runs, halves, &mut self.singles, dst)
+    }
+
+    pub(super) fn decode_differences(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+        let opened = Differences::open(dtype, payload, dst.len())?;
+        self.decode_dense(inner_coding(opened.coding_id)?, opened.dtype, opened.payload, dst)?;
+        opened.add_up(dst);
+        Ok(())
     }
 
     pub(super) fn decode_palette(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {

@@ -411,6 +411,87 @@ fn palettes_that_break_the_format_are_refused() {
     }
 }
 
+/// Rows of `row_len` numbers that change slowly from row to row, as bits of `dtype`.
+fn smooth_rows(dtype: Dtype, n_words: usize, row_len: usize) -> Vec<u8> {
+    let value = |idx: usize| {
+        let (row, column) = ((idx / row_len) as f64, (idx % row_len) as f64);
+        // Parabolas about 1.5 to 1.9, away from where exponents change.
+        1.5 + 0.4 * (column * 0.37).fract() + row * 2e-5 + row * row * 1e-9
+    };
+    let words = (0..n_words).map(value);
+    match dtype {
+        Dtype::F64 => words.flat_map(f64::to_le_bytes).collect(),
+        Dtype::F32 | Dtype::C64 => words.flat_map(|value| (value as f32).to_le_bytes()).collect(),
+        Dtype::Bf16 | Dtype::F16 => {
+            let singles: Vec<f32> = words.map(|value| value as f32).collect();
+            let mut bytes = vec![0; 2 * n_words];
+            from_f32(Isa::Scalar, dtype, &singles, &mut bytes).unwrap();
+            bytes
+        }
+        Dtype::I16 | Dtype::U16 => words.flat_map(|value| ((value * 3e4) as u16).to_le_bytes()).collect(),
+        Dtype::I32 | Dtype::U32 => words.flat_map(|value| ((value * 2e9) as u32).to_le_bytes()).collect(),
+        _ => words.flat_map(|value| ((value * 1e15) as u64).to_le_bytes()).collect(),
+    }
+}
+
+#[test]
+fn smooth_rows_are_coded_by_their_differences() {
+    for dtype in Dtype::all().filter(|dtype| differences::dtype_of_words(*dtype).is_some()) {
+        for row_len in [1, 2, 7, 96, 2000] {
+            let row_words = if dtype == Dtype::C64 { 2 * row_len } else { row_len };
+            let bytes = smooth_rows(dtype, 9_000, row_words);
+            for (coding, len) in round_trip(dtype, &bytes, row_len) {
+                // Of half a float's mantissa few rows show a change.
+                if dtype.unit_bytes() > 2 {
+                    assert_eq!(coding, Coding::Differences, "{dtype:?} {row_len}");
+                    assert!(len * 2 < bytes.len(), "{dtype:?} {row_len}: {len}");
+                }
+            }
+        }
+        for n_words in [2, 64, 66, 130] {
+            round_trip(dtype, &smooth_rows(dtype, n_words, 2), 2);
+        }
+    }
+    // Positions, one after another, take next to nothing.
+    let positions: Vec<u8> = (0..2000u64).flat_map(u64::to_le_bytes).collect();
+    assert!(round_trip(Dtype::I64, &positions, 2000).iter().all(|&(_, len)| len < 200));
+}
+
+#[test]
+fn differences_that_break_the_format_are_refused() {
+    let bytes = smooth_rows(Dtype::F32, 5000, 50);
+    let mut payload = Vec::new();
+    let source = BlockSource { dtype: Dtype::F32, bytes: &bytes, row_len: 50 };
+    assert_eq!(
+        BlockEncoder::new(Level::Default, Isa::detect()).encode(source, &mut payload),
+        Coding::Differences
+    );
+    let kind = |dtype, payload: &[u8], len: usize| {
+        let mut dst = vec![0; len];
+        let decoded = BlockDecoder::new(Isa::detect()).decode(Coding::Differences, dtype, payload, &mut dst);
+        decoded.map_err(|e| e.kind())
+    };
+    assert_eq!(kind(Dtype::F32, &payload, bytes.len()), Ok(()));
+    let corrupt = Err(ErrorKind::Corrupt);
+    let with = |at: usize, part: &[u8]| [&payload[..at], part, &payload[at + part.len()..]].concat();
+    for header in [with(1, &[0]), with(1, &[5]), with(1, &[255]), with(2, &[1]), with(3, &[1])] {
+        assert_eq!(kind(Dtype::F32, &header, bytes.len()), corrupt);
+    }
+    for lag in [0, 5001, u32::MAX] {
+        assert_eq!(kind(Dtype::F32, &with(4, &lag.to_le_bytes()), bytes.len()), corrupt, "{lag}");
+    }
+    for id in Coding::all().map(Coding::wire_id).filter(|id| !matches!(id, 0 | 2 | 3)) {
+        assert_eq!(kind(Dtype::F32, &with(0, &[id]), bytes.len()), corrupt);
+    }
+    for dtype in [Dtype::U8, Dtype::F8E4m3, Dtype::Bool, Dtype::Bytes] {
+        assert_eq!(kind(dtype, &payload, bytes.len()), corrupt);
+    }
+    assert_eq!(kind(Dtype::F32, &payload, bytes.len() - 1), corrupt);
+    for end in 0..payload.len() {
+        assert_eq!(kind(Dtype::F32, &payload[..end], bytes.len()), corrupt, "{end}");
+    }
+}
+
 #[test]
 fn many_numbers_too_small_to_be_normal_are_no_reason_to_store() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);

@@ -305,6 +305,35 @@ fn coding_fixtures() -> Vec<Fixture> {
             let mut random = Random::new(26);
             (0..3000).flat_map(|_| (0.1 + random.below(200) as f64).to_le_bytes()).collect()
         }),
+        // Columns that are smooth curves, in rows of 24.
+        Fixture {
+            row_len: 24,
+            ..fixture(
+                "differences-f32",
+                Dtype::F32,
+                Coding::Differences,
+                f32_block(1200, 30, |idx, _| {
+                    let (row, column) = ((idx / 24) as f32, (idx % 24) as f32);
+                    (1.0 + 0.3 * column + row * (0.01 - 0.003 * column) + row * row * 0.0007).to_bits()
+                }),
+            )
+        },
+        // Positions, and complex numbers each of which differs little from the one before.
+        fixture(
+            "differences-i64",
+            Dtype::I64,
+            Coding::Differences,
+            (0..600_u64).flat_map(|position| (7 * position).wrapping_sub(900).to_le_bytes()).collect(),
+        ),
+        fixture(
+            "differences-c64",
+            Dtype::C64,
+            Coding::Differences,
+            f32_block(1500, 31, |idx, _| {
+                let place = (idx / 2) as f32 * 0.002;
+                (if idx % 2 == 0 { 1.0 - place * place * 0.3 } else { place + 2.0 }).to_bits()
+            }),
+        ),
         // Too few for a table.
         fixture("adaptive-f32", Dtype::F32, Coding::Adaptive, f32_block(150, 24, zeros(3))),
         fixture("sparse-few-f8", Dtype::F8E4m3, Coding::Sparse, {

@@ -19,10 +19,14 @@ pub fn dtype(choice: u8) -> Dtype {
     dtypes[usize::from(choice) % dtypes.len()]
 }
 
-/// The coding that a byte chooses, a reference excluded: that is no matter of a block decoder.
+/// The coding that a byte chooses, by its id on the wire; stored instead of a reference, which is no matter of a block
+/// decoder.
 pub fn coding(choice: u8) -> Coding {
-    let codings: Vec<_> = Coding::all().filter(|&coding| coding != Coding::Reference).collect();
-    codings[usize::from(choice) % codings.len()]
+    let codings: Vec<_> = Coding::all().collect();
+    match codings[usize::from(choice) % codings.len()] {
+        Coding::Reference => Coding::Stored,
+        coding => coding,
+    }
 }
 
 thread_local! {

@@ -24,6 +24,12 @@ pub trait Word: Copy + Default + PartialEq + std::fmt::Debug {
     fn xor(self, other: Self) -> Self;
     /// Sum, wrapping around.
     fn add(self, other: Self) -> Self;
+    /// Difference, wrapping around.
+    fn sub(self, other: Self) -> Self;
+    /// Bits up to the top one that is set; 0 of zero.
+    fn bit_len(self) -> u32;
+    /// Bits below the lowest one that is set; the width of zero.
+    fn trailing_zeros(self) -> u32;
     /// The low byte.
     fn low_u8(self) -> u8;
     /// The low 16 bits.
@@ -83,6 +89,18 @@ macro_rules! word {
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self.wrapping_add(other)
+            }
+            #[inline(always)]
+            fn sub(self, other: Self) -> Self {
+                self.wrapping_sub(other)
+            }
+            #[inline(always)]
+            fn bit_len(self) -> u32 {
+                Self::BITS - self.leading_zeros()
+            }
+            #[inline(always)]
+            fn trailing_zeros(self) -> u32 {
+                <$int>::trailing_zeros(self)
             }
             #[inline(always)]
             fn low_u8(self) -> u8 {
