@@ -24,7 +24,8 @@ pub struct Region {
     pub len: u64,
     /// Type of the elements.
     pub dtype: Dtype,
-    /// Elements in a row of the tensor: its last dimension above 1, if there is another; else 0.
+    /// Elements in a row of the tensor: its last dimension above 1, if there is another; else 0. Of bytes, the length of
+    /// the records that they are.
     pub row_len: usize,
     /// Bytes of a full block.
     pub block_bytes: usize,

@@ -7,7 +7,9 @@ use rayon::prelude::*;
 use super::context::Context;
 use super::encode::EncodeMemory;
 use super::settings::AsBytes;
-use crate::checkpoint::{NumberFinder, Region, SafetensorsHeader, TensorInfo, layout_around, plain_layout};
+use crate::checkpoint::{
+    NumberFinder, Region, SafetensorsHeader, TensorInfo, gguf_regions, layout_around, plain_layout,
+};
 use crate::container::{ContentHash, ContentHasher, Piece};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::Limits;
@@ -82,7 +84,7 @@ impl Source {
         is_checkpoint_name(name).then(|| self.header(limits).ok()).flatten()
     }
 
-    /// Cuts the file, which is a checkpoint if its `name` says so; in others, and in a malformed one that may be coded as
+    /// Cuts the file, which is a checkpoint if its `name` says so; a GGUF file by its tensors. In others, and in a malformed one that may be coded as
     /// bytes, runs of numbers are told from bytes by samples. Tensors that `stands_alone` names share no block with others.
     ///
     /// # Errors
@@ -104,7 +106,11 @@ impl Source {
             return Ok(plain(true));
         }
         let by_samples = |as_bytes| -> Result<Layout> {
-            let regions = NumberFinder::file_regions(self.len(), &|offset, dst| self.read(offset, dst))?;
+            let read = |offset, dst: &mut [u8]| self.read(offset, dst);
+            let regions = match gguf_regions(self.len(), &read, limits)? {
+                Some(regions) => regions,
+                None => NumberFinder::file_regions(self.len(), &read)?,
+            };
             Ok(Layout { regions, ..plain(as_bytes) })
         };
         if !is_checkpoint_name(name) {

@@ -30,11 +30,13 @@ pub enum Coding {
     Palette,
     /// What elements differ by from others a fixed distance before.
     Differences,
+    /// Bytes of records of one length, a stream for each kind of field.
+    Records,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 13] = [
+    const TABLE: [(Self, u8, &'static str); 14] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -48,6 +50,7 @@ impl Coding {
         (Self::Refined, 10, "refined"),
         (Self::Palette, 11, "palette"),
         (Self::Differences, 12, "differences"),
+        (Self::Records, 13, "records"),
     ];
 
     /// Every coding.

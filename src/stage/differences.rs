@@ -159,7 +159,9 @@ fn lengths_cost_q16(lengths: impl Iterator<Item = u32>) -> u64 {
 
 /// Numbers near zero, by two's complement, to small ones.
 fn zigzag<W: Word>(word: W) -> W {
-    word.shl(1).xor(W::default().sub(word.shr(8 * W::BYTES as u32 - 1)))
+    // Shifted by the width less 1.
+    let sign = word.wrapping_shr(u32::MAX);
+    word.shl(1).xor(W::default().sub(sign))
 }
 
 /// The inverse of [`zigzag`].

@@ -15,6 +15,7 @@ mod payload;
 mod planes;
 mod quantized;
 mod quantizing;
+mod records;
 mod repeats;
 mod scaled;
 mod sparse;
@@ -40,6 +41,7 @@ pub use quantized::{
     Part, QuantRun, QuantSpec, Quantizer,
 };
 pub(crate) use quantized::{BlockPart, TILE_LEN};
+use records::RecordEncoder;
 use scaled::ScaledEncoder;
 use sparse::{SparseDecoder, SparseEncoder};
 use zstd_frame::{ZstdDecoder, ZstdEncoder};
@@ -64,7 +66,7 @@ pub struct BlockSource<'a> {
     /// The elements, little-endian, unaligned.
     pub bytes: &'a [u8],
     /// Elements in one row of the tensor (its last non-unit dimension), a hint for finding structure
-    /// along columns; 0 where unknown. The block need not start at a row's start.
+    /// along columns; 0 where unknown. Of [`Dtype::Bytes`], bytes in one record. The block need not start at a row's start.
     pub row_len: usize,
 }
 
@@ -82,6 +84,7 @@ pub struct BlockEncoder {
     sparse: SparseEncoder,
     scaled: ScaledEncoder,
     palette: PaletteEncoder,
+    records: RecordEncoder,
     zstd: ZstdEncoder,
     quantizer: BlockQuantizer,
     layers: LayerEncoder,
@@ -115,6 +118,7 @@ impl BlockEncoder {
             sparse: SparseEncoder::default(),
             scaled: ScaledEncoder::default(),
             palette: PaletteEncoder::default(),
+            records: RecordEncoder::default(),
             zstd: ZstdEncoder::new(level),
             quantizer: BlockQuantizer::default(),
             layers: LayerEncoder::default(),
@@ -190,7 +194,7 @@ impl BlockEncoder {
         if source.dtype == Dtype::Bytes {
             visit(source.bytes);
             dst.truncate(start);
-            return self.zstd.encode(source.bytes, 1, dst);
+            return self.encode_bytes(source, dst);
         }
         let Some(n_values) = self.palette.find(source.dtype, source.bytes) else {
             return self.encode_many_valued(source, start, dst, visit);
@@ -208,6 +212,26 @@ impl BlockEncoder {
         }
         let coding = self.encode_many_valued(source, end, dst, visit);
         shorter_of([Coding::Palette, coding], start, end, dst)
+    }
+
+    /// Codes bytes of no numbers, which may be records.
+    fn encode_bytes(
+        &mut self,
+        BlockSource { bytes, row_len, .. }: BlockSource<'_>,
+        dst: &mut Vec<u8>,
+    ) -> Coding {
+        let start = dst.len();
+        let Self { isa, records, fields, zstd, .. } = self;
+        if !records.encode(*isa, row_len, bytes, fields.plane_coder(), &mut zstd.planes, dst) {
+            return zstd.encode(bytes, 1, dst);
+        }
+        // What a general compressor finds among groups of weights are only values, of which a stream has fewer.
+        if !repeats::are_worth_a_look(bytes) {
+            return Coding::Records;
+        }
+        let end = dst.len();
+        let coding = zstd.encode(bytes, 1, dst);
+        shorter_of([Coding::Records, coding], start, end, dst)
     }
 
     /// Codes elements that have more values than a palette holds, or may have.
@@ -406,6 +430,10 @@ impl BlockDecoder {
             Coding::Stored => Err(corrupt("a stored block's payload has another size than the block")),
             Coding::Constant => constant::decode(dtype, payload, dst),
             Coding::Zstd => self.zstd.decode(payload, dst),
+            Coding::Records => {
+                let rans12 = self.fields.rans12();
+                records::decode(self.isa, payload, &mut self.zstd.planes, rans12, &mut self.dense, dst)
+            }
             Coding::Fields => self.decode_fields(payload, dst).map(|_| ()),
             Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
             Coding::Adaptive => adaptive::decode(payload, dst),

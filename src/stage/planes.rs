@@ -43,6 +43,8 @@ pub(super) enum Kind {
     Byte,
     /// Bit-packed: only raw or constant.
     Packed,
+    /// Bytes of a field of records: probably values of one distribution, in no order.
+    Field,
     /// A byte of an integer: probably not noise, and worth a general compressor.
     Integer,
 }
@@ -110,8 +112,12 @@ impl PlaneCoder {
                 best = (self.coded.len(), PlaneMode::Rans12);
             }
         }
-        let is_regular = kind == Kind::Integer || best.0 * 8 < plane.len() * 5;
-        if is_regular && repeats::are_worth_a_look(plane) {
+        let is_regular = match kind {
+            Kind::Integer => repeats::are_worth_a_look(plane),
+            Kind::Field => repeats::are_common(1, plane),
+            Kind::Byte | Kind::Packed => best.0 * 8 < plane.len() * 5 && repeats::are_worth_a_look(plane),
+        };
+        if is_regular {
             let rans12_len = self.coded.len();
             let bound = zstd::zstd_safe::compress_bound(plane.len());
             self.coded.resize(rans12_len + bound, 0);

@@ -492,6 +492,75 @@ fn differences_that_break_the_format_are_refused() {
     }
 }
 
+/// `n_bytes` of records of `record_bytes`: a scale in half precision, then integers of few bits, two a byte.
+fn quantized_groups(record_bytes: usize, n_bytes: usize) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(41);
+    let mut nibble = move || 4 + (0..4).map(|_| rng.next_u32() % 3).sum::<u32>() as u8;
+    let byte = |idx: usize| match idx % record_bytes {
+        0 => nibble().wrapping_mul(41) ^ nibble().wrapping_mul(27),
+        1 => 0x20 | nibble(),
+        _ => nibble() << 4 | nibble(),
+    };
+    (0..n_bytes).map(byte).collect()
+}
+
+#[test]
+fn fields_of_records_are_told_apart() {
+    for record_bytes in [2, 3, 18, 34, 210, 512] {
+        for n_bytes in [16 * record_bytes, 150_000, 150_001 + record_bytes / 2] {
+            let bytes = quantized_groups(record_bytes, n_bytes);
+            for (coding, len) in round_trip(Dtype::Bytes, &bytes, record_bytes) {
+                if n_bytes >= 150_000 {
+                    assert_eq!(coding, Coding::Records, "{record_bytes}");
+                    // Nibbles take 2.7 of their 4 bits.
+                    assert!(len * 100 < bytes.len() * 74, "{record_bytes}: {len} of {}", bytes.len());
+                }
+            }
+        }
+    }
+    let bytes = quantized_groups(18, 9000);
+    for no_record in [0, 1, 513, 4000, 1 << 30] {
+        assert!(
+            round_trip(Dtype::Bytes, &bytes, no_record).iter().all(|(coding, _)| *coding != Coding::Records)
+        );
+    }
+}
+
+#[test]
+fn records_that_break_the_format_are_refused() {
+    let mut bytes = vec![0; 7001];
+    ChaCha8Rng::seed_from_u64(43).fill_bytes(&mut bytes);
+    bytes.iter_mut().skip(1).step_by(3).for_each(|byte| *byte = 0x20 + *byte % 3);
+    let mut payload = Vec::new();
+    let source = BlockSource { dtype: Dtype::Bytes, bytes: &bytes, row_len: 18 };
+    assert_eq!(
+        BlockEncoder::new(Level::Default, Isa::detect()).encode(source, &mut payload),
+        Coding::Records
+    );
+    let kind = |payload: &[u8], len: usize| {
+        let mut dst = vec![0; len];
+        let decoder = &mut BlockDecoder::new(Isa::detect());
+        decoder.decode(Coding::Records, Dtype::Bytes, payload, &mut dst).map_err(|e| e.kind())
+    };
+    assert_eq!(kind(&payload, bytes.len()), Ok(()));
+    let corrupt = Err(ErrorKind::Corrupt);
+    let with = |at: usize, part: &[u8]| [&payload[..at], part, &payload[at + part.len()..]].concat();
+    for record_bytes in [0u16, 1, 2, 4, 513, u16::MAX] {
+        assert_eq!(kind(&with(0, &record_bytes.to_le_bytes()), bytes.len()), corrupt, "{record_bytes}");
+    }
+    for header in
+        [with(2, &[0]), with(2, &[1]), with(2, &[17]), with(3, &[1]), with(4, &[16]), with(6, &[255])]
+    {
+        assert_eq!(kind(&header, bytes.len()), corrupt);
+    }
+    for len in [0, 1, bytes.len() - 2000, bytes.len() + 2000] {
+        assert_eq!(kind(&payload, len), corrupt, "{len}");
+    }
+    for end in 0..payload.len() {
+        assert_eq!(kind(&payload[..end], bytes.len()), corrupt, "{end}");
+    }
+}
+
 #[test]
 fn many_numbers_too_small_to_be_normal_are_no_reason_to_store() {
     let mut rng = ChaCha8Rng::seed_from_u64(8);

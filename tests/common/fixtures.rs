@@ -334,6 +334,18 @@ fn coding_fixtures() -> Vec<Fixture> {
                 (if idx % 2 == 0 { 1.0 - place * place * 0.3 } else { place + 2.0 }).to_bits()
             }),
         ),
+        // Noise around one of three values, the last record cut off.
+        Fixture {
+            row_len: 3,
+            ..fixture("records-bytes", Dtype::Bytes, Coding::Records, {
+                let mut random = Random::new(32);
+                let byte = |idx: usize| match idx % 3 {
+                    1 => 0x20 + random.below(3) as u8,
+                    _ => random.word() as u8,
+                };
+                (0..7001).map(byte).collect()
+            })
+        },
         // Too few for a table.
         fixture("adaptive-f32", Dtype::F32, Coding::Adaptive, f32_block(150, 24, zeros(3))),
         fixture("sparse-few-f8", Dtype::F8E4m3, Coding::Sparse, {

@@ -1,0 +1,266 @@
+//! Coding 13, records: bytes of records of one length, a stream for each kind of field. FORMAT.md section 3.13.
+//!
+//! Quantized formats such as those of GGUF keep scales and integers of each group of weights together. Bytes at one place of
+//! a record are alike; places whose bytes are distributed alike share a stream, and with it a table.
+
+use super::payload::{corrupt, scratch};
+use super::planes::{ENTRY_BYTES, Entry, Kind, PlaneCoder};
+use crate::bits::ByteCursor;
+use crate::entropy::freq::entropy_q16;
+use crate::entropy::rans12;
+use crate::error::Result;
+use crate::kernels::histogram::Histogram;
+use crate::kernels::{Isa, pack_bits};
+
+/// Longest record, in bytes.
+pub(super) const MAX_RECORD_BYTES: usize = 512;
+/// Most streams.
+const MAX_STREAMS: usize = 16;
+/// Records, besides what is worth counting, that a block must have.
+const MIN_RECORDS: usize = 16;
+/// Records that are counted at most.
+const N_COUNTED: usize = 4096;
+/// What a coded stream has besides its codes: entry, states, which bytes occur and their frequencies, about.
+const STREAM_BITS: u64 = 8 * 400;
+
+/// Scratch memory of the encoder.
+#[derive(Debug, Default)]
+pub(super) struct RecordEncoder {
+    columns: Vec<Histogram>,
+    streams: Vec<u8>,
+    entries: Vec<u8>,
+}
+
+impl RecordEncoder {
+    /// Appends the payload of `bytes` as records of `record_bytes` to `dst`; `false`, and nothing appended, where they are
+    /// too few or too long.
+    pub(super) fn encode(
+        &mut self,
+        isa: Isa,
+        record_bytes: usize,
+        bytes: &[u8],
+        planes: &mut PlaneCoder,
+        zstd: &mut zstd::bulk::Compressor<'static>,
+        dst: &mut Vec<u8>,
+    ) -> bool {
+        if !(2..=MAX_RECORD_BYTES).contains(&record_bytes) || bytes.len() < MIN_RECORDS * record_bytes {
+            return false;
+        }
+        let (streams_of, n_streams) = self.share_out(record_bytes, bytes);
+        let shape = Shape::new(&streams_of, bytes.len());
+        dst.extend(u16::try_from(record_bytes).unwrap_or(0).to_le_bytes());
+        dst.extend([n_streams.to_le_bytes()[0], 0]);
+        dst.extend_from_slice(&streams_of);
+        let entries_at = dst.len();
+        dst.resize(entries_at + n_streams * ENTRY_BYTES, 0);
+        self.entries.clear();
+        let mut rest = scratch(&mut self.streams, shape.padded_lens().sum());
+        for (stream, padded_len) in shape.padded_lens().enumerate().take(n_streams) {
+            let (part, others) = rest.split_at_mut(padded_len);
+            rest = others;
+            shape.gather(stream, bytes, part);
+            planes.encode(isa, Kind::Field, part, zstd, &mut self.entries, dst);
+        }
+        dst[entries_at..entries_at + self.entries.len()].copy_from_slice(&self.entries);
+        true
+    }
+
+    /// The stream of each byte of a record, and their number.
+    fn share_out(&mut self, record_bytes: usize, bytes: &[u8]) -> (Vec<u8>, usize) {
+        self.columns.clear();
+        self.columns.resize(record_bytes, [0; 256]);
+        let n_records = bytes.len() / record_bytes;
+        let one_in = n_records.div_ceil(N_COUNTED).max(1);
+        for record in bytes.chunks_exact(record_bytes).step_by(one_in) {
+            self.columns.iter_mut().zip(record).for_each(|(counts, &byte)| counts[usize::from(byte)] += 1);
+        }
+        let scale = one_in as u64;
+        let cost = |counts: &Histogram| {
+            let n: u32 = counts.iter().sum();
+            ((entropy_q16(counts) * u64::from(n)) >> 16) * scale
+        };
+        let mut streams: Vec<(Histogram, u64)> = Vec::new();
+        let mut streams_of = Vec::with_capacity(record_bytes);
+        for counts in &self.columns {
+            let alone = cost(counts);
+            let joined = |(total, total_cost): &(Histogram, u64)| {
+                let sum: Histogram = std::array::from_fn(|byte| total[byte] + counts[byte]);
+                let sum_cost = cost(&sum);
+                (sum_cost.saturating_sub(total_cost + alone), sum, sum_cost)
+            };
+            let best = streams.iter().map(joined).enumerate().min_by_key(|(_, (more, ..))| *more);
+            let stream = match best {
+                Some((stream, (more, sum, sum_cost)))
+                    if more < STREAM_BITS || streams.len() == MAX_STREAMS =>
+                {
+                    streams[stream] = (sum, sum_cost);
+                    stream
+                }
+                _ => {
+                    streams.push((*counts, alone));
+                    streams.len() - 1
+                }
+            };
+            streams_of.push(stream.to_le_bytes()[0]);
+        }
+        (streams_of, streams.len())
+    }
+}
+
+/// Neighbouring bytes of a record that belong to one stream.
+#[derive(Debug, Clone, Copy)]
+struct Field {
+    from: usize,
+    len: usize,
+    stream: usize,
+    /// Where it stands among what the stream has of a record.
+    at: usize,
+}
+
+/// Which bytes of a block go where: each stream has those of its places in the order of the block.
+struct Shape {
+    record_bytes: usize,
+    n_bytes: usize,
+    fields: Vec<Field>,
+    /// What each stream has of a record, and of the last one, which may be cut off.
+    strides: [(usize, usize); MAX_STREAMS],
+}
+
+impl Shape {
+    /// The shape of `n_bytes` by the stream of each byte of a record, a number below [`MAX_STREAMS`].
+    fn new(streams_of: &[u8], n_bytes: usize) -> Self {
+        let record_bytes = streams_of.len();
+        let n_left = n_bytes % record_bytes;
+        let mut strides = [(0, 0); MAX_STREAMS];
+        let mut from = 0;
+        let field = |run: &[u8]| {
+            let (start, len) = (from, run.len());
+            from += len;
+            let stream = usize::from(run.first().copied().unwrap_or(0));
+            let (stride, last) = &mut strides[stream];
+            let at = *stride;
+            *stride += len;
+            *last += n_left.saturating_sub(start).min(len);
+            Field { from: start, len, stream, at }
+        };
+        let fields = streams_of.chunk_by(|a, b| a == b).map(field).collect();
+        Self { record_bytes, n_bytes, fields, strides }
+    }
+
+    /// Bytes of each stream as it is coded: with some behind, so that they are whole groups.
+    fn padded_lens(&self) -> impl Iterator<Item = usize> {
+        let n_whole = self.n_bytes / self.record_bytes;
+        let len = move |&(stride, last): &(usize, usize)| n_whole * stride + last;
+        self.strides.iter().map(len).map(|len| len.next_multiple_of(pack_bits::GROUP_LEN))
+    }
+
+    /// The fields of a stream, its stride, and where in block and stream the last, cut record begins.
+    fn fields_of(&self, stream: usize) -> (impl Iterator<Item = &Field>, usize, [usize; 2]) {
+        let n_whole = self.n_bytes / self.record_bytes;
+        let stride = self.strides[stream].0;
+        let fields = self.fields.iter().filter(move |field| field.stream == stream);
+        (fields, stride, [n_whole * self.record_bytes, n_whole * stride])
+    }
+
+    /// Fills `dst`, a stream of its padded length, from the block.
+    fn gather(&self, stream: usize, bytes: &[u8], dst: &mut [u8]) {
+        let (fields, stride, [block_tail, tail]) = self.fields_of(stream);
+        for field in fields {
+            let whole = bytes[..block_tail].get(field.from..).unwrap_or_default();
+            copy_field(field.len, whole, self.record_bytes, &mut dst[field.at.min(tail)..tail], stride);
+            let last = bytes[block_tail..].get(field.from..).unwrap_or_default();
+            let len = last.len().min(field.len);
+            if len > 0 {
+                dst[tail + field.at..][..len].copy_from_slice(&last[..len]);
+            }
+        }
+        let len = tail + self.strides[stream].1;
+        if let Some(&last) = dst[..len].last() {
+            dst[len..].fill(last);
+        }
+    }
+
+    /// Fills the stream's places in the block from `src`, a stream of its padded length.
+    fn scatter(&self, stream: usize, src: &[u8], dst: &mut [u8]) {
+        let (fields, stride, [block_tail, tail]) = self.fields_of(stream);
+        for field in fields {
+            let (whole, last) = dst.split_at_mut(block_tail);
+            let whole = whole.get_mut(field.from..).unwrap_or_default();
+            copy_field(field.len, &src[field.at.min(tail)..tail], stride, whole, self.record_bytes);
+            let last = last.get_mut(field.from..).unwrap_or_default();
+            let len = last.len().min(field.len);
+            if len > 0 {
+                last[..len].copy_from_slice(&src[tail + field.at..][..len]);
+            }
+        }
+    }
+}
+
+/// Copies the first `len` bytes of every `src_stride` to those of every `dst_stride`.
+fn copy_field(len: usize, src: &[u8], src_stride: usize, dst: &mut [u8], dst_stride: usize) {
+    /// Copies of a length that the compiler knows are single moves.
+    fn fixed<const N: usize>(src: &[u8], src_stride: usize, dst: &mut [u8], dst_stride: usize) {
+        for (src, dst) in src.chunks(src_stride).zip(dst.chunks_mut(dst_stride)) {
+            if let (Some(src), Some(dst)) = (src.first_chunk::<N>(), dst.first_chunk_mut::<N>()) {
+                *dst = *src;
+            }
+        }
+    }
+    match len {
+        1 => fixed::<1>(src, src_stride, dst, dst_stride),
+        2 => fixed::<2>(src, src_stride, dst, dst_stride),
+        4 => fixed::<4>(src, src_stride, dst, dst_stride),
+        8 => fixed::<8>(src, src_stride, dst, dst_stride),
+        16 => fixed::<16>(src, src_stride, dst, dst_stride),
+        32 => fixed::<32>(src, src_stride, dst, dst_stride),
+        _ => {
+            for (src, dst) in src.chunks(src_stride).zip(dst.chunks_mut(dst_stride)) {
+                let len = len.min(src.len()).min(dst.len());
+                dst[..len].copy_from_slice(&src[..len]);
+            }
+        }
+    }
+}
+
+/// Decodes `payload` into all of `dst`.
+pub(super) fn decode(
+    isa: Isa,
+    payload: &[u8],
+    zstd: &mut zstd::bulk::Decompressor<'static>,
+    rans12: &mut rans12::Decoder,
+    buffer: &mut Vec<u8>,
+    dst: &mut [u8],
+) -> Result<()> {
+    try_decode(isa, payload, zstd, rans12, buffer, dst).ok_or_else(|| corrupt("the records break the format"))
+}
+
+fn try_decode(
+    isa: Isa,
+    payload: &[u8],
+    zstd: &mut zstd::bulk::Decompressor<'static>,
+    rans12: &mut rans12::Decoder,
+    buffer: &mut Vec<u8>,
+    dst: &mut [u8],
+) -> Option<()> {
+    let mut src = ByteCursor::new(payload);
+    let record_bytes = usize::from(src.u16()?);
+    let [n_streams, 0] = src.array::<2>()? else { return None };
+    let n_streams = usize::from(n_streams);
+    let streams_of = src.take(record_bytes)?;
+    let is_valid = (2..=MAX_RECORD_BYTES).contains(&record_bytes)
+        && (1..=MAX_STREAMS).contains(&n_streams)
+        && streams_of.iter().all(|&stream| usize::from(stream) < n_streams);
+    if !is_valid {
+        return None;
+    }
+    let mut entries = src;
+    src.take(n_streams * ENTRY_BYTES)?;
+    let shape = Shape::new(streams_of, dst.len());
+    for (stream, padded_len) in shape.padded_lens().enumerate().take(n_streams) {
+        let entry = Entry::read(&mut entries)?;
+        let part = scratch(buffer, padded_len);
+        entry.decode(isa, src.take(entry.len())?, zstd, rans12, part)?;
+        shape.scatter(stream, part, dst);
+    }
+    src.rest().is_empty().then_some(())
+}
