@@ -8,11 +8,11 @@ use alcm::container::{
     crc64, decode_block, no_other_files,
 };
 use alcm::kernels::Isa;
-use alcm::kernels::convert::from_f32;
 use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
 use alcm::{Dtype, Error, ErrorKind, Limits, Result};
 
 use super::coarse::{COARSE_STEP, coarse_fixture};
+use super::nested::nested_fixtures;
 use super::quantized::{quant_spec, quantized_fixtures};
 
 /// Encoder note of archives made here: level default, revision 1. It is not for decoding.
@@ -116,19 +116,6 @@ fn bell_block(dtype: Dtype, n_elements: usize, scale: f64, seed: u64) -> Vec<u8>
 pub(crate) fn f32_block(n_elements: usize, seed: u64, shape: impl Fn(usize, &mut Random) -> u32) -> Vec<u8> {
     let mut random = Random::new(seed);
     (0..n_elements).flat_map(|idx| shape(idx, &mut random).to_le_bytes()).collect()
-}
-
-/// 1400 numbers times a scale for each group, the third one 0, rounded to `dtype`.
-fn scaled_groups(dtype: Dtype, seed: u64, group_len: usize, number: impl Fn(&mut Random) -> f32) -> Vec<u8> {
-    let mut random = Random::new(seed);
-    let scale = |idx: usize| match idx / group_len {
-        2 => 0.0,
-        group => f32::from_bits(0x3a80_0000 + group as u32 * 0x0012_3457),
-    };
-    let values: Vec<f32> = (0..1400).map(|idx| number(&mut random) * scale(idx)).collect();
-    let mut bytes = vec![0; values.len() * dtype.unit_bytes()];
-    from_f32(Isa::Scalar, dtype, &values, &mut bytes).expect("a float");
-    bytes
 }
 
 /// Booleans of which 1 in 50 is set.
@@ -254,98 +241,6 @@ fn coding_fixtures() -> Vec<Fixture> {
                 if idx == 1 || idx % 4 == 3 { 0 } else { value }
             }),
         ),
-        // Halves times a scale for each row, a short one at the end; zeros and a subnormal half among them.
-        fixture(
-            "scaled-f32",
-            Dtype::F32,
-            Coding::Scaled,
-            f32_block(1410, 23, |idx, random| {
-                let scale = 0.03 * (idx / 300 * 37 % 11 + 1) as f32 / 7.0;
-                let half = match random.below(200) {
-                    0 => 0.0,
-                    1 => (1 + random.below(900)) as f32 / f32::from_bits(0x4b80_0000),
-                    _ => f32::from_bits(bell(random).to_bits() & !0x1fff),
-                };
-                (half * scale).to_bits() | (random.below(2) as u32) << 31
-            }),
-        ),
-        // Integers times a scale for each row.
-        fixture(
-            "scaled-integers-f32",
-            Dtype::F32,
-            Coding::Scaled,
-            f32_block(1300, 27, |idx, random| {
-                let scale = f32::from_bits(0x3b00_0000 + idx as u32 / 130 * 0x0012_3457);
-                ((random.below(31) as f32 - 15.0) * scale).to_bits()
-            }),
-        ),
-        // 4-bit integers times a scale for each group, rounded to halves; one group all zero.
-        fixture("scaled-integers-f16", Dtype::F16, Coding::Scaled, {
-            scaled_groups(Dtype::F16, 28, 96, |random| random.below(16) as f32 - 8.0)
-        }),
-        // FP8 numbers times a scale.
-        fixture("scaled-fp8-bf16", Dtype::Bf16, Coding::Scaled, {
-            scaled_groups(Dtype::Bf16, 29, 128, |random| {
-                let exponent = random.below(6) as u32;
-                let sign = (random.below(2) as u32) << 31;
-                f32::from_bits((127 - exponent) << 23 | (random.below(8) as u32) << 20 | sign)
-            })
-        }),
-        // Eleven values, and the scale of the next three times as large.
-        fixture(
-            "palette-f32",
-            Dtype::F32,
-            Coding::Palette,
-            f32_block(1500, 25, |idx, random| {
-                let value = (bell(random) * if idx < 700 { 12.0 } else { 40.0 }) as i32;
-                (value.clamp(-5, 5) as f32 * 0.37).to_bits()
-            }),
-        ),
-        fixture("palette-f64", Dtype::F64, Coding::Palette, {
-            let mut random = Random::new(26);
-            (0..3000).flat_map(|_| (0.1 + random.below(200) as f64).to_le_bytes()).collect()
-        }),
-        // Columns that are smooth curves, in rows of 24.
-        Fixture {
-            row_len: 24,
-            ..fixture(
-                "differences-f32",
-                Dtype::F32,
-                Coding::Differences,
-                f32_block(1200, 30, |idx, _| {
-                    let (row, column) = ((idx / 24) as f32, (idx % 24) as f32);
-                    (1.0 + 0.3 * column + row * (0.01 - 0.003 * column) + row * row * 0.0007).to_bits()
-                }),
-            )
-        },
-        // Positions, and complex numbers each of which differs little from the one before.
-        fixture(
-            "differences-i64",
-            Dtype::I64,
-            Coding::Differences,
-            (0..600_u64).flat_map(|position| (7 * position).wrapping_sub(900).to_le_bytes()).collect(),
-        ),
-        fixture(
-            "differences-c64",
-            Dtype::C64,
-            Coding::Differences,
-            f32_block(1500, 31, |idx, _| {
-                let place = (idx / 2) as f32 * 0.002;
-                (if idx % 2 == 0 { 1.0 - place * place * 0.3 } else { place + 2.0 }).to_bits()
-            }),
-        ),
-        // Noise around one of three values, the last record cut off.
-        Fixture {
-            row_len: 3,
-            ..fixture("records-bytes", Dtype::Bytes, Coding::Records, {
-                let mut random = Random::new(32);
-                let byte = |idx: usize| match idx % 3 {
-                    1 => 0x20 + random.below(3) as u8,
-                    _ => random.word() as u8,
-                };
-                (0..7001).map(byte).collect()
-            })
-        },
         // Too few for a table.
         fixture("adaptive-f32", Dtype::F32, Coding::Adaptive, f32_block(150, 24, zeros(3))),
         fixture("sparse-few-f8", Dtype::F8E4m3, Coding::Sparse, {
@@ -358,7 +253,14 @@ fn coding_fixtures() -> Vec<Fixture> {
 /// Every fixture; names are unique.
 pub(crate) fn fixtures() -> Vec<Fixture> {
     let coarse = [coarse_fixture()];
-    coding_fixtures().into_iter().chain(quantized_fixtures()).chain(coarse).chain(dtype_fixtures()).collect()
+    let nested = nested_fixtures();
+    coding_fixtures()
+        .into_iter()
+        .chain(nested)
+        .chain(quantized_fixtures())
+        .chain(coarse)
+        .chain(dtype_fixtures())
+        .collect()
 }
 
 /// The instruction sets of this machine.

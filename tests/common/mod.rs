@@ -12,6 +12,7 @@
 pub(crate) mod coarse;
 pub(crate) mod fixtures;
 pub(crate) mod golden;
+pub(crate) mod nested;
 pub(crate) mod quantized;
 
 use std::collections::BTreeMap;
