@@ -66,7 +66,12 @@ fn find_words<W: Word>(dtype: Dtype, bytes: &[u8], lags: impl Iterator<Item = us
     let mut best = None;
     for lag in lags {
         let max_order = MAX_ORDER.min(n_words / (2 * lag));
-        let costs = Sample::new(n_words, max_order * lag).costs_q16::<W>(bytes, lag);
+        let sample = Sample::new(n_words, max_order * lag);
+        // Longer differences are none of anything smooth.
+        if sample.mean_length_q16::<W>(bytes, lag) > plain + (1 << 16) {
+            continue;
+        }
+        let costs = sample.costs_q16::<W>(bytes, lag);
         for (order, &cost) in (1..=max_order).zip(&costs) {
             // Of samples so small a few differences more or less are no sign.
             let is_better = cost + cost / 32 < plain && best.is_none_or(|(least, _)| cost < least);
@@ -122,6 +127,15 @@ impl Sample {
         let mut exponents = [0; 256];
         words.for_each(|word| exponents[usize::from(word.shr(mantissa_bits).low_u8())] += 1);
         entropy_q16(&exponents) + (u64::from(rest_bits) << 16)
+    }
+
+    /// The mean length of differences in bits.
+    fn mean_length_q16<W: Word>(self, bytes: &[u8], lag: usize) -> u64 {
+        let word = |place: usize| W::read(&bytes[place * W::BYTES..]);
+        let places = self.places().filter(|&place| place >= lag);
+        let length = |place: usize| zigzag(word(place).sub(word(place - lag))).bit_len();
+        let (n, sum) = places.map(length).fold((0, 0), |(n, sum), length| (n + 1, sum + u64::from(length)));
+        (sum << 16).checked_div(n).unwrap_or(0)
     }
 
     /// Bits that the differences of each order take.
