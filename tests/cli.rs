@@ -254,6 +254,48 @@ fn single_files_keep_their_names() {
     alcm(dir.path(), "verify one.bin.alcm -q").assert().code(0);
 }
 
+/// A GGUF file of one tensor of `n_groups` groups of type Q8_0: a scale in half precision and 32 bytes.
+fn gguf_file(n_groups: u64) -> Vec<u8> {
+    let mut file = b"GGUF\x03\0\0\0".to_vec();
+    [1, 0, 1].iter().for_each(|n: &u64| file.extend(n.to_le_bytes()));
+    file.push(b'w');
+    file.extend(1u32.to_le_bytes());
+    file.extend((32 * n_groups).to_le_bytes());
+    file.extend(8u32.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.resize(file.len().next_multiple_of(32), 0);
+    let noise = random_bytes(5, 34 * usize::try_from(n_groups).unwrap());
+    let byte = |(idx, &noise): (usize, &u8)| match idx % 34 {
+        0 => noise,
+        1 => 0x20 + noise % 4,
+        _ => (noise % 24).wrapping_sub(12),
+    };
+    file.extend(noise.iter().enumerate().map(byte));
+    file
+}
+
+#[test]
+fn gguf_files_are_cut_by_their_tensors_in_files_and_in_pipes() {
+    let dir = tempdir().unwrap();
+    let file = gguf_file(4000);
+    fs::write(dir.path().join("model.gguf"), &file).unwrap();
+    alcm(dir.path(), "compress model.gguf -o model.alcm -q").assert().code(0);
+    let archive = fs::read(dir.path().join("model.alcm")).unwrap();
+    // Values take 4.6 of their 8 bits.
+    assert!(archive.len() < file.len() * 5 / 8, "{}", archive.len());
+    alcm(dir.path(), "decompress model.alcm -o back -q").assert().code(0);
+    assert!(fs::read(dir.path().join("back")).unwrap() == file);
+    let piped = alcm(dir.path(), "compress - -o - -q").write_stdin(file.clone()).assert().code(0);
+    assert_eq!(piped.get_output().stdout.len(), archive.len());
+    // Cut off within the header and within the tensor, and with more behind it than the header tells of.
+    for bytes in [&file[..60], &file[..90_001], &[&file[..], &random_bytes(6, 5000)].concat()] {
+        let packed = alcm(dir.path(), "compress - -o - -q").write_stdin(bytes).assert().code(0);
+        let packed = packed.get_output().stdout.clone();
+        let back = alcm(dir.path(), "decompress - -o - -q").write_stdin(packed).assert().code(0);
+        assert!(back.get_output().stdout == bytes);
+    }
+}
+
 #[test]
 fn settings_file_is_overridden_by_flags() {
     let dir = tempdir().unwrap();

@@ -2,7 +2,7 @@
 #![no_main]
 
 use alcm::Limits;
-use alcm::checkpoint::{gguf_regions, read_from};
+use alcm::checkpoint::{gguf_layout, gguf_regions, read_from};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -14,4 +14,10 @@ fuzz_target!(|bytes: &[u8]| {
         end += region.len;
     }
     assert!(regions.is_none() || end == bytes.len() as u64);
+    // In a pipe the last tensor's size is what the header claims.
+    let mut end = 0;
+    for region in gguf_layout(bytes, None, &Limits::default()).iter().flatten() {
+        assert_eq!(region.offset, end);
+        end += region.len;
+    }
 });

@@ -30,6 +30,19 @@ struct Tensor {
     row_len: usize,
 }
 
+impl Tensor {
+    /// Its bytes, where they are known.
+    fn size(&self) -> Option<u64> {
+        match self.kind {
+            Elements::Of(dtype) => self.n_elements.checked_mul(dtype.unit_bytes() as u64),
+            Elements::Groups(group_len, record_bytes) => {
+                self.n_elements.div_ceil(group_len).checked_mul(record_bytes as u64)
+            }
+            Elements::Unknown => None,
+        }
+    }
+}
+
 /// What a type of ggml stands for.
 #[derive(Debug, Clone, Copy)]
 enum Elements {
@@ -83,6 +96,13 @@ fn elements(type_id: u32) -> Elements {
     }
 }
 
+/// The regions of a GGUF file that begins with `prefix`; `None` where it is none or a malformed one, or its header is not
+/// whole there. They fill the file if its length `len` is known; else they end with the last tensor.
+#[must_use]
+pub fn gguf_layout(prefix: &[u8], len: Option<u64>, limits: &Limits) -> Option<Vec<Region>> {
+    Header::parse(prefix, limits)?.regions(len)
+}
+
 /// The regions of a GGUF file of `len` bytes, which fill it; `None` where it is none, or a malformed one.
 ///
 /// # Errors
@@ -101,11 +121,9 @@ pub fn gguf_regions(len: u64, read: &ReadAt<'_>, limits: &Limits) -> Result<Opti
     while let Ok(n_bytes) = usize::try_from(prefix_len) {
         let mut prefix = vec![0; n_bytes];
         read(0, &mut prefix)?;
-        if let Some(header) = Header::parse(&prefix, limits) {
-            return Ok(header.regions(len));
-        }
-        if prefix_len == most {
-            break;
+        let regions = gguf_layout(&prefix, Some(len), limits);
+        if regions.is_some() || prefix_len == most {
+            return Ok(regions);
         }
         prefix_len = (2 * prefix_len).min(most);
     }
@@ -147,14 +165,19 @@ impl Header {
         Some(Self { data_start, tensors })
     }
 
-    /// The regions of a file of `len` bytes; `None` where tensors lie beyond its end.
-    fn regions(&self, len: u64) -> Option<Vec<Region>> {
-        let start_of =
-            |tensor: &Tensor| self.data_start.checked_add(tensor.offset).filter(|&start| start <= len);
-        let first = self.tensors.first().map_or(Some(len), start_of)?;
+    /// The regions of a file, of `len` bytes if that is known; `None` where tensors lie beyond its end.
+    fn regions(&self, len: Option<u64>) -> Option<Vec<Region>> {
+        let start_of = |tensor: &Tensor| self.data_start.checked_add(tensor.offset);
+        let end = match (len, self.tensors.last()) {
+            (Some(len), _) => len,
+            (None, Some(last)) => start_of(last)?.checked_add(last.size()?)?,
+            (None, None) => self.data_start,
+        };
+        let start_of = |tensor: &Tensor| start_of(tensor).filter(|&start| start <= end);
+        let first = self.tensors.first().map_or(Some(end), start_of)?;
         let mut regions = plain_layout(first);
         for (idx, tensor) in self.tensors.iter().enumerate() {
-            let (start, end) = (start_of(tensor)?, self.tensors.get(idx + 1).map_or(Some(len), start_of)?);
+            let (start, end) = (start_of(tensor)?, self.tensors.get(idx + 1).map_or(Some(end), start_of)?);
             push_tensor(tensor, start, end, &mut regions);
         }
         Some(regions)
@@ -166,19 +189,14 @@ fn push_tensor(tensor: &Tensor, start: u64, end: u64, regions: &mut Vec<Region>)
     /// What is behind a tensor is mostly padding, and no region of its own if it is less than this.
     const LEAST: u64 = 256;
     let room = end - start;
-    let (dtype, row_len, size) = match tensor.kind {
-        Elements::Of(dtype) => {
-            (dtype, tensor.row_len, tensor.n_elements.checked_mul(dtype.unit_bytes() as u64))
-        }
-        Elements::Groups(group_len, record_bytes) => {
-            let n_records = tensor.n_elements.div_ceil(group_len);
-            (Dtype::Bytes, record_bytes, n_records.checked_mul(record_bytes as u64))
-        }
-        Elements::Unknown => (Dtype::Bytes, 0, Some(room)),
+    let (dtype, row_len) = match tensor.kind {
+        Elements::Of(dtype) => (dtype, tensor.row_len),
+        Elements::Groups(_, record_bytes) => (Dtype::Bytes, record_bytes),
+        Elements::Unknown => (Dtype::Bytes, 0),
     };
     let unit = dtype.unit_bytes() as u64;
     let whole = room - room % unit;
-    let size = size.filter(|&size| room - size.min(room) >= LEAST).unwrap_or(whole).min(whole);
+    let size = tensor.size().filter(|&size| room - size.min(room) >= LEAST).unwrap_or(whole).min(whole);
     let mut push = |offset, len, dtype, row_len| {
         if len > 0 {
             regions.push(Region { offset, len, dtype, row_len, block_bytes: Dtype::block_bytes(dtype) });
@@ -328,6 +346,11 @@ mod tests {
             assert_eq!(found, expected);
         }
         assert_eq!(regions(&file(None, &[])).map(|regions| regions.len()), Some(1));
+        // In a pipe, where the length is not known, they are the same up to a last tensor of a known type.
+        let bytes = file(None, &tensors[..4]);
+        let in_pipe = gguf_layout(&bytes[..bytes.len() - 1700], None, &Limits::default());
+        assert_eq!(in_pipe, regions(&bytes));
+        assert_eq!(gguf_layout(&file(None, &tensors), None, &Limits::default()), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod header;
 mod layout;
 mod numbers;
 
-pub use gguf::gguf_regions;
+pub use gguf::{gguf_layout, gguf_regions};
 pub use header::{MAX_RANK, SafetensorsHeader, TensorInfo};
 pub use layout::{BlockSpan, Region, blocks, large_block_bytes, layout, layout_around, plain_layout};
 pub use numbers::{NumberFinder, ReadAt, read_from};

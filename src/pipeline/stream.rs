@@ -14,13 +14,15 @@ use super::note::encoder_note;
 use super::report::Report;
 use super::settings::{AsBytes, CodingSettings};
 use super::verify::{decode_archive_file, whole_file};
-use crate::checkpoint::{BlockSpan, NumberFinder, SafetensorsHeader, blocks, layout, read_from};
+use crate::checkpoint::{
+    BlockSpan, NumberFinder, Region, SafetensorsHeader, blocks, gguf_layout, layout, read_from,
+};
 use crate::container::{FLAG_LAYER, FLAG_REFERENCES, FileHeader, HEADER_BYTES, StreamReader, read_up_to};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Compresses all of `source` to `sink`. A stream that begins as a safetensors file does is cut by its header, and what
-/// does not follow it is coded as plain bytes; in any other stream runs of numbers are told from bytes. Identical tensors
+/// Compresses all of `source` to `sink`. A stream that begins as a safetensors or a GGUF file does is cut by its header, and
+/// what does not follow it is coded as plain bytes; in any other stream runs of numbers are told from bytes. Identical tensors
 /// are not found, as that needs going back.
 ///
 /// # Errors
@@ -33,11 +35,10 @@ pub fn compress_stream(
 ) -> Result<Report> {
     let start = Instant::now();
     ctx.progress.begin(0);
-    let (prefix, header) = match coding.as_bytes {
+    let (prefix, regions) = match coding.as_bytes {
         AsBytes::All => (Vec::new(), None),
         AsBytes::Never | AsBytes::Malformed => read_prefix(&mut source, ctx)?,
     };
-    let regions = header.as_ref().map(layout).unwrap_or_default();
     let settings = EncodeSettings {
         level: coding.level,
         note: encoder_note(coding.level, coding.as_bytes == AsBytes::All),
@@ -48,9 +49,9 @@ pub fn compress_stream(
     };
     let memory = EncodeMemory::default();
     let mut source = prefix.as_slice().chain(source);
-    let mut spans = blocks(&regions);
+    let mut spans = blocks(regions.as_deref().unwrap_or_default());
     let mut offset = 0;
-    let mut finder = (header.is_none() && coding.as_bytes != AsBytes::All).then(NumberFinder::default);
+    let mut finder = (regions.is_none() && coding.as_bytes != AsBytes::All).then(NumberFinder::default);
     let mut pending: VecDeque<Job> = VecDeque::new();
     // After the header's blocks, or where the stream is shorter than they, plain bytes to the end.
     let mut next_job = || -> Result<Option<Job>> {
@@ -104,12 +105,15 @@ fn told_apart(
     blocks(&regions).map(part).collect()
 }
 
-/// The first bytes of `source`, and the header if they are one.
-fn read_prefix(source: &mut impl Read, ctx: &Context<'_>) -> Result<(Vec<u8>, Option<SafetensorsHeader>)> {
+/// The first bytes of `source`, and the regions that a header there tells of.
+fn read_prefix(source: &mut impl Read, ctx: &Context<'_>) -> Result<(Vec<u8>, Option<Vec<Region>>)> {
     // A header's length and the brace that its JSON begins with.
     let mut prefix = vec![0; 9];
     let read_len = read_up_to(source, &mut prefix).map_err(cannot_read)?;
     prefix.truncate(read_len);
+    if prefix.starts_with(b"GGUF") {
+        return read_gguf_prefix(source, prefix, ctx);
+    }
     if prefix.get(8) != Some(&b'{') {
         return Ok((prefix, None));
     }
@@ -120,7 +124,27 @@ fn read_prefix(source: &mut impl Read, ctx: &Context<'_>) -> Result<(Vec<u8>, Op
     // Grows with what arrives, whatever the length claims.
     source.by_ref().take(rest_len).read_to_end(&mut prefix).map_err(cannot_read)?;
     let header = SafetensorsHeader::parse(&prefix, None, &ctx.limits).ok();
-    Ok((prefix, header))
+    Ok((prefix, header.as_ref().map(layout)))
+}
+
+/// The same of a GGUF file, whose header does not tell its length: twice as much is read each time until it is whole.
+fn read_gguf_prefix(
+    source: &mut impl Read,
+    mut prefix: Vec<u8>,
+    ctx: &Context<'_>,
+) -> Result<(Vec<u8>, Option<Vec<Region>>)> {
+    const FIRST_READ: u64 = 1 << 20;
+    let mut most = FIRST_READ.min(ctx.limits.header_bytes);
+    loop {
+        let missing = most.saturating_sub(prefix.len() as u64);
+        source.by_ref().take(missing).read_to_end(&mut prefix).map_err(cannot_read)?;
+        let regions = gguf_layout(&prefix, None, &ctx.limits);
+        let is_last = (prefix.len() as u64) < most || most >= ctx.limits.header_bytes;
+        if regions.is_some() || is_last {
+            return Ok((prefix, regions));
+        }
+        most = (2 * most).min(ctx.limits.header_bytes);
+    }
 }
 
 /// Decompresses the archive that `source` is to `sink`. An archive with references or layers is first
