@@ -16,7 +16,7 @@ pub(super) struct ZstdEncoder {
 /// zstd levels: for bytes and planes, and for blocks of repeated elements.
 fn levels(level: Level) -> (i32, i32) {
     match level {
-        Level::Fast => (1, 1),
+        Level::Fast => (1, 3),
         Level::Default => (7, 5),
         Level::High => (19, 19),
     }
