@@ -3,7 +3,7 @@
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little-endian. Only where tensors
 //! begin and what their elements are is read; a wrong claim costs room, never a bit.
 
-use super::layout::{Region, plain_layout};
+use super::layout::{Region, plain_layout, row_len};
 use super::numbers::ReadAt;
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
@@ -244,12 +244,7 @@ fn tensor(src: &mut ByteCursor<'_>) -> Option<Tensor> {
     let shape: Vec<u64> = (0..rank).map(|_| src.u64()).collect::<Option<_>>()?;
     let (type_id, offset) = (src.u32()?, src.u64()?);
     let n_elements = shape.iter().try_fold(1u64, |n, &dimension| n.checked_mul(dimension))?;
-    let mut above_one = shape.iter().filter(|&&dimension| dimension > 1);
-    let row_len = match (above_one.next(), above_one.next()) {
-        (Some(&inner), Some(_)) => usize::try_from(inner).unwrap_or(0),
-        _ => 0,
-    };
-    Some(Tensor { offset, kind: elements(type_id), n_elements, row_len })
+    Some(Tensor { offset, kind: elements(type_id), n_elements, row_len: row_len(shape.iter()) })
 }
 
 #[cfg(test)]

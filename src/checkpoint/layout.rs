@@ -107,7 +107,8 @@ pub fn layout_around(header: &SafetensorsHeader, stands_alone: &dyn Fn(&TensorIn
             offset: tensor.start,
             len: tensor.byte_len(),
             dtype,
-            row_len: row_len(tensor),
+            // Of a type that is not known nobody knows how long elements are.
+            row_len: tensor.dtype.map_or(0, |_| row_len(tensor.shape.iter().rev())),
             block_bytes: if is_alone { large_block_bytes(dtype) } else { dtype.block_bytes() },
         };
         let is_small = !is_alone
@@ -153,8 +154,9 @@ pub fn large_block_bytes(dtype: Dtype) -> usize {
     ((1 << 20) * dtype.unit_bytes()).min(MAX_BLOCK_BYTES)
 }
 
-fn row_len(tensor: &TensorInfo) -> usize {
-    let mut dimensions = tensor.shape.iter().rev().filter(|dimension| **dimension > 1);
+/// The first dimension above 1, the innermost first, if there is another; else 0.
+pub(super) fn row_len<'a>(dimensions: impl Iterator<Item = &'a u64>) -> usize {
+    let mut dimensions = dimensions.filter(|dimension| **dimension > 1);
     match (dimensions.next(), dimensions.next()) {
         (Some(last), Some(_)) => usize::try_from(*last).unwrap_or(0),
         _ => 0,

@@ -1,4 +1,4 @@
-//! Finding numbers in files of no format that is known here: `.pt`, `.npz`, `.gguf`, `.onnx`, raw dumps.
+//! Finding numbers in files of no format that is known here: `.pt`, `.npz`, `.onnx`, raw dumps.
 //!
 //! Nothing of the file is interpreted. Bytes at equal places of floating-point numbers are alike, exponents above all: of
 //! a sample of each window of the file the entropies of bytes at equal places tell how far apart these are. What elements
@@ -320,7 +320,7 @@ fn runs(windows: &[Window], len: u64) -> Vec<Region> {
                     offset: from,
                     len: to - from,
                     dtype,
-                    row_len: if dtype == guess.dtype { row_len } else { 0 },
+                    row_len: if dtype == Dtype::Bytes { 0 } else { row_len },
                     block_bytes: dtype.block_bytes(),
                 }),
             }

@@ -45,10 +45,10 @@ pub(super) fn dtype_of_words(dtype: Dtype) -> Option<Dtype> {
 pub(super) fn find(dtype: Dtype, bytes: &[u8], row_len: usize) -> Option<Scheme> {
     let n_words = bytes.len() / word_bytes(dtype);
     let lags = match dtype {
-        Dtype::C64 => [2 * row_len, 2],
+        Dtype::C64 => [row_len.saturating_mul(2), 2],
         _ => [row_len, 1],
     };
-    let lags = lags.into_iter().filter(|&lag| lag > 0 && 2 * lag <= n_words);
+    let lags = lags.into_iter().filter(|&lag| (1..=n_words / 2).contains(&lag));
     if n_words < MIN_WORDS {
         return None;
     }

@@ -13,10 +13,10 @@ use crate::kernels::histogram::Histogram;
 use crate::kernels::{Isa, pack_bits};
 
 /// Longest record, in bytes.
-pub(super) const MAX_RECORD_BYTES: usize = 512;
+const MAX_RECORD_BYTES: usize = 512;
 /// Most streams.
 const MAX_STREAMS: usize = 16;
-/// Records, besides what is worth counting, that a block must have.
+/// Records that a block must have.
 const MIN_RECORDS: usize = 16;
 /// Records that are counted at most.
 const N_COUNTED: usize = 4096;
@@ -27,7 +27,7 @@ const STREAM_BITS: u64 = 8 * 400;
 #[derive(Debug, Default)]
 pub(super) struct RecordEncoder {
     columns: Vec<Histogram>,
-    streams: Vec<u8>,
+    stream: Vec<u8>,
     entries: Vec<u8>,
 }
 
@@ -54,10 +54,8 @@ impl RecordEncoder {
         let entries_at = dst.len();
         dst.resize(entries_at + n_streams * ENTRY_BYTES, 0);
         self.entries.clear();
-        let mut rest = scratch(&mut self.streams, shape.padded_lens().sum());
         for (stream, padded_len) in shape.padded_lens().enumerate().take(n_streams) {
-            let (part, others) = rest.split_at_mut(padded_len);
-            rest = others;
+            let part = scratch(&mut self.stream, padded_len);
             shape.gather(stream, bytes, part);
             planes.encode(isa, Kind::Field, part, zstd, &mut self.entries, dst);
         }
@@ -198,27 +196,25 @@ impl Shape {
 
 /// Copies the first `len` bytes of every `src_stride` to those of every `dst_stride`.
 fn copy_field(len: usize, src: &[u8], src_stride: usize, dst: &mut [u8], dst_stride: usize) {
-    /// Copies of a length that the compiler knows are single moves.
-    fn fixed<const N: usize>(src: &[u8], src_stride: usize, dst: &mut [u8], dst_stride: usize) {
-        for (src, dst) in src.chunks(src_stride).zip(dst.chunks_mut(dst_stride)) {
-            if let (Some(src), Some(dst)) = (src.first_chunk::<N>(), dst.first_chunk_mut::<N>()) {
-                *dst = *src;
-            }
-        }
-    }
+    let each = src.chunks(src_stride).zip(dst.chunks_mut(dst_stride));
     match len {
-        1 => fixed::<1>(src, src_stride, dst, dst_stride),
-        2 => fixed::<2>(src, src_stride, dst, dst_stride),
-        4 => fixed::<4>(src, src_stride, dst, dst_stride),
-        8 => fixed::<8>(src, src_stride, dst, dst_stride),
-        16 => fixed::<16>(src, src_stride, dst, dst_stride),
-        32 => fixed::<32>(src, src_stride, dst, dst_stride),
-        _ => {
-            for (src, dst) in src.chunks(src_stride).zip(dst.chunks_mut(dst_stride)) {
-                let len = len.min(src.len()).min(dst.len());
-                dst[..len].copy_from_slice(&src[..len]);
-            }
-        }
+        1 => each.for_each(copy::<1>),
+        2 => each.for_each(copy::<2>),
+        4 => each.for_each(copy::<4>),
+        8 => each.for_each(copy::<8>),
+        16 => each.for_each(copy::<16>),
+        32 => each.for_each(copy::<32>),
+        _ => each.for_each(|(src, dst)| {
+            let len = len.min(src.len()).min(dst.len());
+            dst[..len].copy_from_slice(&src[..len]);
+        }),
+    }
+}
+
+/// Copies `N` bytes: of a length that the compiler knows a single move.
+fn copy<const N: usize>((src, dst): (&[u8], &mut [u8])) {
+    if let (Some(src), Some(dst)) = (src.first_chunk::<N>(), dst.first_chunk_mut::<N>()) {
+        *dst = *src;
     }
 }
 

@@ -297,6 +297,16 @@ fn smooth_rows_are_coded_by_their_differences() {
 }
 
 #[test]
+fn rows_as_long_as_a_header_may_claim_are_no_rows() {
+    for dtype in Dtype::all() {
+        let bytes = weights(dtype, 4000, 44, 0);
+        for row_len in [usize::MAX, usize::MAX / 2 + 1, usize::MAX / 4 + 1, 4001, 250] {
+            round_trip(dtype, &bytes, row_len);
+        }
+    }
+}
+
+#[test]
 fn differences_that_break_the_format_are_refused() {
     let bytes = smooth_rows(Dtype::F32, 5000, 50);
     let mut payload = Vec::new();
