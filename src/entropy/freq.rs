@@ -109,30 +109,41 @@ pub fn normalise(counts: &Histogram, max_symbols: usize) -> Frequencies {
     // 255: one slot at least is another's.
     let mut freqs: Vec<usize> =
         weights.iter().map(|&weight| usize::try_from(share(weight).clamp(1, 255)).unwrap_or(1)).collect();
-    let gain = |weight: u64, from: usize, to: usize| weight * u64::from(LOG2[to].abs_diff(LOG2[from]));
-    let mut sum: usize = freqs.iter().sum();
-    while sum < FREQ_SUM {
-        let best = (0..freqs.len())
-            .filter(|&i| freqs[i] < 255)
-            .max_by_key(|&i| (gain(weights[i], freqs[i], freqs[i] + 1), std::cmp::Reverse(i)));
-        let Some(best) = best else { break };
-        freqs[best] += 1;
-        sum += 1;
-    }
-    while sum > FREQ_SUM {
-        let best = (0..freqs.len())
-            .filter(|&i| freqs[i] > 1)
-            .min_by_key(|&i| (gain(weights[i], freqs[i] - 1, freqs[i]), i));
-        let Some(best) = best else { break };
-        freqs[best] -= 1;
-        sum -= 1;
-    }
+    settle_sum(&weights, &mut freqs);
     let cost = |(&weight, &freq): (&u64, &usize)| weight * u64::from(LOG2[FREQ_SUM] - LOG2[freq]);
     let cost_q16 =
         weights.iter().zip(&freqs).map(cost).sum::<u64>() + (rank_bits(counts, &kept, escaped, total) << 16);
     let pairs =
         kept.into_iter().zip(freqs).map(|(value, freq)| (value, u8::try_from(freq).unwrap_or(255))).collect();
     Frequencies { pairs, cost_q16 }
+}
+
+/// Moves `freqs` one by one to the sum that they must have, each time where that costs `weights` least; of equals the first.
+fn settle_sum(weights: &[u64], freqs: &mut [usize]) {
+    let sum: usize = freqs.iter().sum();
+    let is_short = sum < FREQ_SUM;
+    // What one slot more gains, or one less costs; nothing may have 256 or none.
+    let change = |weight: u64, freq: usize| -> i64 {
+        let (next, is_bound) = if is_short { (freq + 1, freq >= 255) } else { (freq - 1, freq <= 1) };
+        let change = weight * u64::from(LOG2[next].abs_diff(LOG2[freq]));
+        match (is_bound, is_short) {
+            (true, _) => i64::MIN,
+            (false, true) => change.cast_signed(),
+            (false, false) => -change.cast_signed(),
+        }
+    };
+    let mut changes: Vec<i64> =
+        weights.iter().zip(&*freqs).map(|(&weight, &freq)| change(weight, freq)).collect();
+    for _ in 0..sum.abs_diff(FREQ_SUM) {
+        let best = (0..changes.len()).reduce(|best, i| if changes[i] > changes[best] { i } else { best });
+        let Some(best) = best.filter(|&best| changes[best] > i64::MIN) else { break };
+        if is_short {
+            freqs[best] += 1;
+        } else {
+            freqs[best] -= 1;
+        }
+        changes[best] = change(weights[best], freqs[best]);
+    }
 }
 
 /// Bits that the ranks of `escaped` of `total` symbols take, those that are not `kept`.
@@ -151,18 +162,10 @@ fn rank_bits(counts: &Histogram, kept: &[u8], escaped: u64, total: u64) -> u64 {
 /// symbols use for zeros and outliers.
 fn kept_symbols(counts: &Histogram, total: u64, max_symbols: usize) -> Vec<u8> {
     let common = |value: usize| u64::from(counts[value]) * RAREST >= total.max(1);
-    // The range that covers most; of equal ones the last.
-    let mut covered: u64 = counts[..RANGE_LEN].iter().map(|&count| u64::from(count)).sum();
-    let (mut first, mut most) = (0, covered);
-    for next in 1..=counts.len() - RANGE_LEN {
-        covered = covered + u64::from(counts[next + RANGE_LEN - 1]) - u64::from(counts[next - 1]);
-        if covered >= most {
-            (first, most) = (next, covered);
-        }
-    }
-    let in_range = |value: usize| (first..first + RANGE_LEN).contains(&value) || (value < 2 && first >= 2);
-    let mut kept: Vec<u8> =
-        (0u8..=255).filter(|&value| in_range(value.into()) && common(value.into())).collect();
+    let first = range_start(counts);
+    let low = 0..if first >= 2 { 2 } else { 0 };
+    let in_range = low.chain(first..first + RANGE_LEN).filter(|&value| common(value));
+    let mut kept: Vec<u8> = in_range.filter_map(|value| u8::try_from(value).ok()).collect();
     if kept.len() > max_symbols {
         kept.sort_by_key(|&value| (std::cmp::Reverse(counts[usize::from(value)]), value));
         kept.truncate(max_symbols);
@@ -175,6 +178,27 @@ fn kept_symbols(counts: &Histogram, total: u64, max_symbols: usize) -> Vec<u8> {
         kept.push(commonest.unwrap_or(0));
     }
     kept
+}
+
+/// First value of the range that covers most; of equal ones the last.
+fn range_start(counts: &Histogram) -> usize {
+    let last_start = counts.len() - RANGE_LEN;
+    let used = |count: &u32| *count > 0;
+    let (first, last) = (counts.iter().position(used), counts.iter().rposition(used));
+    if let (Some(first), Some(last)) = (first, last)
+        && last - first < RANGE_LEN
+    {
+        return first.min(last_start);
+    }
+    let mut covered: u64 = counts[..RANGE_LEN].iter().map(|&count| u64::from(count)).sum();
+    let (mut start, mut most) = (0, covered);
+    for next in 1..=last_start {
+        covered = covered + u64::from(counts[next + RANGE_LEN - 1]) - u64::from(counts[next - 1]);
+        if covered >= most {
+            (start, most) = (next, covered);
+        }
+    }
+    start
 }
 
 /// The longest a written table gets, in bytes.

@@ -83,9 +83,11 @@ impl Planner {
         self.counters.clear();
         self.counters.resize(n_tables, Counters::default());
         let part_len = self.segment_len.div_ceil(one_in);
-        for (idx, (segment, &id)) in symbols.chunks(self.segment_len).zip(&self.table_ids).enumerate() {
-            let part = segment.chunks(part_len).nth(idx % one_in).unwrap_or(segment);
-            self.counters[usize::from(id)].count(part);
+        let mut turns = (0..one_in).cycle();
+        for (segment, &id) in symbols.chunks(self.segment_len).zip(&self.table_ids) {
+            let from = part_len * turns.next().unwrap_or(0);
+            let part = segment.get(from..segment.len().min(from + part_len)).filter(|part| !part.is_empty());
+            self.counters[usize::from(id)].count(part.unwrap_or(segment));
         }
     }
 

@@ -201,7 +201,12 @@ impl RunSearch {
         let (kind, candidates) = kinds.get(*kind_idx)?;
         multiples.clear();
         let mut best = None;
+        let first_values = FirstValues::new(*rounding, reference, values);
         for &candidate in candidates {
+            // What ends before the best does is not worth its divisions.
+            if first_values.contradict(*kind, candidate, multiples.len() + 1) {
+                continue;
+            }
             let guess = if reference > 0.0 { reference / f64::from(candidate) } else { 1.0 };
             trial.clear();
             let found = walk(*rounding, *kind, guess, values, trial);
@@ -215,6 +220,46 @@ impl RunSearch {
             }
         }
         best
+    }
+}
+
+/// The first of some values, as ratios to one of which multiples are tried.
+#[derive(Debug)]
+struct FirstValues {
+    ratios: [f64; Self::MOST],
+    n: usize,
+    /// How far a product may be from its multiple, relatively, and a little more.
+    tolerance: f64,
+}
+
+impl FirstValues {
+    /// Wrong multiples mostly contradict one of so many.
+    const MOST: usize = 4;
+
+    fn new(rounding: Rounding, reference: f64, values: &[f32]) -> Self {
+        let mut ratios = [0.0; Self::MOST];
+        let firsts = values.iter().take(Self::MOST).map(|value| f64::from(value.abs()));
+        let n = firsts.zip(&mut ratios).map(|(value, ratio)| *ratio = value / reference).count();
+        // Half a unit each of the reference and the value, of normal numbers; then some for the rounding of the ratios.
+        let tolerance = power_of_two(-rounding.mantissa_bits) * 1.25;
+        let is_normal = |value: f32| f64::from(value.abs()) >= rounding.least_normal() && value.is_finite();
+        let are_told = reference >= rounding.least_normal() && reference.is_finite();
+        let n_normal = values[..n].iter().take_while(|value| is_normal(**value) || **value == 0.0).count();
+        Self { ratios, n: if are_told { n_normal } else { 0 }, tolerance }
+    }
+
+    /// Whether one of the first `len` values is surely no multiple of a scale of which the reference is the `candidate`th.
+    fn contradict(&self, kind: Multiples, candidate: u32, len: usize) -> bool {
+        self.ratios[..self.n.min(len)].iter().any(|ratio| {
+            let ratio = ratio * f64::from(candidate);
+            let multiple = match kind {
+                // One that is too large by the tolerance may still be the largest.
+                Multiples::Integers(most) => kind.nearest(ratio.clamp(1.0, most.into())),
+                Multiples::Floats(_) => kind.nearest(ratio),
+            };
+            ratio > 0.0
+                && multiple.is_none_or(|multiple| (ratio - multiple).abs() > multiple * self.tolerance)
+        })
     }
 }
 
