@@ -17,6 +17,7 @@ mod quantized;
 mod quantizing;
 mod records;
 mod repeats;
+mod sample;
 mod scaled;
 mod sparse;
 mod zstd_frame;
@@ -175,6 +176,7 @@ impl BlockEncoder {
             dst.extend_from_slice(element);
             return Coding::Constant;
         }
+        sample::fetch(source.bytes, source.dtype.unit_bytes());
         let coding = self.encode_varying(source, start, dst, visit);
         if coding != Coding::Stored && dst.len() - start < source.bytes.len() {
             return coding;

@@ -16,8 +16,8 @@ const N_SLOTS: usize = 4 * MAX_VALUES;
 /// Scratch memory of the encoder.
 #[derive(Debug, Default)]
 pub(super) struct PaletteEncoder {
-    /// Values by the hash, and their places in `values`; a slot is free where the place is [`FREE`].
-    slots: Vec<(u64, u16)>,
+    /// Places in `values` by the hash of the value; free where it is [`FREE`].
+    slots: Vec<u16>,
     values: Vec<u64>,
     indices: Vec<u8>,
 }
@@ -39,7 +39,7 @@ impl PaletteEncoder {
     fn find_units<const N: usize>(&mut self, bytes: &[u8]) -> Option<usize> {
         let (units, _) = bytes.as_chunks::<N>();
         self.slots.clear();
-        self.slots.resize(N_SLOTS, (0, FREE));
+        self.slots.resize(N_SLOTS, FREE);
         self.values.clear();
         let places = scratch(&mut self.indices, units.len());
         // Runs of one value need no look-up.
@@ -93,20 +93,20 @@ fn by_magnitude<const N: usize>(bits: u64) -> u64 {
 }
 
 /// The place of `value` among `values`, where it is put if it is new; `None` where there are too many.
-fn place_of(value: u64, slots: &mut [(u64, u16)], values: &mut Vec<u64>) -> Option<u16> {
+fn place_of(value: u64, slots: &mut [u16], values: &mut Vec<u64>) -> Option<u16> {
     // The multiplier of Fibonacci hashing (D. Knuth, The Art of Computer Programming 3, 6.4).
     let hash = value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - N_SLOTS.ilog2());
     let mut at = usize::try_from(hash).unwrap_or(0) % N_SLOTS;
     loop {
         match slots[at] {
-            (_, FREE) => {
+            FREE => {
                 let place =
                     u16::try_from(values.len()).ok().filter(|place| usize::from(*place) < MAX_VALUES)?;
-                slots[at] = (value, place);
+                slots[at] = place;
                 values.push(value);
                 return Some(place);
             }
-            (found, place) if found == value => return Some(place),
+            place if values[usize::from(place)] == value => return Some(place),
             _ => at = (at + 1) % N_SLOTS,
         }
     }

@@ -5,12 +5,12 @@
 //! make a smaller block of their own.
 
 use super::payload::{corrupt, le32, scratch};
+use super::sample;
 use crate::bits::ByteCursor;
 use crate::entropy::plan::Effort;
 use crate::entropy::rans8;
 use crate::error::Result;
 use crate::kernels::Isa;
-use crate::kernels::prefetch::prefetch;
 
 const HEADER_BYTES: usize = 12;
 const OTHER: u8 = 0;
@@ -51,17 +51,10 @@ fn count_zeros(element_bytes: usize, elements: &[u8]) -> usize {
 impl SparseEncoder {
     /// Whether a sample of float elements holds enough zeros.
     pub(super) fn is_worth_it(element_bytes: usize, bytes: &[u8]) -> bool {
-        /// Places that are looked at, and elements next to each other there: most of the time goes into waiting for
-        /// memory, and fields take their sample from the same places.
-        const N_RUNS: usize = 64;
-        const RUN_LEN: usize = 32;
-        let stride = (bytes.len() / element_bytes / N_RUNS).max(RUN_LEN) * element_bytes;
-        bytes.chunks(stride).for_each(|chunk| prefetch(&chunk[..chunk.len().min(RUN_LEN * element_bytes)]));
         let (mut n_zeros, mut n_sampled) = (0, 0);
-        for chunk in bytes.chunks(stride) {
-            let n_elements = (chunk.len() / element_bytes).min(RUN_LEN);
-            n_zeros += count_zeros(element_bytes, &chunk[..n_elements * element_bytes]);
-            n_sampled += n_elements;
+        for run in sample::runs(bytes, element_bytes) {
+            n_zeros += count_zeros(element_bytes, run);
+            n_sampled += run.len() / element_bytes;
         }
         n_zeros * one_in(element_bytes) > n_sampled
     }

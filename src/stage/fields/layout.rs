@@ -3,14 +3,8 @@
 use crate::dtype::Dtype;
 use crate::entropy::freq::{entropy_q16, normalise};
 use crate::kernels::fields::{Layout, OUTLIER, Word};
-use crate::kernels::prefetch::prefetch;
 use crate::kernels::survey::or_and;
-use crate::stage::Level;
-
-/// Elements of the sample that choices are made from.
-const SAMPLE_LEN: usize = 4096;
-/// Elements taken from one place.
-const RUN_LEN: usize = 64;
+use crate::stage::{Level, sample};
 
 /// Exponent bits of a float type.
 fn exponent_bits(dtype: Dtype) -> Option<u32> {
@@ -115,7 +109,7 @@ fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
         }
     };
     let mut joint = with_symbol(plain.symbol_bits + 1);
-    let counts = sample(&joint, bytes);
+    let counts = count_sample(&joint, bytes);
     if joint.is_windowed() {
         joint.symbol_base = window(&counts);
     }
@@ -146,24 +140,21 @@ fn float_layout(plain: Layout, bytes: &[u8], level: Level) -> Layout {
     }
 }
 
-/// Counts of the symbols of a sample: runs of elements from all over the block.
-fn sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
+/// Counts of the symbols of a sample.
+fn count_sample(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
     match layout.element_bits {
-        8 => sample_words::<u8>(layout, bytes),
-        16 => sample_words::<u16>(layout, bytes),
-        32 => sample_words::<u32>(layout, bytes),
-        _ => sample_words::<u64>(layout, bytes),
+        8 => count_words::<u8>(layout, bytes),
+        16 => count_words::<u16>(layout, bytes),
+        32 => count_words::<u32>(layout, bytes),
+        _ => count_words::<u64>(layout, bytes),
     }
 }
 
-fn sample_words<W: Word>(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
+fn count_words<W: Word>(layout: &Layout, bytes: &[u8]) -> Vec<u32> {
     // Four counts of each symbol by turns, so that a symbol seldom waits for its own last addition.
     let mut counts = vec![[0; 4]; 1 << layout.symbol_bits];
-    let stride = (bytes.len() / W::BYTES * RUN_LEN / SAMPLE_LEN).max(RUN_LEN) * W::BYTES;
-    // All of the runs are on their way before the first one is waited for.
-    bytes.chunks(stride).for_each(|run| prefetch(&run[..run.len().min(RUN_LEN * W::BYTES)]));
-    for run in bytes.chunks(stride) {
-        for (idx, element) in run.chunks_exact(W::BYTES).take(RUN_LEN).enumerate() {
+    for run in sample::runs(bytes, W::BYTES) {
+        for (idx, element) in run.chunks_exact(W::BYTES).enumerate() {
             counts[usize::from(layout.symbol(W::read(element)))][idx % 4] += 1;
         }
     }
