@@ -184,7 +184,6 @@ fn split_words<W: Word>(
         if from.is_multiple_of(VISIT_BYTES) {
             visit(part(from, VISIT_BYTES));
         }
-        prefetch(part(from + VISIT_BYTES, TILE_LEN * W::BYTES));
         let n_bits = layout.packed_bits();
         let range =
             pack_bits::packed_len(n_bits, first)..pack_bits::packed_len(n_bits, first + symbols.len());
@@ -198,6 +197,7 @@ fn split_words<W: Word>(
                 first += symbols.len();
                 continue;
             }
+            prefetch(part(from + VISIT_BYTES, TILE_LEN * W::BYTES));
             split_tile::<W>(isa, layout, tile, symbols, byte_planes, n_padded, first, &mut top);
         } else {
             // The last, ragged tile: its whole groups, then one padded group.
@@ -228,7 +228,8 @@ fn split_words<W: Word>(
 }
 
 /// Splits as many groups of `src`, which begins with element `first`, as a loop made for the layout can; returns their
-/// number.
+/// number. Such a loop fetches by itself what lies [`VISIT_BYTES`] ahead, a group at a time: a tile at a time it would wait
+/// for memory instead of working.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "such loops are for x86-64"))]
 fn split_fused(

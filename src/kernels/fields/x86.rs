@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
-use super::{GROUP_LEN, Layout, OUTLIER, Word, scalar};
+use super::{GROUP_LEN, Layout, OUTLIER, VISIT_BYTES, Word, scalar};
 use crate::kernels::pack_bits::{AVX2_WINDOW, Packer, PackerAvx2, lanes, packed_len, spread_avx512};
 use crate::kernels::prefetch::prefetch_ahead;
 
@@ -116,6 +116,7 @@ fn split_16<const WINDOWED: bool>(
             break;
         };
         prefetch_ahead(window, AHEAD, 1);
+        prefetch_ahead(src, VISIT_BYTES, 2);
         let [first, second]: [__m512i; 2] = cast(*src);
         let to_bytes = |words: [__m512i; 2]| _mm512_permutex2var_epi8(words[0], low_bytes, words[1]);
         *symbols = cast(to_bytes([symbol_of(first), symbol_of(second)]));
@@ -170,6 +171,7 @@ fn split_upper<const BYTES: usize, const WINDOWED: bool>(
         let window =
             packed.get_mut(idx * group_bytes..).and_then(|rest| rest.first_chunk_mut::<AVX2_WINDOW>());
         let Some(window) = window else { break };
+        prefetch_ahead(src, VISIT_BYTES, BYTES);
         let (vectors, _) = src.as_chunks::<32>();
         let halves = if BYTES == 2 {
             [[cast(vectors[0]), cast(vectors[1])], [cast(vectors[2]), cast(vectors[3])]]
