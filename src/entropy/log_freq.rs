@@ -134,11 +134,13 @@ fn frequencies(range: Range, levels: &Levels, precision: u32, escapes: [u16; 2])
         let mantissa = EXP2_Q30[(fraction << (MAX_PRECISION - precision)) as usize];
         u64::from(mantissa.checked_shr(depth >> precision).unwrap_or(0))
     };
-    let total: u64 = range.symbols().map(|symbol| weight(levels[symbol])).sum();
+    let mut weights = [0; 256];
+    range.symbols().for_each(|symbol| weights[symbol] = weight(levels[symbol]));
+    let total: u64 = weights.iter().sum();
     let mut sum = 0;
     for symbol in range.symbols() {
         // The largest weight is 2^30: the total is never 0.
-        let share = ((weight(levels[symbol]) * n_slots + total / 2) / total.max(1)).max(1);
+        let share = ((weights[symbol] * n_slots + total / 2) / total.max(1)).max(1);
         freqs[symbol] = u16::try_from(share).unwrap_or(u16::MAX);
         sum += share;
     }
@@ -195,9 +197,15 @@ impl Fitted {
         let precision = (ratio.checked_ilog2().unwrap_or(0) / 2).min(MAX_PRECISION);
         let mut best: Option<(u64, Self)> = None;
         for precision in precision..=(precision + 1).min(MAX_PRECISION) {
+            let mut before = u64::MAX;
             for parameter in 0..3 {
                 let fitted = Self::with(range, counts, &escapes, precision, parameter);
                 let cost = fitted.cost_q16(counts);
+                // Past the best parameter it only gets worse.
+                if cost > before {
+                    break;
+                }
+                before = cost;
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     best = Some((cost, fitted));
                 }
@@ -393,17 +401,16 @@ fn fit_levels(
     for symbol in range.outwards() {
         let exact = (((log2(symbol) - log2_center) << precision) + (1 << 15)) >> 16;
         let target = i32::try_from(exact).unwrap_or(0).clamp(-MAX_LEVEL, MAX_LEVEL);
-        let expected = predict(range, &levels, reference, symbol).clamp(-MAX_LEVEL, MAX_LEVEL);
+        let predicted = predict(range, &levels, reference, symbol);
+        let expected = predicted.clamp(-MAX_LEVEL, MAX_LEVEL);
         let halves = u64::from(counts[symbol].max(1)) * 2 - u64::from(counts[symbol] == 0);
         // A frequency wrong by d octaves costs ln 2 / 2 · d² bits a symbol: 22713/65536 · d².
         let loss = |level: i32| {
             let error = u64::from(level.abs_diff(target));
             (halves * error * error * 22_713) >> (2 * precision + 1)
         };
-        let residual_bits = |level: i32| {
-            let residual = level - predict(range, &levels, reference, symbol);
-            u64::from(rice_bits(zigzag(residual).into(), parameter, RAW_BITS)) << 16
-        };
+        let residual_bits =
+            |level: i32| u64::from(rice_bits(zigzag(level - predicted).into(), parameter, RAW_BITS)) << 16;
         let (mut best, mut least) = (expected, loss(expected) + residual_bits(expected));
         let step = (expected - target).signum();
         let near = (0..12).map(|n| target + n * step).take_while(|&level| (expected - level) * step > 0);

@@ -67,9 +67,9 @@ impl BlockEncoder {
         let unit_bytes = run.dtype.unit_bytes();
         let n_elements = source.len() / unit_bytes;
         let mut loss = BlockLoss::default();
-        let pieces = source.chunks(PIECE_LEN * unit_bytes).zip(bytes.chunks_mut(PIECE_LEN * unit_bytes));
-        for (piece_idx, (source, bytes)) in pieces.enumerate() {
+        for (piece_idx, bytes) in bytes.chunks_mut(PIECE_LEN * unit_bytes).enumerate() {
             let first = piece_idx * PIECE_LEN;
+            let source = &source[first * unit_bytes..];
             let part = BlockPart { n_elements, first, source: Some(source), bytes: &mut *bytes };
             self.quantize_part(run, part, &mut loss, &mut |_| {});
             visit(bytes);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::bits::BitWriter;
 use crate::kernels::Isa;
-use crate::kernels::index_split::{HIGH_PARTS, any_outside, symbols};
+use crate::kernels::index_split::{HIGH_PARTS, Ranges, any_outside, push_outside, symbols};
 use crate::kernels::rans12::{
     EncodeTable, FEW_LANES, LANES, MIXED_TABLES, Plan, TableIds, encode, encode_buffer_len, encode_table,
     encode_tail, trace_quantizers,
@@ -34,6 +34,8 @@ pub struct IndexEncoder {
     planner: Planner,
     tables: Vec<EncodeTable>,
     escapes: Vec<Escape>,
+    /// Places of symbols that their table has no slots for.
+    outside: Vec<usize>,
     low_planes: LowPlanes,
     words: Vec<u8>,
 }
@@ -120,7 +122,7 @@ impl IndexEncoder {
     /// Puts escapes in place of symbols that their table has no slots for.
     fn take_escapes(&mut self, isa: Isa, indices: &[i32], low_bits: u32, paired: bool) {
         self.escapes.clear();
-        let Self { symbols, escapes, planner, .. } = self;
+        let Self { symbols, escapes, outside, planner, .. } = self;
         let Planner { tables, symbol_ids, table_ids, by_columns, segment_log2, .. } = planner;
         let mut take = |range: Range, symbol: &mut u8, index: i32| {
             if !range.contains(*symbol) {
@@ -130,16 +132,15 @@ impl IndexEncoder {
         };
         // Escapes are rare: whole runs are looked at first.
         if *by_columns {
-            let ranges = tables.iter().map(|table| table.range);
-            let first = ranges.clone().map(|range| range.first).max().unwrap_or(0);
-            let last = ranges.map(|range| range.last).min().unwrap_or(0);
-            let runs = symbols.chunks_mut(GROUP_LEN).zip(symbol_ids.chunks(GROUP_LEN));
-            for ((symbols, ids), indices) in runs.zip(indices.chunks(GROUP_LEN)) {
-                if any_outside(isa, symbols, first, last) {
-                    for ((symbol, &id), &index) in symbols.iter_mut().zip(ids).zip(indices) {
-                        take(tables[usize::from(id)].range, symbol, index);
-                    }
-                }
+            let bound = |bound: fn(&Range) -> u8| {
+                std::array::from_fn(|id| tables.get(id).map_or(0, |table| bound(&table.range)))
+            };
+            let ranges = Ranges { first: bound(|range| range.first), last: bound(|range| range.last) };
+            outside.clear();
+            push_outside(isa, symbols, symbol_ids, &ranges, outside);
+            for &mut place in outside {
+                let range = tables[usize::from(symbol_ids[place])].range;
+                take(range, &mut symbols[place], indices[place]);
             }
             return;
         }

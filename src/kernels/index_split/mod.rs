@@ -141,6 +141,32 @@ pub fn any_outside(isa: Isa, symbols: &[u8], first: u8, last: u8) -> bool {
     }
 }
 
+/// Most ranges that symbols are held against one by one.
+pub const MAX_RANGES: usize = 16;
+
+/// First and last symbol of each range.
+#[derive(Debug, Clone, Copy)]
+pub struct Ranges {
+    /// First symbols.
+    pub first: [u8; MAX_RANGES],
+    /// Last symbols.
+    pub last: [u8; MAX_RANGES],
+}
+
+/// Appends the places of symbols that are not in their range to `places`, in order; `ids`, as many, say which range is whose.
+/// Only their low four bits count.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn push_outside(isa: Isa, symbols: &[u8], ids: &[u8], ranges: &Ranges, places: &mut Vec<usize>) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::push_outside_avx2(symbols, ids, ranges, places) }
+        }
+        _ => scalar::push_outside(symbols, ids, ranges, 0, places),
+    }
+}
+
 /// How many of `bounds` each class has reached.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn count_bounds(isa: Isa, classes: &[u8], bounds: &[u8], counts: &mut [u8]) {
@@ -210,6 +236,27 @@ mod tests {
                 symbols[place] = 8;
                 assert!(any_outside(isa, &symbols, 7, 7) && any_outside(isa, &symbols, 8, 8), "{isa:?}");
                 assert!(!any_outside(isa, &symbols, 7, 8), "{isa:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn symbols_out_of_their_range_are_found_alike_on_every_isa() {
+        let symbols: Vec<u8> = (0..1003u32).map(|i| (i * i * 7 % 251).to_le_bytes()[0]).collect();
+        let ids: Vec<u8> = (0..1003u32).map(|i| (i * 5 % 16).to_le_bytes()[0]).collect();
+        let first = std::array::from_fn(|id| (3 * id + 1).to_le_bytes()[0]);
+        let last = std::array::from_fn(|id| (200 + id).to_le_bytes()[0]);
+        let ranges = Ranges { first, last };
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            for n in [0, 1, 31, 32, 33, 1003] {
+                let mut places = vec![7];
+                push_outside(isa, &symbols[..n], &ids[..n], &ranges, &mut places);
+                let is_outside = |place: &usize| {
+                    let id = usize::from(ids[*place]);
+                    !(first[id]..=last[id]).contains(&symbols[*place])
+                };
+                let expected: Vec<usize> = [7].into_iter().chain((0..n).filter(is_outside)).collect();
+                assert_eq!(places, expected, "{isa:?} {n}");
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The definition: plain loops, which the compiler makes vectors of for whatever is enabled where they are inlined.
 
-use super::{HIGH_PARTS, SYMBOL_BIAS};
+use super::{HIGH_PARTS, MAX_RANGES, Ranges, SYMBOL_BIAS};
 
 #[inline(always)]
 pub(super) fn symbols(indices: &[i32], low_bits: u32, shows_parity: bool, dst: &mut [u8]) {
@@ -90,4 +90,20 @@ pub(super) fn any_outside(symbols: &[u8], first: u8, last: u8) -> bool {
     let (chunks, rest) = symbols.as_chunks::<64>();
     let any = |symbols: &[u8]| symbols.iter().fold(false, |any, symbol| any | is_outside(symbol));
     chunks.iter().any(|chunk| any(chunk)) || any(rest)
+}
+
+/// The general case, from symbol `from` on.
+pub(super) fn push_outside(
+    symbols: &[u8],
+    ids: &[u8],
+    ranges: &Ranges,
+    from: usize,
+    places: &mut Vec<usize>,
+) {
+    for (place, (&symbol, &id)) in (from..).zip(symbols.iter().zip(ids)) {
+        let id = usize::from(id) % MAX_RANGES;
+        if symbol < ranges.first[id] || symbol > ranges.last[id] {
+            places.push(place);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 /// Bytes of a cache line, on nearly every machine; another size only makes the hint less useful.
 #[cfg(target_arch = "x86_64")]
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 
 /// Asks for `bytes` to be fetched into the first-level cache; a hint without effect on results, and none where the
 /// instruction is missing.

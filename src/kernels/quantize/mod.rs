@@ -128,7 +128,7 @@ pub fn dequantize_elements(
 
 /// [`quantize`], [`dequantize`] and [`measure`] in one go over the little-endian F32 elements in `bytes`, which become their
 /// reconstruction; those whose index is [`ESCAPE`] stay as they are. `None`, with nothing done, unless `bytes` are as many
-/// elements as `indices`.
+/// elements as `indices`. Meanwhile `next` is fetched from memory, as far as it is no longer than `bytes`.
 #[must_use]
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn replace_f32(
@@ -137,6 +137,7 @@ pub fn replace_f32(
     step: f32,
     rounding: &Rounding,
     indices: &mut [i32],
+    next: &[u8],
 ) -> Option<Replaced> {
     let (elements, []) = bytes.as_chunks_mut::<4>() else { return None };
     if elements.len() != indices.len() {
@@ -146,12 +147,12 @@ pub fn replace_f32(
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Rounding::Thresholds(table)) if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::replace_f32_avx512(elements, step, table, indices) }
+            unsafe { x86::replace_f32_avx512(elements, step, table, indices, next) }
         }
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx2, Rounding::Thresholds(table)) if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86_avx2::replace_f32(elements, step, table, indices) }
+            unsafe { x86_avx2::replace_f32(elements, step, table, indices, next) }
         }
         _ => in_place::replace_f32(isa, elements, step, rounding, indices),
     })

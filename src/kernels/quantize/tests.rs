@@ -89,7 +89,8 @@ fn replacing_is_quantizing_rebuilding_and_measuring() {
                 let errors = measure(Isa::Scalar, Dtype::F32, &elements[..4 * n], &rebuilt).unwrap();
                 for isa in isas() {
                     let (mut bytes, mut indices) = (elements[..4 * n].to_vec(), vec![77; n]);
-                    let replaced = replace_f32(isa, &mut bytes, step, &rounding, &mut indices).unwrap();
+                    let replaced =
+                        replace_f32(isa, &mut bytes, step, &rounding, &mut indices, &elements).unwrap();
                     assert!(bytes == rebuilt && indices == expected, "{isa:?} {step} {n}");
                     let n_escapes = indices.iter().filter(|index| **index == ESCAPE).count() as u64;
                     assert_eq!(replaced, Replaced { errors, n_zeros, n_escapes }, "{isa:?} {step} {n}");
@@ -97,8 +98,8 @@ fn replacing_is_quantizing_rebuilding_and_measuring() {
             }
         }
     }
-    assert!(replace_f32(Isa::Scalar, &mut [0; 7], 1.0, &Rounding::Nearest, &mut [0; 1]).is_none());
-    assert!(replace_f32(Isa::Scalar, &mut [0; 8], 1.0, &Rounding::Nearest, &mut [0; 1]).is_none());
+    assert!(replace_f32(Isa::Scalar, &mut [0; 7], 1.0, &Rounding::Nearest, &mut [0; 1], &[]).is_none());
+    assert!(replace_f32(Isa::Scalar, &mut [0; 8], 1.0, &Rounding::Nearest, &mut [0; 1], &[]).is_none());
 }
 
 #[test]

@@ -120,6 +120,31 @@ fn every_pairing_of_encoder_and_decoder_round_trips_and_words_are_equal() {
 }
 
 #[test]
+fn quotients_are_exact_on_every_isa() {
+    // A row of one symbol of every frequency: states at multiples of it, one off, and at both ends of what it takes.
+    for freq in 1..4096u32 {
+        let mut freqs = [0u16; 256];
+        freqs[7] = u16::try_from(freq).unwrap();
+        freqs[9] = u16::try_from(4096 - freq).unwrap();
+        let tables = [encode_table(&freqs)];
+        let plan = Plan { n_lanes: LANES, paired: false, table_ids: single_table() };
+        let states: [u32; LANES] = std::array::from_fn(|lane| {
+            let top = (freq << 20).wrapping_sub(1);
+            let quotient = (1 << 20) - 1 - 0x8003 * (lane as u32 / 4);
+            let near = (freq * quotient).wrapping_add([0, 1, freq - 1, u32::MAX][lane % 4]);
+            if lane == 31 { top } else { near.clamp(STATE_MIN, top) }
+        });
+        let coded = |isa| {
+            let (mut states, mut buffer) = (states, vec![0; encode_buffer_len(LANES)]);
+            let at = encode(isa, &plan, &tables, &[7; LANES], &[], &mut states, &mut buffer).unwrap();
+            (states, buffer[at..].to_vec())
+        };
+        let expected = coded(Isa::Scalar);
+        isas().for_each(|isa| assert!(coded(isa) == expected, "{isa:?} {freq}"));
+    }
+}
+
+#[test]
 fn states_that_double_for_a_whole_tail_do_not_leave_64_bits() {
     let mut freqs = [0; 256];
     (freqs[128], freqs[129]) = (2048, 2048);

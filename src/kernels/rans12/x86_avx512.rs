@@ -186,21 +186,27 @@ fn push(x: __m512i, full: __mmask16, buffer: &mut [u8], at: usize) -> Option<usi
     Some(at - 2 * count)
 }
 
-/// Puts symbols into states: x becomes (x div f)·4096 + x mod f + cum, which is x + (x div f)·(4096 − f) + cum.
+/// Puts symbols into states: x becomes (x div f)·4096 + x mod f + cum.
+///
+/// The quotient, below 2^20, comes from a reciprocal of f in single precision that is a little too small, and is the right
+/// one or one less, whatever approximation the processor begins with; the remainder tells which. So the result is exact, in
+/// half the time that dividing in double precision takes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2")]
 fn put(x: __m512i, entry: __m512i, freq: __m512i) -> __m512i {
+    // 1 − 2^-21: more than the reciprocal, x as a single, and their product may be too large by, together 2^-22.
+    const BELOW: f32 = 1.0 - f32::EPSILON * 4.0;
     let cum = _mm512_srli_epi32::<16>(entry);
-    let low = divide(_mm512_castsi512_si256(x), _mm512_castsi512_si256(freq));
-    let high = divide(_mm512_extracti64x4_epi64::<1>(x), _mm512_extracti64x4_epi64::<1>(freq));
-    let quotient = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+    let divisor = _mm512_cvtepi32_ps(freq);
+    // Within 2^-14, and after a step of Newton's method within the rounding.
+    let rough = _mm512_rcp14_ps(divisor);
+    let error = _mm512_fnmadd_ps(divisor, rough, _mm512_set1_ps(1.0));
+    let reciprocal = _mm512_mul_ps(_mm512_fmadd_ps(rough, error, rough), _mm512_set1_ps(BELOW));
+    let quotient = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_cvtepu32_ps(x), reciprocal));
+    let remainder = _mm512_sub_epi32(x, _mm512_mullo_epi32(quotient, freq));
+    let state = _mm512_add_epi32(_mm512_add_epi32(_mm512_slli_epi32::<12>(quotient), cum), remainder);
+    // One more in the quotient adds 4096 and takes f off the remainder.
+    let is_short = _mm512_cmpge_epi32_mask(remainder, freq);
     let complement = _mm512_sub_epi32(_mm512_set1_epi32(FREQ_SUM.cast_signed()), freq);
-    _mm512_add_epi32(_mm512_add_epi32(x, cum), _mm512_mullo_epi32(quotient, complement))
-}
-
-/// x div freq, which is below 2^20.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn divide(x: __m256i, freq: __m256i) -> __m256i {
-    _mm512_cvttpd_epi32(_mm512_div_pd(_mm512_cvtepu32_pd(x), _mm512_cvtepi32_pd(freq)))
+    _mm512_mask_add_epi32(state, is_short, state, complement)
 }

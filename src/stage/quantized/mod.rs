@@ -85,7 +85,7 @@ pub(crate) struct BlockPart<'a> {
     pub(crate) n_elements: usize,
     /// The one that the part begins with.
     pub(crate) first: usize,
-    /// The elements of the part, if not `bytes` hold them.
+    /// The elements of the part, if not `bytes` hold them; those behind it, if there are more, are fetched meanwhile.
     pub(crate) source: Option<&'a [u8]>,
     /// What becomes their reconstruction.
     pub(crate) bytes: &'a mut [u8],
@@ -207,15 +207,16 @@ impl BlockQuantizer {
         let unit_bytes = tiles.run.dtype.unit_bytes();
         let is_path = tiles.run.spec.quantizer() == Quantizer::Trellis;
         let tile_bytes = TILE_LEN * unit_bytes;
-        let mut source_tiles = source.map(|source| source.chunks(tile_bytes));
+        let mut source_tiles = source.unwrap_or_default().chunks(tile_bytes).peekable();
         let Self { scratch: Scratch { values, indices, tile, .. }, escapes, .. } = self;
         let indices = &mut indices[from..from + bytes.len() / unit_bytes];
         let block_tiles = bytes.chunks_mut(tile_bytes).zip(indices.chunks_mut(TILE_LEN));
         for (from, (bytes, indices)) in (from..).step_by(TILE_LEN).zip(block_tiles) {
-            if let Some(source) = source_tiles.as_mut().and_then(Iterator::next) {
-                bytes.copy_from_slice(source);
+            if let Some(source) = source_tiles.next() {
+                bytes.copy_from_slice(&source[..bytes.len()]);
             }
-            if tiles.replace(bytes, indices, loss, escapes).is_some() {
+            let next = source_tiles.peek().copied().unwrap_or_default();
+            if tiles.replace(bytes, indices, loss, escapes, next).is_some() {
                 continue;
             }
             let values = if is_path {
@@ -267,7 +268,7 @@ impl BlockQuantizer {
                 let n_elements = bytes.len() / unit_bytes;
                 let (values, indices) = (&mut values[..n_elements], &mut indices[..n_elements]);
                 escapes.clear();
-                if tiles.replace(bytes, indices, &mut loss, escapes).is_some() {
+                if tiles.replace(bytes, indices, &mut loss, escapes, &[]).is_some() {
                     continue;
                 }
                 tiles.choose(from, bytes, values, indices, tile, enter);

@@ -128,13 +128,14 @@ impl Tiles<'_> {
     }
 
     /// All of the work on a tile at once, where nothing stands between its elements and their indices: `bytes` become what a
-    /// decoder will make of them. `None`, with nothing done, elsewhere.
+    /// decoder will make of them. `None`, with nothing done, elsewhere. `next` is what the next tile is made of.
     pub(super) fn replace(
         &self,
         bytes: &mut [u8],
         indices: &mut [i32],
         loss: &mut BlockLoss,
         escapes: &mut Vec<u8>,
+        next: &[u8],
     ) -> Option<()> {
         let Self { isa, run: QuantRun { spec, dtype, .. }, header } = *self;
         let Choice::Uniform(rounding) = &spec.choice else { return None };
@@ -146,7 +147,7 @@ impl Tiles<'_> {
         if !is_plain {
             return None;
         }
-        let replaced = quantize::replace_f32(isa, bytes, header.step, rounding, indices)?;
+        let replaced = quantize::replace_f32(isa, bytes, header.step, rounding, indices, next)?;
         loss.errors.add(&replaced.errors);
         loss.max_scaled = loss.max_scaled.max(replaced.errors.max_abs);
         loss.zeros += replaced.n_zeros;
