@@ -17,7 +17,7 @@ mod ram_lossy;
 use std::sync::{Barrier, Mutex};
 use std::time::Instant;
 
-use alcm::checkpoint::{BlockSpan, NumberFinder, SafetensorsHeader, blocks, gguf_layout, layout, read_from};
+use alcm::checkpoint::{BlockSpan, SafetensorsHeader, blocks, layout, other_file_regions, read_from};
 use alcm::container::{Archive, BlockRecord, OtherFile, RunningCrc, crc64, crc64_from};
 use alcm::kernels::Isa;
 use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
@@ -76,8 +76,7 @@ fn spans(bytes: &[u8]) -> Vec<BlockSpan> {
     let regions = SafetensorsHeader::prefix_len(bytes, Some(len), &limits)
         .and_then(|n| SafetensorsHeader::parse(&bytes[..n as usize], Some(len), &limits))
         .map(|header| layout(&header))
-        .or_else(|error| gguf_layout(bytes, Some(len), &limits).ok_or(error))
-        .or_else(|_| NumberFinder::file_regions(len, &read_from(bytes)))
+        .or_else(|_| other_file_regions(len, &read_from(bytes), &limits))
         .expect("bytes in memory can be read");
     blocks(&regions).collect()
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::layout::{Region, blocks, plain_layout};
+use super::layout::{Region, plain_layout};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
@@ -18,11 +18,7 @@ use crate::stage::{BlockEncoder, BlockSource, Level};
 const MIN_BYTES: u64 = 4 << 10;
 /// Windows that a file is divided into, if they are neither shorter nor longer than this.
 const N_WINDOWS: u64 = 256;
-const MIN_WINDOW_BYTES: u64 = 32 << 10;
-/// In a small file windows of this length are tried, too: graphs of ONNX have many a small tensor.
-const SHORT_WINDOW_BYTES: u64 = 8 << 10;
-/// A file of no more than this is small: it is coded on trial.
-const SMALL_BYTES: u64 = 4 << 20;
+pub(super) const MIN_WINDOW_BYTES: u64 = 32 << 10;
 const MAX_WINDOW_BYTES: u64 = 1 << 20;
 /// Windows of a large file at most: samples far apart are slow to read from a disk.
 const MAX_WINDOWS: u64 = 2048;
@@ -69,6 +65,11 @@ struct Window {
     row_len: usize,
 }
 
+/// The length of windows of a file of `len` bytes.
+pub(super) fn window_bytes(len: u64) -> u64 {
+    (len / N_WINDOWS).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES).max(len / MAX_WINDOWS).next_power_of_two()
+}
+
 /// Finds the numbers in one file, or in a stream piece by piece.
 #[derive(Debug, Default)]
 pub struct NumberFinder {
@@ -76,26 +77,6 @@ pub struct NumberFinder {
 }
 
 impl NumberFinder {
-    /// The regions of a whole file of `len` bytes: runs of numbers, as far as samples tell, and bytes. They fill the file,
-    /// and depend on nothing but its bytes.
-    ///
-    /// # Errors
-    /// Those of `read`.
-    pub fn file_regions(len: u64, read: &ReadAt<'_>) -> Result<Vec<Region>> {
-        let window_bytes = (len / N_WINDOWS).clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES).max(len / MAX_WINDOWS);
-        let regions = Self::default().regions(len, window_bytes.next_power_of_two(), read)?;
-        if len > SMALL_BYTES || regions.len() <= 1 {
-            return Ok(regions);
-        }
-        let short = Self::default().regions(len, SHORT_WINDOW_BYTES, read)?;
-        // A general compressor's better levels are slow, and find little more among numbers.
-        let ways = [(regions, Level::Default), (short, Level::Default), (plain_layout(len), Level::Fast)];
-        let size = |(regions, level): &(Vec<Region>, Level)| size_of(regions, *level, read);
-        let sizes = ways.par_iter().map(size).collect::<Result<Vec<_>>>()?;
-        let best = ways.into_iter().zip(sizes).min_by_key(|(_, size)| *size);
-        Ok(best.map(|((regions, _), _)| regions).unwrap_or_default())
-    }
-
     /// The regions of the next `len` bytes, which `read` gives from offset 0 on, told apart window by window, of
     /// a multiple of 8 bytes. What a pattern stands for is settled where it first comes up.
     ///
@@ -127,23 +108,6 @@ impl NumberFinder {
         settle_rows(&mut windows, window_bytes);
         Ok(runs(&windows, len))
     }
-}
-
-/// About what the blocks of `regions` take at `level`.
-fn size_of(regions: &[Region], level: Level, read: &ReadAt<'_>) -> Result<usize> {
-    /// What a block takes besides its payload.
-    const BLOCK_BYTES: usize = 44;
-    let mut encoder = BlockEncoder::new(level, Isa::detect());
-    let (mut bytes, mut payload, mut size) = (Vec::new(), Vec::new(), 0);
-    for span in blocks(regions) {
-        bytes.resize(span.len, 0);
-        read(span.offset, &mut bytes)?;
-        payload.clear();
-        let source = BlockSource { dtype: span.dtype, bytes: &bytes, row_len: span.row_len };
-        let _ = encoder.encode(source, &mut payload);
-        size += payload.len() + BLOCK_BYTES;
-    }
-    Ok(size)
 }
 
 /// The pattern of the window of `len` bytes at `start`, by its middle or, if there is none, a part before and one behind.
@@ -337,7 +301,8 @@ mod tests {
     use rand_chacha::rand_core::{Rng, SeedableRng};
 
     fn found(bytes: &[u8]) -> Vec<Region> {
-        NumberFinder::file_regions(bytes.len() as u64, &read_from(bytes)).unwrap()
+        let len = bytes.len() as u64;
+        NumberFinder::default().regions(len, window_bytes(len), &read_from(bytes)).unwrap()
     }
 
     fn assert_filled(regions: &[Region], len: usize) {
@@ -458,7 +423,7 @@ mod tests {
     #[test]
     fn errors_of_reading_are_passed_on() {
         let fails = |_: u64, _: &mut [u8]| Err(Error::new(ErrorKind::Io, "gone"));
-        let error = NumberFinder::file_regions(1 << 20, &fails).unwrap_err();
+        let error = NumberFinder::default().regions(1 << 20, MIN_WINDOW_BYTES, &fails).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
     }
 

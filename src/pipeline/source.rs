@@ -8,7 +8,7 @@ use super::context::Context;
 use super::encode::EncodeMemory;
 use super::settings::AsBytes;
 use crate::checkpoint::{
-    NumberFinder, Region, SafetensorsHeader, TensorInfo, gguf_regions, layout_around, plain_layout,
+    Region, SafetensorsHeader, TensorInfo, layout_around, other_file_regions, plain_layout,
 };
 use crate::container::{ContentHash, ContentHasher, Piece};
 use crate::error::{Error, ErrorKind, Result};
@@ -84,8 +84,8 @@ impl Source {
         is_checkpoint_name(name).then(|| self.header(limits).ok()).flatten()
     }
 
-    /// Cuts the file, which is a checkpoint if its `name` says so; a GGUF file by its tensors. In others, and in a malformed one that may be coded as
-    /// bytes, runs of numbers are told from bytes by samples. Tensors that `stands_alone` names share no block with others.
+    /// Cuts the file, which is a checkpoint if its `name` says so; files of other formats as
+    /// [`other_file_regions`] does, and a malformed one that may be coded as bytes. Tensors that `stands_alone` names share no block with others.
     ///
     /// # Errors
     /// Those of [`SafetensorsHeader::parse`] for a malformed checkpoint, unless it may be coded as bytes; those of reading.
@@ -107,10 +107,7 @@ impl Source {
         }
         let by_samples = |as_bytes| -> Result<Layout> {
             let read = |offset, dst: &mut [u8]| self.read(offset, dst);
-            let regions = match gguf_regions(self.len(), &read, limits)? {
-                Some(regions) => regions,
-                None => NumberFinder::file_regions(self.len(), &read)?,
-            };
+            let regions = other_file_regions(self.len(), &read, limits)?;
             Ok(Layout { regions, ..plain(as_bytes) })
         };
         if !is_checkpoint_name(name) {
