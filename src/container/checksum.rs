@@ -1,11 +1,7 @@
 //! CRC-64/NVME (NVM Express NVM Command Set 1.0), the checksum of every record.
 
-use crc_fast::{CrcAlgorithm, Digest};
-
-use crate::kernels::crc64::{Folded, fold};
-
-/// The state before the first byte; what is added to the last state.
-const ENDS: u64 = u64::MAX;
+use crate::kernels::crc64::Folded;
+pub use crate::kernels::crc64::RunningCrc;
 
 /// The CRC of `bytes`.
 #[must_use]
@@ -16,7 +12,7 @@ pub fn crc64(bytes: &[u8]) -> u64 {
 /// The CRC of `bytes`, the first of which are `folded`.
 #[must_use]
 pub fn crc64_from(folded: &Folded, bytes: &[u8]) -> u64 {
-    let mut crc = RunningCrc { state: advance(0, folded.lanes()) };
+    let mut crc = RunningCrc::from_folded(folded);
     crc.update(bytes.get(folded.n_bytes()..).unwrap_or_default());
     crc.value()
 }
@@ -30,49 +26,10 @@ pub fn crc64_joined(head: &[u8], tail: &[u8]) -> u64 {
     crc.value()
 }
 
-/// The state that `bytes` take `state` to.
-fn advance(state: u64, bytes: &[u8]) -> u64 {
-    let mut digest = Digest::new_with_init_state(CrcAlgorithm::Crc64Nvme, state);
-    digest.update(bytes);
-    digest.get_state()
-}
-
-/// The CRC of bytes that arrive piece by piece.
-#[derive(Debug, Clone)]
-pub struct RunningCrc {
-    state: u64,
-}
-
-impl RunningCrc {
-    /// The CRC of nothing.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { state: ENDS }
-    }
-
-    /// Adds `bytes`.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.state = match fold(self.state, bytes) {
-            Some(folded) => advance(advance(0, folded.lanes()), &bytes[folded.n_bytes()..]),
-            None => advance(self.state, bytes),
-        };
-    }
-
-    /// The CRC of everything added.
-    #[must_use]
-    pub fn value(&self) -> u64 {
-        self.state ^ ENDS
-    }
-}
-
-impl Default for RunningCrc {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use crc_fast::CrcAlgorithm;
+
     use super::*;
 
     #[test]
@@ -83,6 +40,9 @@ mod tests {
         for cut in [0, 1, 24, 255, 256, 1024, 4999, 5000] {
             assert_eq!(crc64_joined(&bytes[..cut], &bytes[cut..]), crc64(&bytes));
             assert_eq!(crc64_from(&Folded::new(), &bytes[..cut]), crc64(&bytes[..cut]));
+            let mut running = RunningCrc::new();
+            running.update(&bytes[..cut]);
+            assert_eq!(crc64_from(&running.folded(), &bytes), crc64(&bytes));
             // Folded or not, by a way of its own.
             assert_eq!(crc64(&bytes[..cut]), crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes[..cut]));
         }

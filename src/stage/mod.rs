@@ -25,7 +25,7 @@ mod zstd_frame;
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
-use crate::kernels::crc64::Folded;
+use crate::kernels::crc64::{Folded, RunningCrc};
 use crate::limits::MAX_BLOCK_BYTES;
 pub use coding::Coding;
 #[cfg(feature = "bench-internals")]
@@ -410,6 +410,11 @@ impl BlockDecoder {
         }
         match coding {
             Coding::Fields => return self.decode_fields(payload, dst),
+            Coding::Quantized => {
+                let mut crc = RunningCrc::new();
+                self.quantized.decode(self.isa, payload, dst, &mut |bytes| crc.update(bytes))?;
+                return Ok(crc.folded());
+            }
             Coding::Sparse => self.decode_sparse(dtype, payload, dst),
             Coding::Scaled => self.decode_scaled(dtype, payload, dst),
             Coding::Palette => self.decode_palette(dtype, payload, dst),
@@ -437,7 +442,7 @@ impl BlockDecoder {
                 records::decode(self.isa, payload, &mut self.zstd.planes, rans12, &mut self.dense, dst)
             }
             Coding::Fields => self.decode_fields(payload, dst).map(|_| ()),
-            Coding::Quantized => self.quantized.decode(self.isa, payload, dst),
+            Coding::Quantized => self.quantized.decode(self.isa, payload, dst, &mut |_| {}),
             Coding::Adaptive => adaptive::decode(payload, dst),
             Coding::Coarse => {
                 let decoded = self.layers.decode_coarse(self.isa, payload, dst);

@@ -9,7 +9,9 @@ use super::{
 };
 use crate::bits::BitReader;
 use crate::kernels::Isa;
-use crate::kernels::index_split::{HIGH_PARTS, MAX_LOW_BITS, SYMBOL_BIAS, join_low_plane, join_symbols};
+use crate::kernels::index_split::{
+    HIGH_PARTS, MAX_LOW_BITS, MAX_RANGES, Ranges, SYMBOL_BIAS, join_low_plane, join_symbols, push_outside,
+};
 use crate::kernels::pack_bits::{self, GROUP_LEN};
 use crate::kernels::rans12::{
     FEW_LANES, LANES, Lanes, MIXED_TABLES, Plan, SLOTS, STATE_MIN, SlotTable, TableIds, decode, decode_tail,
@@ -30,9 +32,15 @@ pub struct IndexDecoder {
     /// Ids of a run's symbols, where columns have a say in them.
     symbol_ids: Vec<u8>,
     symbols: Vec<u8>,
+    /// Places of escapes in the run.
+    escape_places: Vec<usize>,
     packed: Vec<u8>,
     plane: Vec<u8>,
 }
+
+/// The symbols that are no escapes.
+const SYMBOLS: Ranges =
+    Ranges { first: [log_freq::ESCAPE + 1; MAX_RANGES], last: [log_freq::ODD_ESCAPE - 1; MAX_RANGES] };
 
 /// What the head of a section says of its symbols, besides tables and table ids.
 #[derive(Debug)]
@@ -226,7 +234,7 @@ impl IndexRuns<'_> {
             join_low_plane(isa, self.planes.get(from..from + indices.len())?, 8 * byte, indices);
         }
         if has_others && let Symbols::Coded(coded) = &mut self.symbols {
-            has_escapes = coded.put_escapes(self.decoder, self.at, low_bits, indices)?;
+            has_escapes = coded.put_escapes(isa, self.decoder, self.at, low_bits, indices)?;
         }
         self.at += indices.len();
         Some(has_escapes)
@@ -296,37 +304,37 @@ impl Coded<'_> {
     /// Replaces the indices from `at` on whose symbols are escapes; says whether any is [`ESCAPE`].
     fn put_escapes(
         &mut self,
-        decoder: &IndexDecoder,
+        isa: Isa,
+        decoder: &mut IndexDecoder,
         at: usize,
         low_bits: u32,
         indices: &mut [i32],
     ) -> Option<bool> {
         let mut any = false;
-        let is_escape = |symbol: u8| symbol == log_freq::ESCAPE || symbol == log_freq::ODD_ESCAPE;
-        let groups = decoder.symbols.chunks(GROUP_LEN).zip(indices.chunks_mut(GROUP_LEN));
-        let by_columns = self.head.by_columns;
-        for (first, (group, indices)) in (at..).step_by(GROUP_LEN).zip(groups) {
-            // Escapes are rare: whole groups are looked at first.
-            if !group.iter().fold(false, |any, &symbol| any | is_escape(symbol)) {
-                continue;
+        let IndexDecoder { symbols, escape_places, symbol_ids, table_ids, ranges, .. } = decoder;
+        escape_places.clear();
+        // One range for whatever id.
+        push_outside(isa, symbols, symbols, &SYMBOLS, escape_places);
+        for &mut place in escape_places {
+            let table_id = if self.head.by_columns {
+                symbol_ids.get(place)
+            } else {
+                table_ids.get((at + place) / self.head.segment_len)
+            };
+            let range = *ranges.get(usize::from(*table_id?))?;
+            let high = self.escapes.next(range)?;
+            let shifted = high << low_bits;
+            // The escape of all bits zero but the top one stays as it is; else nothing may be shifted out.
+            let is_whole = shifted >> low_bits == high || high == ESCAPE;
+            let is_odd = high & 1 == 1;
+            let symbol = *symbols.get(place)?;
+            if !is_whole || self.head.paired && is_odd != (symbol == log_freq::ODD_ESCAPE) {
+                return None;
             }
-            let of_segment = decoder.table_ids.get(first / self.head.segment_len);
-            let symbols = (first - at..).zip(group).zip(indices);
-            for ((place, &symbol), index) in symbols.filter(|((_, symbol), _)| is_escape(**symbol)) {
-                let table_id = if by_columns { decoder.symbol_ids.get(place) } else { of_segment };
-                let range = *decoder.ranges.get(usize::from(*table_id?))?;
-                let high = self.escapes.next(range)?;
-                let shifted = high << low_bits;
-                // The escape of all bits zero but the top one stays as it is; else nothing may be shifted out.
-                let is_whole = shifted >> low_bits == high || high == ESCAPE;
-                let is_odd = high & 1 == 1;
-                if !is_whole || self.head.paired && is_odd != (symbol == log_freq::ODD_ESCAPE) {
-                    return None;
-                }
-                let low = *index & ((1 << low_bits) - 1);
-                *index = if high == ESCAPE { ESCAPE } else { shifted } | low;
-                any |= *index == ESCAPE;
-            }
+            let index = indices.get_mut(place)?;
+            let low = *index & ((1 << low_bits) - 1);
+            *index = if high == ESCAPE { ESCAPE } else { shifted } | low;
+            any |= *index == ESCAPE;
         }
         Some(any)
     }

@@ -6,13 +6,15 @@
 //! leaves modulo the CRC's polynomial P counts. To move 64 bytes past the next 64 is to multiply them by x^512: each of
 //! their words by what the power at its place leaves modulo P.
 //!
-//! Where nothing is folded, all bytes are left to the checksum of `container`, which also takes what is folded.
+//! Where nothing is folded, all bytes are left to [`RunningCrc`], which also takes what is folded.
 
+mod running;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
 
 #[cfg(target_arch = "x86_64")]
 use super::Isa;
+pub use running::RunningCrc;
 
 /// P without its x^64; the highest bit is x^0.
 const POLYNOMIAL: u64 = 0x9A6C_9329_AC4B_C9B5;

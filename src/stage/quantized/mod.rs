@@ -18,6 +18,7 @@ use super::payload::corrupt;
 use crate::dtype::Dtype;
 use crate::entropy::indices::{IndexDecoder, IndexEncoder, RUN_LEN};
 use crate::error::Result;
+use crate::kernels::prefetch::prefetch;
 use crate::kernels::quantize::{ESCAPE, Rounding};
 use crate::kernels::trellis::{ChainStates, Costs, N_CHAINS};
 use crate::kernels::{Isa, convert, quantize, trellis};
@@ -356,16 +357,23 @@ impl QuantizedDecoder {
         self.codecs.get_mut(place)
     }
 
-    /// Fills `dst` with the reconstruction that `payload` holds.
-    pub(super) fn decode(&mut self, isa: Isa, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+    /// Fills `dst` with the reconstruction that `payload` holds; `visit` is called with its pieces, in order, while they are in
+    /// the nearest cache.
+    pub(super) fn decode(
+        &mut self,
+        isa: Isa,
+        payload: &[u8],
+        dst: &mut [u8],
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<()> {
         let (header, opened) = Header::read(payload, dst.len())
             .ok_or_else(|| corrupt("the quantized block's header breaks the format"))?;
         let mut scratch = std::mem::take(&mut self.scratch);
         let is_own = self.codecs.iter().any(|codec| codec.wire_id() == opened.codec_id);
         let result = if opened.codec_id == IndexBackend::Rans as u8 && !is_own {
-            self.decode_runs(isa, &header, &opened, &mut scratch, dst)
+            self.decode_runs(isa, &header, &opened, &mut scratch, dst, visit)
         } else {
-            self.decode_whole(isa, &header, &opened, &mut scratch, dst)
+            self.decode_whole(isa, &header, &opened, &mut scratch, dst, visit)
         };
         self.scratch = scratch;
         result.ok_or_else(|| corrupt("the quantized block's indices break the format"))
@@ -379,6 +387,7 @@ impl QuantizedDecoder {
         opened: &Opened<'_>,
         scratch: &mut Scratch,
         dst: &mut [u8],
+        visit: &mut dyn FnMut(&[u8]),
     ) -> Option<()> {
         const { assert!(TILE_LEN == RUN_LEN) }
         let unit_bytes = opened.dtype.unit_bytes();
@@ -389,8 +398,11 @@ impl QuantizedDecoder {
         for (tile_idx, dst) in dst.chunks_mut(TILE_LEN * unit_bytes).enumerate() {
             let n_elements = dst.len() / unit_bytes;
             let indices = scratch.indices.get_mut(..n_elements)?;
+            // On its way while indices are decoded, which waits for no memory.
+            prefetch(dst);
             let has_escapes = runs.next(isa, indices)?;
             elements.fill(tile_idx * TILE_LEN, scratch, n_elements, has_escapes, dst)?;
+            visit(dst);
         }
         runs.finish()?;
         elements.finish()
@@ -404,6 +416,7 @@ impl QuantizedDecoder {
         opened: &Opened<'_>,
         scratch: &mut Scratch,
         dst: &mut [u8],
+        visit: &mut dyn FnMut(&[u8]),
     ) -> Option<()> {
         let unit_bytes = opened.dtype.unit_bytes();
         let n_elements = dst.len() / unit_bytes;
@@ -419,6 +432,7 @@ impl QuantizedDecoder {
             for (tile_idx, (dst, indices)) in tiles.enumerate() {
                 scratch.indices.get_mut(..indices.len())?.copy_from_slice(indices);
                 elements.fill(tile_idx * TILE_LEN, scratch, indices.len(), true, dst)?;
+                visit(dst);
             }
             Some(())
         };
