@@ -199,7 +199,7 @@ fn bench_rans12(c: &mut Criterion) {
             let mut dst = vec![0; N];
             let mut decode = || {
                 let mut lanes = rans12::Lanes::new(states);
-                rans12::decode(isa, &plan, &tables, black_box(words), &mut lanes, &mut dst).unwrap()
+                rans12::decode(isa, &plan, &tables, black_box(words), &mut lanes, &mut dst, &[]).unwrap()
             };
             let mut group = c.benchmark_group("rans12_decode");
             group.throughput(Throughput::Elements(N as u64));

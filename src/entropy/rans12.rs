@@ -134,7 +134,7 @@ impl Decoder {
         fill_slots(&freqs, self.tables.first_mut()?)?;
         let mut lanes = Lanes::new(read_states(&mut src)?);
         let (words, odd) = src.as_chunks::<2>();
-        let taken = decode(isa, &PLAN, &self.tables, words, &mut lanes, dst)?;
+        let taken = decode(isa, &PLAN, &self.tables, words, &mut lanes, dst, &[])?;
         let done = taken == words.len() && odd.is_empty() && lanes.states == [STATE_MIN; LANES];
         done.then_some(())
     }

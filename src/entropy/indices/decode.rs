@@ -93,7 +93,7 @@ impl IndexDecoder {
     pub fn decode(&mut self, isa: Isa, section: &[u8], dependent: bool, indices: &mut [i32]) -> Option<()> {
         let mut runs = self.open(section, dependent, indices.len())?;
         for run in indices.chunks_mut(RUN_LEN) {
-            runs.next(isa, run)?;
+            runs.next(isa, run, &[])?;
         }
         runs.finish()
     }
@@ -205,8 +205,8 @@ impl IndexDecoder {
 
 impl IndexRuns<'_> {
     /// Decodes the next [`RUN_LEN`] indices, or those that are left, into all of `indices`. Says whether any of them is
-    /// [`ESCAPE`].
-    pub fn next(&mut self, isa: Isa, indices: &mut [i32]) -> Option<bool> {
+    /// [`ESCAPE`]. Meanwhile `fetch` is fetched from memory.
+    pub fn next(&mut self, isa: Isa, indices: &mut [i32], fetch: &[u8]) -> Option<bool> {
         if indices.len() != RUN_LEN.min(self.n_indices - self.at) {
             return None;
         }
@@ -224,7 +224,7 @@ impl IndexRuns<'_> {
                 false
             }
             Symbols::Coded(coded) => {
-                coded.next(isa, decoder, self.at, indices.len())?;
+                coded.next(isa, decoder, self.at, indices.len(), fetch)?;
                 let plane: &[u8] = if plane { &decoder.plane } else { &[] };
                 join_symbols(isa, &decoder.symbols, low_bits, plane, shift, indices)
             }
@@ -278,7 +278,14 @@ impl IndexDecoder {
 
 impl Coded<'_> {
     /// Decodes the `len` symbols from `at` on, which begin a run.
-    fn next(&mut self, isa: Isa, decoder: &mut IndexDecoder, at: usize, len: usize) -> Option<()> {
+    fn next(
+        &mut self,
+        isa: Isa,
+        decoder: &mut IndexDecoder,
+        at: usize,
+        len: usize,
+        fetch: &[u8],
+    ) -> Option<()> {
         let IndexDecoder { tables, ranges, table_ids, columns, symbol_ids, symbols, .. } = decoder;
         let Head { n_lanes, paired, by_columns, segment_len, .. } = self.head;
         let n_choices = if by_columns { MIXED_TABLES } else { ranges.len() };
@@ -296,7 +303,7 @@ impl Coded<'_> {
         symbols.resize(len, 0);
         let tail_at = self.tail_at.saturating_sub(at).min(len);
         let (main, tail) = symbols.split_at_mut_checked(tail_at)?;
-        let taken = decode(isa, &plan, tables, self.words, &mut self.lanes, main)?;
+        let taken = decode(isa, &plan, tables, self.words, &mut self.lanes, main, fetch)?;
         self.words = self.words.get(taken..)?;
         decode_tail(&plan, tables, &mut self.lanes, tail_at, tail)
     }

@@ -1,8 +1,7 @@
 //! Memory brought into the caches before it is needed.
 
 /// Bytes of a cache line, on nearly every machine; another size only makes the hint less useful.
-#[cfg(target_arch = "x86_64")]
-pub(super) const LINE_BYTES: usize = 64;
+const LINE_BYTES: usize = 64;
 
 /// Asks for `bytes` to be fetched into the first-level cache; a hint without effect on results, and none where the
 /// instruction is missing.
@@ -33,5 +32,36 @@ pub fn prefetch_ahead<T>(items: &[T], ahead: usize, n_lines: usize) {
         let place = items.as_ptr().wrapping_byte_add(ahead + line * LINE_BYTES);
         // SAFETY: the instruction, part of every x86-64, only hints, and does nothing for an address that is not there.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) }
+    }
+}
+
+/// Memory that is asked for bit by bit, with each turn of a loop that waits for other things: all at once would fill the
+/// processor's buffers, and it would wait for them.
+#[derive(Debug, Clone)]
+pub struct Spread<'a> {
+    rest: &'a [u8],
+    /// Lines of a part.
+    n_lines: usize,
+}
+
+impl<'a> Spread<'a> {
+    /// `bytes`, over `n_turns` turns.
+    #[must_use]
+    pub fn over(bytes: &'a [u8], n_turns: usize) -> Self {
+        Self { rest: bytes, n_lines: bytes.len().div_ceil(LINE_BYTES).div_ceil(n_turns.max(1)) }
+    }
+
+    /// Nothing.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::over(&[], 1)
+    }
+
+    /// Asks for the next part.
+    #[inline(always)]
+    pub fn turn(&mut self) {
+        let Some(rest) = self.rest.get(self.n_lines * LINE_BYTES..) else { return };
+        prefetch_ahead(self.rest, 0, self.n_lines);
+        self.rest = rest;
     }
 }

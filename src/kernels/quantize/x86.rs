@@ -1,14 +1,13 @@
 //! The plain loops, widened by the features that they are compiled with; table lookups in registers.
 
 use std::arch::x86_64::*;
-use std::slice::Chunks;
 
 use bytemuck::cast;
 
 use super::{ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place, scalar, x86_avx2};
 use crate::dtype::Dtype;
 use crate::kernels::Isa;
-use crate::kernels::prefetch::{LINE_BYTES, prefetch_ahead};
+use crate::kernels::prefetch::Spread;
 
 /// Magnitudes from here on share the last threshold.
 pub(super) const LAST_ENTRY: i32 = 31;
@@ -105,7 +104,8 @@ pub(super) fn replace_f32_avx512(
     indices: &mut [i32],
     next: &[u8],
 ) -> Replaced {
-    let mut next_lines = next.chunks(LINE_BYTES);
+    // A row is a line.
+    let mut next = Spread::over(next, next.len().div_ceil(64));
     let mut total = Replaced::default();
     let chunks = elements.chunks_mut(error_sums::CHUNK_LEN).zip(indices.chunks_mut(error_sums::CHUNK_LEN));
     for (elements, indices) in chunks {
@@ -119,7 +119,7 @@ pub(super) fn replace_f32_avx512(
             step,
             table,
             indices.as_chunks_mut().0,
-            &mut next_lines,
+            &mut next,
         ));
     }
     total
@@ -210,17 +210,14 @@ fn replace_chunk(
     step: f32,
     table: &[f32; N_THRESHOLDS],
     indices: &mut [[i32; 16]],
-    next_lines: &mut Chunks<'_, u8>,
+    next: &mut Spread<'_>,
 ) -> Replaced {
     let [low, high]: [__m512; 2] = cast(*table);
     let step = _mm512_set1_ps(step);
     let mut sums = RowSums::new();
     let n_elements = 16 * rows.len() as u64;
     for (row, dst) in rows.iter_mut().zip(indices) {
-        // A row is a line.
-        if let Some(line) = next_lines.next() {
-            prefetch_ahead(line, 0, 1);
-        }
+        next.turn();
         let x: __m512 = cast(*row);
         let (k, is_in_range) = indices_of(x, step, low, high);
         let values = _mm512_cvtepi32_ps(k);

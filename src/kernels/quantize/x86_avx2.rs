@@ -4,14 +4,13 @@
 //! total by itself.
 
 use std::arch::x86_64::*;
-use std::slice::Chunks;
 
 use bytemuck::cast;
 
 use super::x86::LAST_ENTRY;
 use super::{ESCAPE, ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place};
 use crate::kernels::Isa;
-use crate::kernels::prefetch::{LINE_BYTES, prefetch_ahead};
+use crate::kernels::prefetch::Spread;
 
 /// Elements of a row: the lanes of the sums.
 const ROW_LEN: usize = 16;
@@ -25,12 +24,13 @@ pub(super) fn replace_f32(
     indices: &mut [i32],
     next: &[u8],
 ) -> Replaced {
-    let mut next_lines = next.chunks(LINE_BYTES);
+    // A row is a line.
+    let mut next = Spread::over(next, next.len().div_ceil(64));
     let mut total = Replaced::default();
     let chunks = elements.chunks_mut(error_sums::CHUNK_LEN).zip(indices.chunks_mut(error_sums::CHUNK_LEN));
     for (elements, indices) in chunks {
         let replaced = match (elements.as_chunks_mut::<ROW_LEN>(), indices.as_chunks_mut::<ROW_LEN>()) {
-            ((rows, []), (indices, [])) => replace_chunk(rows, step, table, indices, &mut next_lines),
+            ((rows, []), (indices, [])) => replace_chunk(rows, step, table, indices, &mut next),
             _ => {
                 let rounding = Rounding::Thresholds(*table);
                 in_place::replace_f32(Isa::Avx2, elements, step, &rounding, indices)
@@ -145,7 +145,7 @@ fn replace_chunk(
     step: f32,
     table: &[f32; N_THRESHOLDS],
     indices: &mut [[i32; ROW_LEN]],
-    next_lines: &mut Chunks<'_, u8>,
+    next: &mut Spread<'_>,
 ) -> Replaced {
     let quarters: [__m256; 4] = cast(*table);
     let (step, none) = (_mm256_set1_ps(step), [_mm256_setzero_pd(); 4]);
@@ -154,10 +154,7 @@ fn replace_chunk(
         Sums { max_abs, error_sq: none, value_sq: none, zeros, n_same: 0, n_same_zeros: 0, n_escapes: 0 };
     let n_elements = (ROW_LEN * rows.len()) as u64;
     for (row, dst) in rows.iter_mut().zip(indices) {
-        // A row is a line.
-        if let Some(line) = next_lines.next() {
-            prefetch_ahead(line, 0, 1);
-        }
+        next.turn();
         let x: [__m256; 2] = cast(*row);
         let found = [indices_of(x[0], step, quarters), indices_of(x[1], step, quarters)];
         let in_range = _mm256_and_ps(found[0].1, found[1].1);

@@ -27,6 +27,7 @@ mod x86_avx512;
 use std::arch::x86_64::*;
 
 use super::Isa;
+use super::prefetch::Spread;
 pub use tail::{decode_tail, encode_tail, is_end};
 
 /// Most lanes, symbols of a row, and chains of dependent quantization.
@@ -203,7 +204,7 @@ impl Lanes {
 /// Decodes the first `dst.len()` symbols of a block and returns how many of `words` (little-endian) that took.
 ///
 /// `None` if they run out or the plan does not fit; `dst` then holds unspecified bytes. Only the last run of a block may
-/// end within a row of [`LANES`] symbols.
+/// end within a row of [`LANES`] symbols. Meanwhile `fetch` is fetched from memory.
 pub fn decode(
     isa: Isa,
     plan: &Plan<'_>,
@@ -211,11 +212,13 @@ pub fn decode(
     words: &[[u8; 2]],
     lanes: &mut Lanes,
     dst: &mut [u8],
+    fetch: &[u8],
 ) -> Option<usize> {
     if !plan.fits(dst.len(), tables.len()) {
         return None;
     }
-    let position = decode_vectors(isa, plan, tables, words, lanes, Position::default(), dst);
+    let mut fetch = Spread::over(fetch, dst.len() / LANES);
+    let position = decode_vectors(isa, plan, tables, words, lanes, Position::default(), dst, &mut fetch);
     let position = decode_end(isa, plan, tables, words, lanes, position, dst)?;
     scalar::decode(plan, tables, words, lanes, position, dst)
 }
@@ -249,7 +252,16 @@ fn decode_end(
     place.copy_from_slice(rest);
     // One word more than there are: taking it shows.
     let padded = &padded[..(rest.len() + 1 + WINDOW / 2).min(WINDOW)];
-    let at = decode_vectors(isa, plan, tables, padded, lanes, Position { word: 0, ..position }, dst);
+    let at = decode_vectors(
+        isa,
+        plan,
+        tables,
+        padded,
+        lanes,
+        Position { word: 0, ..position },
+        dst,
+        &mut Spread::none(),
+    );
     (at.word <= rest.len()).then_some(Position { word: position.word + at.word, ..at })
 }
 
@@ -269,6 +281,10 @@ fn decode_end(
 /// What vector loops can do from `position` on; returns where they stop.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "vector loops are for x86-64"))]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "symbols, all that they are decoded by, and what is fetched meanwhile"
+)]
 fn decode_vectors(
     isa: Isa,
     plan: &Plan<'_>,
@@ -277,6 +293,7 @@ fn decode_vectors(
     lanes: &mut Lanes,
     position: Position,
     dst: &mut [u8],
+    fetch: &mut Spread<'_>,
 ) -> Position {
     match isa {
         _ if plan.n_lanes < LANES => position,
@@ -285,11 +302,17 @@ fn decode_vectors(
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
                 match plan.kind() {
-                    (false, false) => x86_avx512::decode::<1>(plan, tables, words, lanes, position, dst),
-                    (false, true) => x86_avx512::decode::<2>(plan, tables, words, lanes, position, dst),
-                    (true, false) => x86_avx512::decode::<MIXED>(plan, tables, words, lanes, position, dst),
+                    (false, false) => {
+                        x86_avx512::decode::<1>(plan, tables, words, lanes, position, dst, fetch)
+                    }
+                    (false, true) => {
+                        x86_avx512::decode::<2>(plan, tables, words, lanes, position, dst, fetch)
+                    }
+                    (true, false) => {
+                        x86_avx512::decode::<MIXED>(plan, tables, words, lanes, position, dst, fetch)
+                    }
                     (true, true) => {
-                        x86_avx512::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst)
+                        x86_avx512::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst, fetch)
                     }
                 }
             }
@@ -299,11 +322,13 @@ fn decode_vectors(
             // SAFETY: as above.
             unsafe {
                 match plan.kind() {
-                    (false, false) => x86_avx2::decode::<1>(plan, tables, words, lanes, position, dst),
-                    (false, true) => x86_avx2::decode::<2>(plan, tables, words, lanes, position, dst),
-                    (true, false) => x86_avx2::decode::<MIXED>(plan, tables, words, lanes, position, dst),
+                    (false, false) => x86_avx2::decode::<1>(plan, tables, words, lanes, position, dst, fetch),
+                    (false, true) => x86_avx2::decode::<2>(plan, tables, words, lanes, position, dst, fetch),
+                    (true, false) => {
+                        x86_avx2::decode::<MIXED>(plan, tables, words, lanes, position, dst, fetch)
+                    }
                     (true, true) => {
-                        x86_avx2::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst)
+                        x86_avx2::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst, fetch)
                     }
                 }
             }

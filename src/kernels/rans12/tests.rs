@@ -101,7 +101,7 @@ fn decode_case(isa: Isa, case: &Case, (steps, states, words): &Coded) -> Option<
     let (main, tail) = symbols.split_at_mut(first);
     let mut lanes = Lanes::new(*states);
     let words = words.as_chunks::<2>().0;
-    let taken = decode(isa, &plan, &tables, words, &mut lanes, main)?;
+    let taken = decode(isa, &plan, &tables, words, &mut lanes, main, &case.symbols)?;
     decode_tail(&plan, &tables, &mut lanes, first, tail)?;
     (taken == words.len() && is_end(case.n_lanes, &lanes)).then_some(symbols)
 }
@@ -219,12 +219,16 @@ fn plans_and_tables_that_do_not_fit_are_refused() {
     {
         let table_ids = TableIds::OfSegments { ids: &[id], segment_len };
         let plan = Plan { n_lanes: LANES, paired, table_ids };
-        let decoded = decode(Isa::detect(), &plan, &[slots], &[], &mut lanes, &mut [0; 64]);
+        let decoded = decode(Isa::detect(), &plan, &[slots], &[], &mut lanes, &mut [0; 64], &[]);
         assert_eq!(decoded, None, "{paired} {id} {segment_len}");
     }
     for (n_tables, ids) in [(15, [0; 64].as_slice()), (16, &[0; 63]), (16, &[16; 64])] {
         let plan = Plan { n_lanes: LANES, paired: false, table_ids: TableIds::OfSymbols(ids) };
         let tables = vec![slots; n_tables];
-        assert_eq!(decode(Isa::detect(), &plan, &tables, &[], &mut lanes, &mut [0; 64]), None, "{n_tables}");
+        assert_eq!(
+            decode(Isa::detect(), &plan, &tables, &[], &mut lanes, &mut [0; 64], &[]),
+            None,
+            "{n_tables}"
+        );
     }
 }

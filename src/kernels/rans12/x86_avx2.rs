@@ -8,6 +8,7 @@ use bytemuck::cast;
 use super::{
     EncodeTable, FREQ_SUM, LANES, Lanes, MIXED, Plan, Position, SlotTable, WINDOW, gather_256, is_paired,
 };
+use crate::kernels::prefetch::Spread;
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state.
@@ -78,6 +79,7 @@ pub(super) fn decode<const N: usize>(
     lanes: &mut Lanes,
     mut position: Position,
     dst: &mut [u8],
+    fetch: &mut Spread<'_>,
 ) -> Position {
     let mask = _mm256_set1_epi32(FREQ_SUM.cast_signed() - 1);
     let one = _mm256_set1_epi32(1);
@@ -91,6 +93,7 @@ pub(super) fn decode<const N: usize>(
             let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
                 break 'segments;
             };
+            fetch.turn();
             let mut slots = [_mm256_setzero_si256(); 4];
             let ids = if N >= MIXED { plan.row_ids(position.symbol) } else { None };
             for quarter in 0..4 {

@@ -12,6 +12,7 @@ use super::{
     EncodeTable, FREQ_SUM, LANES, Lanes, MIXED, Plan, Position, STATE_MIN, SlotTable, WINDOW, gather_512,
     is_paired,
 };
+use crate::kernels::prefetch::Spread;
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state doubled, and its quantizer as the offset of the pair's
@@ -37,6 +38,7 @@ pub(super) fn decode<const N: usize>(
     lanes: &mut Lanes,
     mut position: Position,
     dst: &mut [u8],
+    fetch: &mut Spread<'_>,
 ) -> Position {
     let mask = _mm512_set1_epi32(FREQ_SUM.cast_signed() - 1);
     let next = cast(NEXT);
@@ -57,6 +59,7 @@ pub(super) fn decode<const N: usize>(
             let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
                 break 'segments;
             };
+            fetch.turn();
             let mut taken = 0;
             let (halves, _) = row.as_chunks_mut::<16>();
             let mut slots = [_mm512_setzero_si512(); 2];

@@ -18,7 +18,6 @@ use super::payload::corrupt;
 use crate::dtype::Dtype;
 use crate::entropy::indices::{IndexDecoder, IndexEncoder, RUN_LEN};
 use crate::error::Result;
-use crate::kernels::prefetch::prefetch;
 use crate::kernels::quantize::{ESCAPE, Rounding};
 use crate::kernels::trellis::{ChainStates, Costs, N_CHAINS};
 use crate::kernels::{Isa, convert, quantize, trellis};
@@ -398,9 +397,8 @@ impl QuantizedDecoder {
         for (tile_idx, dst) in dst.chunks_mut(TILE_LEN * unit_bytes).enumerate() {
             let n_elements = dst.len() / unit_bytes;
             let indices = scratch.indices.get_mut(..n_elements)?;
-            // On its way while indices are decoded, which waits for no memory.
-            prefetch(dst);
-            let has_escapes = runs.next(isa, indices)?;
+            // The elements' memory is on its way while indices are decoded, which waits for none.
+            let has_escapes = runs.next(isa, indices, dst)?;
             elements.fill(tile_idx * TILE_LEN, scratch, n_elements, has_escapes, dst)?;
             visit(dst);
         }
