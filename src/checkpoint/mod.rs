@@ -1,5 +1,5 @@
-//! Checkpoint files: the safetensors header, how a file is cut into blocks, tensors of GGUF and ONNX files, and numbers in
-//! files of other formats.
+//! Checkpoint files: the safetensors header, how a file is cut into blocks, where tensors lie in files of GGUF, ONNX,
+//! PyTorch and NumPy, and numbers in files of other formats.
 //!
 //! The header is parsed for its tensors only; its bytes are kept verbatim as blocks of their own, because
 //! key order and padding cannot be had back from parsing.
@@ -11,6 +11,10 @@ mod number_runs;
 mod numbers;
 mod onnx;
 mod other_files;
+mod pickle;
+mod torch_legacy;
+mod torch_names;
+mod zip;
 
 pub use gguf::{gguf_layout, gguf_regions};
 pub use header::{MAX_RANK, SafetensorsHeader, TensorInfo};

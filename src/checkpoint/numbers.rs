@@ -18,7 +18,7 @@ use crate::stage::{BlockEncoder, BlockSource, Level};
 const MIN_BYTES: u64 = 4 << 10;
 /// Windows that a file is divided into, if they are neither shorter nor longer than this.
 const N_WINDOWS: u64 = 256;
-pub(super) const MIN_WINDOW_BYTES: u64 = 32 << 10;
+const MIN_WINDOW_BYTES: u64 = 32 << 10;
 const MAX_WINDOW_BYTES: u64 = 1 << 20;
 /// Windows of a large file at most: samples far apart are slow to read from a disk.
 const MAX_WINDOWS: u64 = 2048;

@@ -4,9 +4,11 @@ use rayon::prelude::*;
 
 use super::gguf::gguf_regions;
 use super::layout::{Region, blocks, plain_layout};
-use super::number_runs::NumberRun;
-use super::numbers::{MIN_WINDOW_BYTES, NumberFinder, ReadAt, window_bytes};
+use super::number_runs::{MIN_RUN_BYTES, NumberRun};
+use super::numbers::{NumberFinder, ReadAt, window_bytes};
 use super::onnx::onnx_runs;
+use super::torch_legacy::legacy_torch_runs;
+use super::zip::zip_runs;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::Isa;
@@ -52,8 +54,12 @@ pub fn other_file_regions(len: u64, read: &ReadAt<'_>, limits: &Limits) -> Resul
 
 /// The numbers of a file whose format tells of them, in order.
 fn number_runs(len: u64, read: &ReadAt<'_>, limits: &Limits) -> Result<Option<Vec<NumberRun>>> {
-    let runs = onnx_runs(len, read, limits)?;
-    Ok(runs.filter(|runs| !runs.is_empty()))
+    for find in [onnx_runs, zip_runs, legacy_torch_runs] {
+        if let Some(runs) = find(len, read, limits)? {
+            return Ok(Some(runs).filter(|runs| !runs.is_empty()));
+        }
+    }
+    Ok(None)
 }
 
 /// The regions of a file with `runs` of numbers, which are in order. Between them, and where it is not said what numbers
@@ -61,7 +67,7 @@ fn number_runs(len: u64, read: &ReadAt<'_>, limits: &Limits) -> Result<Option<Ve
 fn regions_of(runs: &[NumberRun], len: u64, read: &ReadAt<'_>) -> Result<Vec<Region>> {
     let (mut regions, mut at, mut finder) = (Vec::new(), 0, NumberFinder::default());
     for (idx, run) in runs.iter().enumerate() {
-        push_unknown(at, run.start, MIN_WINDOW_BYTES, &mut finder, read, &mut regions)?;
+        push_unknown(at, run.start, MIN_RUN_BYTES, &mut finder, read, &mut regions)?;
         at = match run.dtype {
             Some(dtype) => {
                 let unit = dtype.unit_bytes() as u64;
@@ -77,7 +83,7 @@ fn regions_of(runs: &[NumberRun], len: u64, read: &ReadAt<'_>) -> Result<Vec<Reg
             }
         };
     }
-    push_unknown(at, len, MIN_WINDOW_BYTES, &mut finder, read, &mut regions)?;
+    push_unknown(at, len, MIN_RUN_BYTES, &mut finder, read, &mut regions)?;
     Ok(regions)
 }
 
