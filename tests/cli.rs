@@ -296,6 +296,47 @@ fn gguf_files_are_cut_by_their_tensors_in_files_and_in_pipes() {
     }
 }
 
+/// A field of a Protocol Buffers message that holds `bytes`.
+fn message_field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    let mut len = bytes.len();
+    while len >= 0x80 {
+        field.push((len & 0x7f | 0x80).to_le_bytes()[0]);
+        len >>= 7;
+    }
+    field.push(len.to_le_bytes()[0]);
+    [field, bytes.to_vec()].concat()
+}
+
+#[test]
+fn onnx_files_are_cut_by_their_tensors() {
+    let dir = tempdir().unwrap();
+    // Half-precision numbers times a scale for each row of 512, found only where rows begin.
+    let weights: Vec<u8> = random_bytes(7, 2 * 512 * 300)
+        .chunks_exact(2)
+        .enumerate()
+        .flat_map(|(idx, noise)| {
+            let half = f32::from(i16::from_le_bytes([noise[0], noise[1]]) >> 5);
+            let scale = (1.0 + (idx / 512) as f32).sqrt() * 1e-3;
+            (half * scale).to_le_bytes()
+        })
+        .collect();
+    let dimensions = [[8, 0xac, 2], [8, 0x80, 4]].concat();
+    let tensor = [dimensions, vec![16, 1], message_field(8, b"weight"), message_field(9, &weights)].concat();
+    let graph = [message_field(2, b"graph"), message_field(5, &tensor)].concat();
+    let file = [vec![8, 8], message_field(2, b"producer"), message_field(7, &graph)].concat();
+    let cut_at_odds = [&[0u8][..], &file].concat();
+    fs::write(dir.path().join("model.onnx"), &file).unwrap();
+    fs::write(dir.path().join("other.bin"), &cut_at_odds).unwrap();
+    alcm(dir.path(), "compress model.onnx other.bin -o out -q").assert().code(0);
+    let size = |name: &str| fs::metadata(dir.path().join("out").join(name)).unwrap().len() as usize;
+    assert!(size("model.onnx.alcm") < file.len() * 2 / 5, "{}", size("model.onnx.alcm"));
+    assert!(size("other.bin.alcm") > size("model.onnx.alcm"), "{}", size("other.bin.alcm"));
+    alcm(dir.path(), "decompress out -o back -q").assert().code(0);
+    assert!(fs::read(dir.path().join("back/model.onnx")).unwrap() == file);
+    assert!(fs::read(dir.path().join("back/other.bin")).unwrap() == cut_at_odds);
+}
+
 #[test]
 fn settings_file_is_overridden_by_flags() {
     let dir = tempdir().unwrap();
