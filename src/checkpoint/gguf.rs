@@ -4,7 +4,7 @@
 //! begin and what their elements are is read; a wrong claim costs room, never a bit.
 
 use super::layout::{Region, plain_layout, row_len};
-use super::numbers::ReadAt;
+use super::numbers::{ReadAt, parse_prefix};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -16,8 +16,6 @@ const MAX_RANK: u32 = 8;
 /// What tensors are aligned to unless the file says otherwise.
 const DEFAULT_ALIGNMENT: u64 = 32;
 const ALIGNMENT_KEY: &[u8] = b"general.alignment";
-/// Bytes of the header that are read at first; each further time twice as many.
-const FIRST_READ: u64 = 1 << 20;
 
 /// Where a tensor begins and what is in it.
 #[derive(Debug, Clone, Copy)]
@@ -116,18 +114,7 @@ pub fn gguf_regions(len: u64, read: &ReadAt<'_>, limits: &Limits) -> Result<Opti
     if magic != MAGIC {
         return Ok(None);
     }
-    let most = len.min(limits.header_bytes);
-    let mut prefix_len = FIRST_READ.min(most);
-    while let Ok(n_bytes) = usize::try_from(prefix_len) {
-        let mut prefix = vec![0; n_bytes];
-        read(0, &mut prefix)?;
-        let regions = gguf_layout(&prefix, Some(len), limits);
-        if regions.is_some() || prefix_len == most {
-            return Ok(regions);
-        }
-        prefix_len = (2 * prefix_len).min(most);
-    }
-    Ok(None)
+    parse_prefix(len, limits.header_bytes, read, |prefix| gguf_layout(prefix, Some(len), limits))
 }
 
 struct Header {

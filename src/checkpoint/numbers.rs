@@ -43,6 +43,29 @@ pub fn read_from(bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<()> + Sync {
     }
 }
 
+/// What `parse` makes of the front of a file of `len` bytes, of which it is given twice as much each time until it is
+/// content, up to `most` bytes; `None` if it never is.
+pub(super) fn parse_prefix<T>(
+    len: u64,
+    most: u64,
+    read: &ReadAt<'_>,
+    mut parse: impl FnMut(&[u8]) -> Option<T>,
+) -> Result<Option<T>> {
+    const FIRST_READ: u64 = 1 << 20;
+    let most = len.min(most);
+    let mut prefix_len = FIRST_READ.min(most);
+    while let Ok(n_bytes) = usize::try_from(prefix_len) {
+        let mut prefix = vec![0; n_bytes];
+        read(0, &mut prefix)?;
+        let parsed = parse(&prefix);
+        if parsed.is_some() || prefix_len == most {
+            return Ok(parsed);
+        }
+        prefix_len = (2 * prefix_len).min(most);
+    }
+    Ok(None)
+}
+
 /// Which bytes of a window are alike: those this far apart, those at this offset the most. (1, 0) for none.
 type Pattern = (usize, usize);
 

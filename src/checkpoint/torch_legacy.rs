@@ -5,15 +5,13 @@
 //! of its storage's elements, and these.
 
 use super::number_runs::{MIN_RUN_BYTES, NumberRun};
-use super::numbers::ReadAt;
+use super::numbers::{ReadAt, parse_prefix};
 use super::pickle::{Pickle, Storage, max_bytes};
 use crate::error::Result;
 use crate::limits::Limits;
 
 /// The pickles of the magic number and of the version, 1001.
 const HEAD: [u8; 21] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.";
-/// Bytes of the pickles that are read at first; each further time twice as many.
-const FIRST_READ: u64 = 1 << 20;
 
 /// The runs of numbers of an old PyTorch file of `len` bytes, in order; `None` where it is none, or a malformed one.
 ///
@@ -32,20 +30,10 @@ pub(super) fn legacy_torch_runs(
     if head != HEAD {
         return Ok(None);
     }
-    let most = len.min(max_bytes(limits));
-    let mut prefix_len = FIRST_READ.min(most);
-    while let Ok(n_bytes) = usize::try_from(prefix_len) {
-        let mut prefix = vec![0; n_bytes];
-        read(0, &mut prefix)?;
-        if let Some((data_start, storages)) = pickles(&prefix, limits) {
-            return runs(data_start, &storages, len, read);
-        }
-        if prefix_len == most {
-            break;
-        }
-        prefix_len = (2 * prefix_len).min(most);
+    match parse_prefix(len, max_bytes(limits), read, |prefix| pickles(prefix, limits))? {
+        Some((data_start, storages)) => runs(data_start, &storages, len, read),
+        None => Ok(None),
     }
-    Ok(None)
 }
 
 /// Where the pickles at the front of a file end, and the storages in the order of the file, with `None` for those that the
