@@ -4,7 +4,7 @@
 //! begin and what their elements are is read; a wrong claim costs room, never a bit.
 
 use super::layout::{Region, plain_layout, row_len};
-use super::numbers::{ReadAt, parse_prefix};
+use super::numbers::{ReadAt, begins_with, parse_prefix};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
 use crate::error::Result;
@@ -106,12 +106,7 @@ pub fn gguf_layout(prefix: &[u8], len: Option<u64>, limits: &Limits) -> Option<V
 /// # Errors
 /// Those of `read`.
 pub fn gguf_regions(len: u64, read: &ReadAt<'_>, limits: &Limits) -> Result<Option<Vec<Region>>> {
-    let mut magic = [0; MAGIC.len()];
-    if len < magic.len() as u64 {
-        return Ok(None);
-    }
-    read(0, &mut magic)?;
-    if magic != MAGIC {
+    if !begins_with(len, read, &MAGIC)? {
         return Ok(None);
     }
     parse_prefix(len, limits.header_bytes, read, |prefix| gguf_layout(prefix, Some(len), limits))

@@ -143,6 +143,18 @@ pub fn plain_layout(file_len: u64) -> Vec<Region> {
     }
 }
 
+/// Appends the region of the bytes from `start` to `end`, if there are any; bytes of no numbers join those before them.
+pub(super) fn push_region(start: u64, end: u64, dtype: Dtype, row_len: usize, regions: &mut Vec<Region>) {
+    match regions.last_mut() {
+        _ if start == end => {}
+        Some(last) if last.dtype == dtype && dtype == Dtype::Bytes => last.len += end - start,
+        _ => {
+            let block_bytes = dtype.block_bytes();
+            regions.push(Region { offset: start, len: end - start, dtype, row_len, block_bytes });
+        }
+    }
+}
+
 /// The blocks of `regions` in order.
 pub fn blocks(regions: &[Region]) -> impl Iterator<Item = BlockSpan> {
     regions.iter().flat_map(|region| (0..region.n_blocks()).filter_map(|block_idx| region.block(block_idx)))

@@ -17,3 +17,14 @@ pub(super) struct NumberRun {
     /// Elements in a row, as of a region.
     pub(super) row_len: usize,
 }
+
+/// Fails unless `runs` are in order, apart from each other, long enough, and within `len` bytes.
+#[cfg(test)]
+pub(super) fn assert_in_order(runs: &[NumberRun], len: usize) {
+    let mut end = 0;
+    for run in runs {
+        assert!(run.start >= end && run.end >= run.start + MIN_RUN_BYTES, "{runs:?}");
+        end = run.end;
+    }
+    assert!(end <= len as u64, "{runs:?}");
+}

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use rayon::prelude::*;
 
-use super::layout::{Region, plain_layout};
+use super::layout::{Region, plain_layout, push_region};
 use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
@@ -41,6 +41,16 @@ pub fn read_from(bytes: &[u8]) -> impl Fn(u64, &mut [u8]) -> Result<()> + Sync {
         dst.copy_from_slice(part.ok_or_else(|| Error::new(ErrorKind::Internal, "a read beyond the bytes"))?);
         Ok(())
     }
+}
+
+/// Whether a file of `len` bytes begins with `magic`.
+pub(super) fn begins_with<const N: usize>(len: u64, read: &ReadAt<'_>, magic: &[u8; N]) -> Result<bool> {
+    let mut first = [0; N];
+    if len < N as u64 {
+        return Ok(false);
+    }
+    read(0, &mut first)?;
+    Ok(first == *magic)
 }
 
 /// What `parse` makes of the front of a file of `len` bytes, of which it is given twice as much each time until it is
@@ -300,17 +310,8 @@ fn runs(windows: &[Window], len: u64) -> Vec<Region> {
         for (from, to, dtype) in
             [(start, from, Dtype::Bytes), (from, to, guess.dtype), (to, end, Dtype::Bytes)]
         {
-            match regions.last_mut() {
-                _ if from == to => {}
-                Some(last) if last.dtype == dtype && dtype == Dtype::Bytes => last.len += to - from,
-                _ => regions.push(Region {
-                    offset: from,
-                    len: to - from,
-                    dtype,
-                    row_len: if dtype == Dtype::Bytes { 0 } else { row_len },
-                    block_bytes: dtype.block_bytes(),
-                }),
-            }
+            let row_len = if dtype == Dtype::Bytes { 0 } else { row_len };
+            push_region(from, to, dtype, row_len, &mut regions);
         }
     }
     regions

@@ -50,6 +50,12 @@ impl Span {
     fn len(self) -> u64 {
         self.end - self.at
     }
+
+    /// The next `len` bytes, behind which it then begins.
+    fn take(&mut self, len: u64) -> Parsed<Self> {
+        let end = self.at.checked_add(len).filter(|&end| end <= self.end).ok_or(Stop::Malformed)?;
+        Ok(Self { at: std::mem::replace(&mut self.at, end), end })
+    }
 }
 
 /// A field's value.
@@ -168,20 +174,14 @@ impl Parser<'_> {
             return Ok(None);
         }
         let key = self.varint(message)?;
-        let mut bytes = |len: u64| {
-            let end = message.at.checked_add(len).filter(|&end| end <= message.end).ok_or(Stop::Malformed)?;
-            Ok(Span { at: std::mem::replace(&mut message.at, end), end })
-        };
         let value = match key & 7 {
             0 => Value::Number(self.varint(message)?),
-            1 => bytes(8).map(|_| Value::Fixed)?,
+            1 => message.take(8).map(|_| Value::Fixed)?,
             2 => {
                 let len = self.varint(message)?;
-                let end = message.at.checked_add(len).filter(|&end| end <= message.end);
-                let end = end.ok_or(Stop::Malformed)?;
-                Value::Bytes(Span { at: std::mem::replace(&mut message.at, end), end })
+                Value::Bytes(message.take(len)?)
             }
-            5 => bytes(4).map(|_| Value::Fixed)?,
+            5 => message.take(4).map(|_| Value::Fixed)?,
             _ => return Err(Stop::Malformed),
         };
         if key >> 3 == 0 { Err(Stop::Malformed) } else { Ok(Some((key >> 3, value))) }
@@ -254,6 +254,7 @@ fn dtype(data_type: u64) -> Option<Dtype> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::number_runs::assert_in_order;
     use super::super::numbers::read_from;
     use super::*;
     use proptest::prelude::*;
@@ -307,12 +308,7 @@ mod tests {
 
     fn runs(bytes: &[u8]) -> Option<Vec<NumberRun>> {
         let runs = onnx_runs(bytes.len() as u64, &read_from(bytes), &Limits::default()).unwrap();
-        let mut end = 0;
-        for run in runs.iter().flatten() {
-            assert!(run.start >= end && run.end >= run.start + MIN_RUN_BYTES);
-            end = run.end;
-        }
-        assert!(end <= bytes.len() as u64);
+        assert_in_order(runs.as_deref().unwrap_or_default(), bytes.len());
         runs
     }
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::gguf::gguf_regions;
-use super::layout::{Region, blocks, plain_layout};
+use super::layout::{Region, blocks, plain_layout, push_region};
 use super::number_runs::{MIN_RUN_BYTES, NumberRun};
 use super::numbers::{NumberFinder, ReadAt, window_bytes};
 use super::onnx::onnx_runs;
@@ -74,7 +74,7 @@ fn regions_of(runs: &[NumberRun], len: u64, read: &ReadAt<'_>) -> Result<Vec<Reg
                 let next = runs.get(idx + 1).map_or(len, |next| next.start);
                 let is_joined = next - run.end <= MAX_JOINED_GAP && (next - run.start).is_multiple_of(unit);
                 let end = if is_joined { next } else { run.end - (run.end - run.start) % unit };
-                push(run.start, end, dtype, run.row_len, &mut regions);
+                push_region(run.start, end, dtype, run.row_len, &mut regions);
                 end
             }
             None => {
@@ -98,26 +98,15 @@ fn push_unknown(
 ) -> Result<()> {
     let len = end - start;
     if len < least {
-        push(start, end, Dtype::Bytes, 0, regions);
+        push_region(start, end, Dtype::Bytes, 0, regions);
         return Ok(());
     }
     let read_part = |offset: u64, dst: &mut [u8]| read(start + offset, dst);
     for region in finder.regions(len, window_bytes(len), &read_part)? {
         let start = start + region.offset;
-        push(start, start + region.len, region.dtype, region.row_len, regions);
+        push_region(start, start + region.len, region.dtype, region.row_len, regions);
     }
     Ok(())
-}
-
-fn push(start: u64, end: u64, dtype: Dtype, row_len: usize, regions: &mut Vec<Region>) {
-    match regions.last_mut() {
-        _ if start == end => {}
-        Some(last) if last.dtype == dtype && dtype == Dtype::Bytes => last.len += end - start,
-        _ => {
-            let block_bytes = dtype.block_bytes();
-            regions.push(Region { offset: start, len: end - start, dtype, row_len, block_bytes });
-        }
-    }
 }
 
 /// About what the blocks of `regions` take at `level`.

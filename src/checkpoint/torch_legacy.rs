@@ -5,7 +5,7 @@
 //! of its storage's elements, and these.
 
 use super::number_runs::{MIN_RUN_BYTES, NumberRun};
-use super::numbers::{ReadAt, parse_prefix};
+use super::numbers::{ReadAt, begins_with, parse_prefix};
 use super::pickle::{Pickle, Storage, max_bytes};
 use crate::error::Result;
 use crate::limits::Limits;
@@ -22,12 +22,7 @@ pub(super) fn legacy_torch_runs(
     read: &ReadAt<'_>,
     limits: &Limits,
 ) -> Result<Option<Vec<NumberRun>>> {
-    let mut head = [0; HEAD.len()];
-    if len < head.len() as u64 {
-        return Ok(None);
-    }
-    read(0, &mut head)?;
-    if head != HEAD {
+    if !begins_with(len, read, &HEAD)? {
         return Ok(None);
     }
     match parse_prefix(len, max_bytes(limits), read, |prefix| pickles(prefix, limits))? {
@@ -84,6 +79,7 @@ fn runs(
 
 #[cfg(test)]
 mod tests {
+    use super::super::number_runs::assert_in_order;
     use super::super::numbers::read_from;
     use super::super::pickle::tensors_pickle;
     use super::*;
@@ -156,12 +152,7 @@ mod tests {
             for (at, byte) in changes {
                 bytes[at] = byte;
             }
-            let mut last_end = 0;
-            for run in found(&bytes).unwrap_or_default() {
-                prop_assert!(run.start >= last_end && run.end - run.start >= MIN_RUN_BYTES);
-                last_end = run.end;
-            }
-            prop_assert!(last_end <= bytes.len() as u64);
+            assert_in_order(&found(&bytes).unwrap_or_default(), bytes.len());
         }
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::layout::row_len;
 use super::number_runs::{MIN_RUN_BYTES, NumberRun};
-use super::numbers::ReadAt;
+use super::numbers::{ReadAt, begins_with};
 use super::pickle::{Pickle, Storage, max_bytes};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
@@ -39,12 +39,7 @@ type Folders<'a> = BTreeMap<&'a [u8], BTreeMap<Vec<u8>, Storage>>;
 /// # Errors
 /// Those of `read`.
 pub(super) fn zip_runs(len: u64, read: &ReadAt<'_>, limits: &Limits) -> Result<Option<Vec<NumberRun>>> {
-    let mut magic = [0; LOCAL_HEADER.len()];
-    if len < magic.len() as u64 {
-        return Ok(None);
-    }
-    read(0, &mut magic)?;
-    if magic != LOCAL_HEADER {
+    if !begins_with(len, read, &LOCAL_HEADER)? {
         return Ok(None);
     }
     let Some((directory, bytes)) = directory(len, read, limits)? else { return Ok(None) };
@@ -312,6 +307,7 @@ fn array_dtype(name: &str) -> Option<Dtype> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::number_runs::assert_in_order;
     use super::super::numbers::read_from;
     use super::super::pickle::tensors_pickle;
     use super::*;
@@ -485,12 +481,7 @@ mod tests {
                 let at = if is_from_end { bytes.len() - 1 - at } else { at };
                 bytes[at] = byte;
             }
-            let mut last_end = 0;
-            for run in found(&bytes).unwrap_or_default() {
-                prop_assert!(run.start >= last_end && run.end - run.start >= MIN_RUN_BYTES);
-                last_end = run.end;
-            }
-            prop_assert!(last_end <= bytes.len() as u64);
+            assert_in_order(&found(&bytes).unwrap_or_default(), bytes.len());
         }
     }
 }
