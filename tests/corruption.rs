@@ -9,13 +9,13 @@ use std::path::Path;
 use std::process::Command;
 
 use alcm::ErrorKind;
-use alcm::container::Archive;
+use alcm::container::{Archive, FLAG_REFERENCES};
 use alcm::kernels::Isa;
 use alcm::pipeline::manifest::Manifest;
 use alcm::stage::{BlockDecoder, Coding};
 use common::fixtures::{
-    CodedBlock, Fixture, Packed, Random, archive_of, archives, fixtures, isas, other_file_archive,
-    read_as_stream, read_at_random,
+    CodedBlock, DELTA_DTYPES, DeltaBlocks, Fixture, Packed, Random, archive_of, archives, delta_blocks,
+    fixtures, isas, other_file_archive, read_as_stream, read_at_random,
 };
 use common::{alcm, make_tree};
 use tempfile::tempdir;
@@ -116,7 +116,8 @@ fn check_hostile(
         return;
     }
     let block = CodedBlock { dtype: fixture.dtype, coding, payload, decoded: &fixture.bytes };
-    let Packed { archive, .. } = archive_of(0, &[block]);
+    let flags = if coding.has_base() { FLAG_REFERENCES } else { 0 };
+    let Packed { archive, .. } = archive_of(flags, &[block]);
     assert_refused(&archive, &mut decoders[0], &format!("{name}, hostile archive, {what}"));
 }
 
@@ -183,6 +184,47 @@ fn empty_blocks_within_sparse_ones_do_not_panic() {
             for payload in [&[][..], &[1], &[2], &[4], &[8], &[0; 16]] {
                 let _ = decoders[0].decode(coding, dtype, payload, &mut []);
             }
+        }
+    }
+}
+
+/// A delta over the block that it belongs to and over others: all instruction sets agree, and what is refused is corrupt.
+#[test]
+fn hostile_deltas_are_refused_or_alike_everywhere() {
+    let mut decoders: Vec<_> = isas().map(BlockDecoder::new).collect();
+    for dtype in DELTA_DTYPES {
+        let DeltaBlocks { base, near, payload: whole, .. } = delta_blocks(dtype, Isa::detect());
+        let mut check = |payload: &[u8], base: &[u8], what: &str| {
+            let mut first: Option<Result<Vec<u8>, ErrorKind>> = None;
+            for decoder in &mut decoders {
+                let mut bytes = base.to_vec();
+                let added = decoder.add_delta(dtype, payload, &mut bytes);
+                let added = added.map(|()| bytes).map_err(|error| error.kind());
+                let first = first.get_or_insert_with(|| added.clone());
+                assert!(*first == added, "{dtype:?}, {what}: two instruction sets differ");
+            }
+            first.unwrap()
+        };
+        assert!(check(&whole, &base, "whole").unwrap() == near);
+        let mut payload = whole.clone();
+        for at in 0..whole.len() {
+            for value in (0..8).map(|bit| whole[at] ^ (1 << bit)).chain([0, 0xff]) {
+                payload[at] = value;
+                if let Err(kind) = check(&payload, &base, &format!("byte {at} as {value:#x}")) {
+                    assert_eq!(kind, ErrorKind::Corrupt);
+                }
+            }
+            payload[at] = whole[at];
+            let cut = check(&whole[..at], &base, &format!("cut to {at}"));
+            assert_eq!(cut.unwrap_err(), ErrorKind::Corrupt, "{dtype:?} cut to {at}");
+        }
+        for other in
+            [&near[..], &[], &base[..dtype.unit_bytes()], &vec![0; base.len()], &vec![0xff; base.len()]]
+        {
+            let _ = check(&whole, other, "over another block");
+        }
+        for other in alcm::Dtype::all() {
+            let _ = decoders[0].add_delta(other, &whole, &mut base.clone());
         }
     }
 }

@@ -9,12 +9,14 @@ use std::fs;
 use std::path::Path;
 
 use alcm::Dtype;
-use alcm::container::{Archive, no_other_files};
+use alcm::container::{Archive, FLAG_REFERENCES, no_other_files};
 use alcm::kernels::Isa;
 use alcm::pipeline::tensor::{Tensor, TensorGoal, TensorMode, compress_tensor};
 use alcm::stage::{BlockDecoder, Coding, Quantizer};
 use common::alcm;
-use common::fixtures::{fixtures, isas, read_as_stream, read_at_random};
+use common::fixtures::{
+    DELTA_DTYPES, DeltaBlocks, delta_archive, delta_blocks, fixtures, isas, read_as_stream, read_at_random,
+};
 use common::golden::{
     LEVELS, OutputSums, golden_archives, golden_dir, layered_archive, layered_checkpoint, listed_sums,
     real_tree, reject_files, sha256, tree_sums,
@@ -66,8 +68,15 @@ fn fixtures_encode_to_the_golden_archives() {
             );
         }
     }
-    // The reference has an archive, but no fixture.
-    codings.insert(Coding::Reference);
+    // Blocks that need others have an archive, but no fixture.
+    codings.extend([Coding::Reference, Coding::Delta]);
+    for isa in isas() {
+        for dtype in DELTA_DTYPES {
+            let archive = delta_archive(FLAG_REFERENCES, &delta_blocks(dtype, isa)).archive;
+            let name = format!("delta-{}.alcm", dtype.name().to_lowercase());
+            assert!(archive == files[&name], "{name} {isa:?}");
+        }
+    }
     // So has what refines a layer: the layered archive.
     codings.insert(Coding::Refined);
     assert!(codings.into_iter().eq(Coding::all()), "a coding has no fixture");
@@ -176,6 +185,13 @@ fn fuzz_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         // The target takes at most 256 units of 4 bytes.
         block.truncate(1024);
         seeds.push(("refined_payload", entry.block_idx.to_string(), [&[255], &block[..], payload].concat()));
+    }
+    for (dtype, choice) in DELTA_DTYPES.into_iter().zip(0..) {
+        let DeltaBlocks { base, near, payload, .. } = delta_blocks(dtype, Isa::Scalar);
+        let base = [&u16::try_from(base.len()).unwrap().to_le_bytes(), &base[..]].concat();
+        let name = dtype.name().to_lowercase();
+        seeds.push(("delta_payload", name.clone(), [&[choice], &base[..], &payload].concat()));
+        seeds.push(("delta_payload", format!("{name}-block"), [&[choice | 0x80], &base[..], &near].concat()));
     }
     let shape = [25, 8];
     let singles = fixtures().into_iter().find(|fixture| fixture.name == "dtype-f32").unwrap();

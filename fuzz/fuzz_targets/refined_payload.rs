@@ -10,5 +10,5 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let Some((&n_units, rest)) = input.split_first() else { return };
     let Some((before, payload)) = rest.split_at_checked(4 * (usize::from(n_units) + 1)) else { return };
-    common::refine_everywhere(payload, before);
+    common::change_everywhere(before, |decoder, block| decoder.refine(payload, block));
 });

@@ -56,7 +56,7 @@ impl FileHeader {
         (HEADER_BYTES + if self.is_layer() { LAYER_LINK_BYTES } else { 0 }) as u64
     }
 
-    /// Whether blocks may be references.
+    /// Whether blocks may be references or differences to others.
     #[must_use]
     pub fn may_have_references(&self) -> bool {
         self.flags & FLAG_REFERENCES != 0

@@ -10,7 +10,7 @@ use crate::container::reference::{Reference, Resolver, no_other_files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::crc64::Folded;
 use crate::limits::Limits;
-use crate::stage::{BlockDecoder, Coding};
+use crate::stage::{BlockDecoder, Coding, delta_base};
 
 /// An archive whose header, index and footer have been checked; blocks are checked when they are read. Of a layered
 /// file it is the finest layer, and knows the others.
@@ -227,8 +227,9 @@ impl<'a> Archive<'a> {
         if header.info != entry.info() {
             return Err(Error::new(ErrorKind::Corrupt, "record and index entry of the block differ"));
         }
-        if header.info.coding == Coding::Reference && !self.header.may_have_references() {
-            return Err(Error::new(ErrorKind::Corrupt, "a reference in an archive whose flags deny them"));
+        if header.info.coding.has_base() && !self.header.may_have_references() {
+            let message = "a block that needs another one in an archive whose flags deny such";
+            return Err(Error::new(ErrorKind::Corrupt, message));
         }
         let record = BlockRecord { entry: *entry, decoded_crc: header.decoded_crc, payload };
         Ok((header, record))
@@ -325,12 +326,58 @@ impl<'a> Archive<'a> {
     }
 
     /// Fills `dst` with the bytes of a block that is not a reference, and checks their CRC. A block that refines that of
-    /// the layer before is made out of it.
+    /// the layer before, or is like an earlier one, is made out of it.
     fn decode_own(&self, record: &BlockRecord<'_>, decoder: &mut BlockDecoder, dst: &mut [u8]) -> Result<()> {
-        let entry = &record.entry;
-        if entry.coding != Coding::Refined {
-            return decode_block(record, decoder, dst);
+        match record.entry.coding {
+            Coding::Refined => self.decode_refined(record, decoder, dst),
+            Coding::Delta => {
+                self.decode_delta(record, decoder, dst).map_err(|e| e.in_block(record.entry.block_idx))
+            }
+            _ => decode_block(record, decoder, dst),
         }
+    }
+
+    fn decode_delta(
+        &self,
+        record: &BlockRecord<'_>,
+        decoder: &mut BlockDecoder,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        let entry = &record.entry;
+        let base_offset = delta_base(record.payload)?;
+        let wrong = |what: &str| {
+            Error::new(ErrorKind::Corrupt, format!("difference to the block at offset {base_offset}: {what}"))
+        };
+        if base_offset >= entry.original_offset {
+            return Err(wrong("it is not earlier"));
+        }
+        let base = self
+            .block_at(base_offset)
+            .filter(|base| base.original_offset == base_offset)
+            .ok_or_else(|| wrong("no block begins there"))?;
+        // So that nobody has to follow more than one.
+        if base.coding.has_base() {
+            return Err(wrong("the block there needs another one itself"));
+        }
+        if (base.decoded_bytes, base.dtype) != (entry.decoded_bytes, entry.dtype) {
+            return Err(wrong("the block there has another size or dtype"));
+        }
+        if dst.len() != entry.decoded_bytes as usize {
+            let message = format!("{} bytes given for a block of {}", dst.len(), entry.decoded_bytes);
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        self.decode_entry(&base, decoder, &no_other_files, dst)?;
+        decoder.add_delta(entry.dtype, record.payload, dst)?;
+        check_decoded(record, &Folded::new(), dst)
+    }
+
+    fn decode_refined(
+        &self,
+        record: &BlockRecord<'_>,
+        decoder: &mut BlockDecoder,
+        dst: &mut [u8],
+    ) -> Result<()> {
+        let entry = &record.entry;
         let in_block = |e: Error| e.in_block(entry.block_idx);
         let before = self.before().and_then(|before| Some((before, before.block(entry.block_idx)?)));
         let (before, coarser) =

@@ -111,8 +111,11 @@ impl<R: Read> StreamReader<R> {
         payload.resize(header.info.payload_bytes as usize, 0);
         read_all(&mut self.source, payload)?;
         header.check_payload(payload)?;
-        if header.info.coding == Coding::Reference && !self.header.may_have_references() {
-            return Err(Error::new(ErrorKind::Corrupt, "a reference in an archive whose flags deny them"));
+        if header.info.coding.has_base() && !self.header.may_have_references() {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "a block that needs another one in an archive whose flags deny such",
+            ));
         }
         if header.info.coding == Coding::Refined {
             return Err(Error::new(ErrorKind::Corrupt, "a refined block without a layer before"));

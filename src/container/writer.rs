@@ -64,8 +64,11 @@ impl<W: Write> ArchiveWriter<W> {
     /// # Errors
     /// [`ErrorKind::Io`]; [`ErrorKind::Internal`] for a block that the format cannot hold.
     pub fn write_block(&mut self, block: &EncodedBlock<'_>) -> Result<BlockEntry> {
-        if block.coding == Coding::Reference && !self.header.may_have_references() {
-            return Err(Error::new(ErrorKind::Internal, "a reference in an archive whose flags deny them"));
+        if block.coding.has_base() && !self.header.may_have_references() {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "a block that needs another one in an archive whose flags deny such",
+            ));
         }
         let info = BlockInfo::new(block.dtype, block.coding, block.decoded_bytes, block.payload.len())?;
         let header = block_header_bytes(info, block.decoded_crc, block.payload)?;

@@ -8,8 +8,9 @@ use sha2::{Digest as _, Sha256};
 use super::buffers::Buffer;
 use super::changes::Changes;
 use super::context::Context;
-use super::encode::{EncodeMemory, Encoded, Target};
+use super::encode::{EncodeMemory, Encoded};
 use super::gather::Gather;
+use super::links::Target;
 use super::report::{RateOutcome, Report, Tally};
 use super::timings::Step;
 use crate::checkpoint::BlockSpan;
@@ -46,6 +47,8 @@ pub(super) struct Coded<'m> {
     pub(super) piece: Piece,
     pub(super) record: Record<'m>,
     pub(super) target: Option<Target>,
+    /// Original offset and CRC of the block whose difference this one is, if it is one.
+    pub(super) base: Option<(u64, u64)>,
     /// The bytes that the archive holds, kept where a SHA-256 is computed in order.
     pub(super) snapshot: Option<Buffer>,
     /// Of a lossy file.
@@ -68,7 +71,7 @@ pub(super) struct Committer<'w> {
     index: IndexBuilder,
     hasher: ContentHasher,
     sha256: Option<Sha256>,
-    /// CRC by original offset of blocks that a reference of this file may name.
+    /// CRC by original offset of blocks that references and differences of this file may name.
     crcs: Vec<(u64, u64)>,
     has_references: bool,
     losses: Option<Losses<'w>>,
@@ -185,28 +188,32 @@ impl<'w> Committer<'w> {
         Ok(())
     }
 
-    /// Holds the CRC of a reference against that of the block it names, as it was when that was written.
+    /// Holds the CRC of a reference, or of what a difference was taken from, against that of the block it names, as it was
+    /// when that was written.
     fn check_target(&self, coded: &Coded) -> Result<()> {
-        let Some(target) = &coded.target else { return Ok(()) };
-        let target_crc = match target.reference {
-            Reference::SameFile { original_offset } => self
-                .crcs
-                .binary_search_by_key(&original_offset, |(offset, _)| *offset)
-                .ok()
-                .and_then(|found| self.crcs.get(found))
-                .map(|(_, crc)| *crc),
-            Reference::OtherFile(_) => target.crc,
+        let here = |original_offset: u64| {
+            let found = self.crcs.binary_search_by_key(&original_offset, |(offset, _)| *offset).ok();
+            found.and_then(|found| self.crcs.get(found)).map(|(_, crc)| *crc)
         };
-        if target_crc == Some(coded.decoded_crc) {
+        let (expected, found) = match (&coded.target, coded.base) {
+            (Some(target), _) => match target.reference {
+                Reference::SameFile { original_offset } => (here(original_offset), coded.decoded_crc),
+                Reference::OtherFile(_) => (target.crc, coded.decoded_crc),
+            },
+            (None, Some((offset, crc))) => (here(offset), crc),
+            (None, None) => return Ok(()),
+        };
+        if expected == Some(found) {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!(
-                "source changed while it was read: a tensor at offset {} is no duplicate now",
-                coded.span.offset
-            ),
-        ))
+        let what = if coded.target.is_some() {
+            "is no duplicate now"
+        } else {
+            "is like another that is not the same now"
+        };
+        let message =
+            format!("source changed while it was read: a tensor at offset {} {what}", coded.span.offset);
+        Err(Error::new(ErrorKind::InvalidInput, message))
     }
 
     pub(super) fn finish(self) -> Result<Encoded> {

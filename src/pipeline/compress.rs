@@ -13,12 +13,14 @@ use rayon::prelude::*;
 use super::changes::{Changes, FileChanges, encode_layers, with_flags};
 use super::context::Context;
 use super::decode::DecodeMemory;
-use super::dedup::{DedupPlan, Duplicate, Planner, group_by_base};
+use super::dedup::{DedupPlan, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
-use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, Target};
+use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job};
+use super::links::{Links, Target, find_targets};
 use super::lossy::{LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after, stay_equal};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
+use super::near_copies::{self, NearCopies};
 use super::note::encoder_note;
 use super::outputs::{
     archive_names, refuse_overlap, refuse_tree_overlap, remove_leftovers, remove_leftovers_beside,
@@ -32,9 +34,9 @@ use super::timings::Step;
 use super::tree::{SourceFile, SourceTree};
 use super::verify::verify_archive_file;
 use crate::checkpoint::{BlockSpan, TensorInfo, blocks};
-use crate::container::{Archive, FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, LossTable, OtherFile, Reference};
+use crate::container::{FLAG_LAYER, FLAG_LOSSY, FLAG_REFERENCES, LossTable, Reference};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{AtomicFile, MappedFile};
+use crate::storage::AtomicFile;
 
 /// Files below this size are coded in parallel with each other, in bytes.
 pub(crate) const SMALL_FILE_BYTES: u64 = 1 << 20;
@@ -243,11 +245,11 @@ impl<'a> Run<'a> {
         let changes = self.changes(file_idx)?;
         changes.map_or(Ok(()), |changes| changes.check_source(&source))?;
         let layout = self.layout(&source, file_idx, changes)?;
-        let targets = self.targets(file_idx, &layout)?;
+        let links = self.links(file_idx, &source, &layout, changes.is_some())?;
         let settings = EncodeSettings {
             level: self.options.coding.level,
             note: encoder_note(self.options.coding.level, layout.as_bytes),
-            flags: if targets.is_empty() { 0 } else { FLAG_REFERENCES },
+            flags: if links.is_empty() { 0 } else { FLAG_REFERENCES },
             sha256: self.options.coding.sha256,
             file_idx,
             serial,
@@ -266,7 +268,7 @@ impl<'a> Run<'a> {
                 Some(FileChanges::Layers(plan)) => Some(plan),
                 _ => None,
             };
-            let expected = Expected { settings, targets: &targets, lossy_digest, layers };
+            let expected = Expected { settings, links: &links, lossy_digest, layers };
             if let Some(mut encoded) =
                 resume::reusable(self.ctx, &self.encode_memory, &path, &source, &expected)
             {
@@ -279,7 +281,7 @@ impl<'a> Run<'a> {
         let mode = self.files[file_idx].mode;
         let mut output =
             DurableFile::create(&path, self.options.replaces(), mode, self.options.durability())?;
-        let mut encoded = self.write_archive(&mut output, &source, &layout, &targets, settings, changes)?;
+        let mut encoded = self.write_archive(&mut output, &source, &layout, &links, settings, changes)?;
         encoded.report.timings.time(Step::Sync, || output.commit())?;
         encoded.report.files = 1;
         encoded.report.loss = self.loss_summary(changes, &layout, encoded.loss.as_ref());
@@ -307,7 +309,7 @@ impl<'a> Run<'a> {
         output: &mut DurableFile,
         source: &Source,
         layout: &Layout,
-        targets: &HashMap<u64, Target>,
+        links: &Links,
         settings: EncodeSettings,
         changes: Option<FileChanges<'_>>,
     ) -> Result<Encoded> {
@@ -316,8 +318,9 @@ impl<'a> Run<'a> {
             let mut spans = blocks(&layout.regions);
             let mut next_job = || {
                 let job = |span: BlockSpan| {
-                    let reference = targets.get(&span.offset).copied();
-                    Job { span, reference, bytes: None }
+                    let reference = links.targets.get(&span.offset).copied();
+                    let near = links.near_copies.get(&span.offset).copied();
+                    Job { span, reference, near, bytes: None }
                 };
                 Ok(spans.next().map(job))
             };
@@ -337,7 +340,7 @@ impl<'a> Run<'a> {
         output.trim()?;
         source.check_unchanged()?;
         if self.options.verify {
-            let recorded = self.recorded_archives(targets);
+            let recorded = self.recorded_archives(&links.targets);
             let verified = verify_archive_file(
                 self.ctx,
                 &self.decode_memory,
@@ -393,49 +396,22 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The references among the blocks of a file, by original offset. Tensors whose base has failed are coded
-    /// for themselves.
-    fn targets(&self, file_idx: usize, layout: &Layout) -> Result<HashMap<u64, Target>> {
-        let mut targets = HashMap::new();
-        let Some(duplicates) = self.plan.tensors.get(&file_idx) else { return Ok(targets) };
-        for (base_idx, duplicates) in group_by_base(duplicates.values()) {
-            let spans = |duplicate: &Duplicate| {
-                let found =
-                    layout.regions.binary_search_by_key(&duplicate.place.offset, |region| region.offset);
-                let region = found.map_or(&[][..], |found| &layout.regions[found..=found]);
-                blocks(region)
-            };
-            let moved =
-                |duplicate: &Duplicate, offset: u64| offset - duplicate.place.offset + duplicate.base.offset;
-            if base_idx == file_idx {
-                for duplicate in duplicates {
-                    for span in spans(duplicate) {
-                        let original_offset = moved(duplicate, span.offset);
-                        let reference = Reference::SameFile { original_offset };
-                        targets.insert(span.offset, Target { reference, crc: None });
-                    }
-                }
-                continue;
-            }
-            let (Some(base), Some(archive)) = (self.done[base_idx].get(), self.archives[base_idx].get())
-            else {
-                continue;
-            };
-            let mapped = MappedFile::open(archive)?;
-            let archive = Archive::open(mapped.bytes(), &self.ctx.limits)?;
-            for duplicate in duplicates {
-                for span in spans(duplicate) {
-                    let original_offset = moved(duplicate, span.offset);
-                    let other = OtherFile { content_hash: base.encoded.content_hash, original_offset };
-                    let entry =
-                        archive.block_at(original_offset).filter(|e| e.original_offset == original_offset);
-                    let Some(entry) = entry else { continue };
-                    let crc = Some(archive.record_of(&entry)?.decoded_crc);
-                    targets.insert(span.offset, Target { reference: Reference::OtherFile(other), crc });
-                }
-            }
-        }
-        Ok(targets)
+    /// What the blocks of a file have in common with others. Tensors that may change are no differences of others.
+    fn links(&self, file_idx: usize, source: &Source, layout: &Layout, may_change: bool) -> Result<Links> {
+        let base = |base_idx: usize| {
+            let content_hash = self.done.get(base_idx)?.get()?.encoded.content_hash;
+            Some((content_hash, self.archives.get(base_idx)?.get()?.as_path()))
+        };
+        let duplicates = self.plan.tensors.get(&file_idx);
+        let targets = duplicates.map_or(Ok(HashMap::new()), |duplicates| {
+            find_targets(file_idx, duplicates, layout, &base, &self.ctx.limits)
+        })?;
+        let near_copies = if may_change || !self.options.coding.dedup {
+            NearCopies::default()
+        } else {
+            near_copies::find(source, &layout.regions, &|region| targets.contains_key(&region.offset))
+        };
+        Ok(Links { targets, near_copies })
     }
 
     fn manifest(&self, tree: &SourceTree, names: &[String], failures: &[Failure]) -> Manifest {

@@ -16,22 +16,28 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 
 /// Smallest tensor worth a reference, in bytes.
-const MIN_TENSOR_BYTES: u64 = 64 << 10;
+pub(super) const MIN_TENSOR_BYTES: u64 = 64 << 10;
 /// Smallest file worth a `same_as`, in bytes: below, an archive is hardly larger than its manifest entry.
 const MIN_FILE_BYTES: u64 = 4 << 10;
 /// Bytes looked at in three places of each candidate.
-const PROBE_BYTES: usize = 4 << 10;
+pub(super) const PROBE_BYTES: usize = 4 << 10;
 
 /// BLAKE3 over the first, middle and last 4 KiB of something; equal things have equal fingerprints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Fingerprint([u8; 32]);
+
+/// Where the places begin that are looked at in something of `len` bytes, which may be shorter than one of them.
+pub(super) fn probe_starts(len: u64) -> [u64; 3] {
+    let end = len.saturating_sub(PROBE_BYTES as u64);
+    [0, end / 2, end]
+}
 
 /// Fingerprint of the `len` bytes at `offset` that `read` fetches.
 fn fingerprint(offset: u64, len: u64, read: &dyn Fn(u64, &mut [u8]) -> Result<()>) -> Result<Fingerprint> {
     let mut probe = [0; PROBE_BYTES];
     let probe_bytes = len.min(PROBE_BYTES as u64);
     let mut hasher = blake3::Hasher::new();
-    for start in [0, (len - probe_bytes) / 2, len - probe_bytes] {
+    for start in probe_starts(len) {
         // At most `PROBE_BYTES`, so the fallback is never taken.
         let probe = &mut probe[..usize::try_from(probe_bytes).unwrap_or(PROBE_BYTES)];
         read(offset + start, probe)?;

@@ -51,7 +51,7 @@ pub fn compress_elements<T: NoUninit>(
     let regions = [region];
     let regions = if bytes.is_empty() { &[][..] } else { &regions };
     let mut spans = blocks(regions);
-    let mut next_job = || Ok(spans.next().map(|span| Job { span, reference: None, bytes: None }));
+    let mut next_job = || Ok(spans.next().map(|span| Job { span, reference: None, near: None, bytes: None }));
     let fetch = |span: &BlockSpan, dst: &mut [u8]| {
         let start = usize::try_from(span.offset).ok();
         let source = start.and_then(|start| bytes.get(start..)?.get(..span.len));

@@ -14,12 +14,13 @@ use super::context::{Checkout, Context};
 use super::in_order::run_in_order;
 use super::in_pieces::{ReadPart, Rebuilt, read_and_code, read_and_hash};
 use super::kept::{KeptBlock, KeptBlocks};
+use super::links::Target;
 use super::lossy::{LayerBlock, TensorPlan};
 use super::report::Report;
 use super::timings::{Step, Timings};
 use crate::checkpoint::BlockSpan;
 use crate::container::{
-    BlockInfo, ContentHash, FileHeader, LossTable, Piece, RECORD_HEADER_BYTES, Reference, RunningCrc,
+    BlockInfo, ContentHash, FileHeader, LossTable, Piece, RECORD_HEADER_BYTES, RunningCrc,
     block_header_bytes, crc64,
 };
 use crate::error::Result;
@@ -34,17 +35,10 @@ pub(crate) struct Job {
     pub(crate) span: BlockSpan,
     /// The earlier block with the same bytes, if it is stored as a reference.
     pub(crate) reference: Option<Target>,
+    /// Original offset of the earlier block that it is much like, if there is one.
+    pub(crate) near: Option<u64>,
     /// The bytes, where they had to be read in order; otherwise the task fetches them.
     pub(crate) bytes: Option<Buffer>,
-}
-
-/// The block that a reference names.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Target {
-    /// Its place.
-    pub(crate) reference: Reference,
-    /// CRC of its decoded bytes, where it is in another archive.
-    pub(crate) crc: Option<u64>,
 }
 
 /// A block that is not stored as it was read.
@@ -220,11 +214,12 @@ impl<'a> FileEncoder<'a> {
                 piece,
                 record: Record::Kept(record),
                 target: None,
+                base: None,
                 snapshot: None,
                 quantized,
             });
         }
-        let Job { span, reference: target, bytes } = job;
+        let Job { span, reference: target, near, bytes } = job;
         let is_there = bytes.is_some();
         let mut snapshot = bytes.unwrap_or_else(|| self.memory.buffer(span.len));
         let mut read = |from: usize, part: &mut [u8]| {
@@ -235,6 +230,14 @@ impl<'a> FileEncoder<'a> {
         record.resize(record.len().max(RECORD_HEADER_BYTES), 0);
         let (source_piece, changed) =
             self.read_block(&span, &mut snapshot, &mut read, scratch, &mut record)?;
+        let base = match near.filter(|_| changed.is_none() && target.is_none()) {
+            Some(offset) => {
+                let mut bytes = self.memory.buffer(span.len);
+                fetch(&BlockSpan { offset, ..span }, &mut bytes)?;
+                Some((offset, bytes))
+            }
+            None => None,
+        };
         let Scratch { encoder, timings } = scratch;
         let piece = changed.as_ref().map_or_else(|| source_piece.clone(), |changed| changed.piece.clone());
         let (coding, decoded_crc) = match (&changed, &target) {
@@ -249,10 +252,21 @@ impl<'a> FileEncoder<'a> {
                 let mut decoded_crc = RunningCrc::new();
                 let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
                 let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
-                let coding = encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit);
+                let coding = match &base {
+                    Some((offset, bytes)) => {
+                        encoder.encode_near(source, (*offset, bytes), RECORD_HEADER_BYTES, &mut record, visit)
+                    }
+                    None => encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit),
+                };
                 (coding, decoded_crc.value())
             }),
         };
+        let base = base.map(|(offset, bytes)| {
+            let crc = crc64(&bytes);
+            self.memory.give_back(bytes);
+            (offset, crc)
+        });
+        let base = base.filter(|_| coding == Coding::Delta);
         let (head, payload) = record.split_at_mut(RECORD_HEADER_BYTES);
         let info = BlockInfo::new(span.dtype, coding, snapshot.len(), payload.len())?;
         let header = timings.time(Step::Checksum, || block_header_bytes(info, decoded_crc, payload))?;
@@ -266,7 +280,7 @@ impl<'a> FileEncoder<'a> {
         let loss = changed.and_then(|changed| changed.loss);
         let quantized = self.changes.map(|_| Quantized { source_piece, loss });
         let record = Record::Fresh(record);
-        Ok(Coded { span, info, decoded_crc, piece, record, target, snapshot, quantized })
+        Ok(Coded { span, info, decoded_crc, piece, record, target, base, snapshot, quantized })
     }
 
     /// The tensor's place in the plan, the block as it was coded when that was made, and its record.

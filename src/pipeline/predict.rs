@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::context::{Checkout, Context};
 use super::dedup::{Duplicate, Planner};
 use super::encode::EncodeMemory;
+use super::near_copies::{self, NearCopies};
 use super::report::{Failure, Report};
 use super::settings::CodingSettings;
 use super::source::Source;
@@ -91,7 +92,7 @@ pub(crate) fn predict_file(
         let starts: HashSet<u64> = left_out.map(|tensor| tensor.start).collect();
         regions.retain(|region| !starts.contains(&region.offset));
     }
-    Sampler { ctx, memory, encoders, coding }.predict_regions(&source, &regions)
+    Sampler { ctx, memory, encoders, coding }.predict_regions(&source, &regions, &NearCopies::default())
 }
 
 /// What all samples of a run share.
@@ -115,7 +116,12 @@ impl Sampler<'_> {
         let is_duplicate = |region: &Region| duplicates.contains_key(&region.offset);
         let (references, regions): (Vec<Region>, Vec<Region>) =
             layout.regions.into_iter().partition(is_duplicate);
-        let mut report = self.predict_regions(&source, &regions)?;
+        let near_copies = if self.coding.dedup {
+            near_copies::find(&source, &regions, &|_| false)
+        } else {
+            NearCopies::default()
+        };
+        let mut report = self.predict_regions(&source, &regions, &near_copies)?;
         for region in references {
             let is_here = duplicates.get(&region.offset).is_some_and(|found| found.base.file_idx == file_idx);
             let record_bytes = reference_bytes(is_here) + RECORD_HEADER_BYTES as u64;
@@ -126,8 +132,13 @@ impl Sampler<'_> {
         Ok(report)
     }
 
-    /// What coding `regions` of a file would give.
-    fn predict_regions(&self, source: &Source, regions: &[Region]) -> Result<Report> {
+    /// What coding `regions` of a file would give, some blocks of which are near copies.
+    fn predict_regions(
+        &self,
+        source: &Source,
+        regions: &[Region],
+        near_copies: &NearCopies,
+    ) -> Result<Report> {
         let mut report = Report { files: 1, original_bytes: source.len(), ..Report::default() };
         let mut by_dtype: BTreeMap<Dtype, Vec<Region>> = BTreeMap::new();
         for region in regions {
@@ -138,7 +149,7 @@ impl Sampler<'_> {
             let n_blocks: u64 = regions.iter().map(Region::n_blocks).sum();
             let original_bytes: u64 = regions.iter().map(|region| region.len).sum();
             // No block is stored in more bytes than it has.
-            let payload_bytes = self.payload_bytes(source, &regions)?.min(original_bytes);
+            let payload_bytes = self.payload_bytes(source, &regions, near_copies)?.min(original_bytes);
             let record_bytes = payload_bytes + n_blocks * RECORD_HEADER_BYTES as u64;
             report.add_block(dtype, original_bytes, record_bytes);
             report.stored_bytes += record_bytes + n_blocks * ENTRY_BYTES;
@@ -148,7 +159,7 @@ impl Sampler<'_> {
     }
 
     /// The bytes of all payloads of `regions` by a sample of their blocks.
-    fn payload_bytes(&self, source: &Source, regions: &[Region]) -> Result<u64> {
+    fn payload_bytes(&self, source: &Source, regions: &[Region], near_copies: &NearCopies) -> Result<u64> {
         let total: u64 = regions.iter().map(|region| region.len).sum();
         let sampled = (total / SAMPLING).max(MIN_SAMPLED_BYTES);
         // Bytes of the block around a byte, on average.
@@ -172,8 +183,10 @@ impl Sampler<'_> {
             if batch.is_empty() {
                 break;
             }
-            let sizes: Vec<Result<(u64, f64)>> =
-                batch.into_par_iter().map(|(span, hits)| Ok((hits, self.share(source, span)?))).collect();
+            let sizes: Vec<Result<(u64, f64)>> = batch
+                .into_par_iter()
+                .map(|(span, hits)| Ok((hits, self.share(source, span, near_copies.get(&span.offset))?)))
+                .collect();
             for size in sizes {
                 let (hits, share) = size?;
                 n_hits += hits;
@@ -185,12 +198,23 @@ impl Sampler<'_> {
         Ok(payload_bytes)
     }
 
-    /// The payload of a block ÷ its bytes.
-    fn share(&self, source: &Source, span: BlockSpan) -> Result<f64> {
+    /// The payload of a block ÷ its bytes, where it may be a near copy of that at an offset.
+    fn share(&self, source: &Source, span: BlockSpan, near: Option<&u64>) -> Result<f64> {
         let mut encoder = self.encoders.take(|| BlockEncoder::new(self.coding.level, self.ctx.isa));
         let (mut bytes, mut payload) = (self.memory.buffer(span.len), Vec::new());
-        let read = source.read(span.offset, &mut bytes);
-        encoder.encode(BlockSource { dtype: span.dtype, bytes: &bytes, row_len: span.row_len }, &mut payload);
+        let mut read = source.read(span.offset, &mut bytes);
+        let block = BlockSource { dtype: span.dtype, bytes: &bytes, row_len: span.row_len };
+        match near {
+            Some(&offset) => {
+                let mut base = self.memory.buffer(span.len);
+                read = read.and_then(|()| source.read(offset, &mut base));
+                encoder.encode_near(block, (offset, &base), 0, &mut payload, &mut |_| {});
+                self.memory.give_back(base);
+            }
+            None => {
+                encoder.encode(block, &mut payload);
+            }
+        }
         let share = payload.len() as f64 / span.len.max(1) as f64;
         self.encoders.put(encoder);
         self.memory.give_back(bytes);

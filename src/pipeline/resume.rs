@@ -1,26 +1,26 @@
 //! What an earlier, interrupted run left: archives that are complete and can be kept.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use rayon::prelude::*;
 
 use super::context::Context;
-use super::encode::{EncodeMemory, EncodeSettings, Encoded, Target};
+use super::encode::{EncodeMemory, EncodeSettings, Encoded};
+use super::links::Links;
 use super::lossy::LayeredPlan;
 use super::report::Report;
 use super::source::Source;
 use crate::container::{Archive, BlockEntry, Reference};
 use crate::error::Result;
-use crate::stage::Coding;
+use crate::stage::{Coding, delta_base};
 use crate::storage::MappedFile;
 
 /// What an archive must be to be kept.
 pub(crate) struct Expected<'a> {
     /// The settings that this run would use.
     pub(crate) settings: EncodeSettings,
-    /// The references that this run would write.
-    pub(crate) targets: &'a HashMap<u64, Target>,
+    /// The references that this run would write, and the differences that it may.
+    pub(crate) links: &'a Links,
     /// Digest of the lossy plan that this run would follow.
     pub(crate) lossy_digest: Option<u64>,
     /// The layers that this run would write; otherwise one archive that is no layer.
@@ -56,7 +56,7 @@ pub(crate) fn reusable(
     let mut report = Report { files: 1, resumed_files: 1, ..Report::default() };
     for layer in std::iter::successors(Some(&archive), |layer| layer.before()) {
         let entries: Vec<BlockEntry> = layer.blocks().collect();
-        let check = |entry: &BlockEntry| check_block(layer, entry, expected.targets);
+        let check = |entry: &BlockEntry| check_block(layer, entry, expected);
         let good = if settings.serial { entries.iter().all(check) } else { entries.par_iter().all(check) };
         if !good {
             return None;
@@ -92,12 +92,16 @@ fn layered_alike(archive: &Archive<'_>, expected: &Expected<'_>) -> bool {
     archive.n_layers() == plan.n_layers() && (0..plan.n_layers()).all(is_planned)
 }
 
-/// Whether a record is whole and, if a reference, the one that this run would write.
-fn check_block(archive: &Archive<'_>, entry: &BlockEntry, targets: &HashMap<u64, Target>) -> bool {
+/// Whether a record is whole and, if it needs another block, the one that this run would write.
+fn check_block(archive: &Archive<'_>, entry: &BlockEntry, expected: &Expected<'_>) -> bool {
     let is_planned = |payload: &[u8]| -> Result<bool> {
-        let planned = targets.get(&entry.original_offset).map(|target| target.reference);
+        let planned = expected.links.targets.get(&entry.original_offset).map(|target| target.reference);
         Ok(match entry.coding {
             Coding::Reference => planned == Some(Reference::parse(payload)?),
+            Coding::Delta => {
+                planned.is_none()
+                    && expected.links.near_copies.get(&entry.original_offset) == Some(&delta_base(payload)?)
+            }
             _ => planned.is_none(),
         })
     };

@@ -69,7 +69,12 @@ pub fn compress_stream(
         let from = offset;
         offset += read_len as u64;
         let Some(finder) = &mut finder else {
-            return Ok((read_len > 0).then_some(Job { span, reference: None, bytes: Some(bytes) }));
+            return Ok((read_len > 0).then_some(Job {
+                span,
+                reference: None,
+                near: None,
+                bytes: Some(bytes),
+            }));
         };
         pending.extend(told_apart(finder, from, &bytes, &memory)?);
         memory.give_back(bytes);
@@ -100,7 +105,7 @@ fn told_apart(
         let mut part = memory.buffer(span.len);
         read(span.offset, &mut part)?;
         let span = BlockSpan { offset: offset + span.offset, ..span };
-        Ok(Job { span, reference: None, bytes: Some(part) })
+        Ok(Job { span, reference: None, near: None, bytes: Some(part) })
     };
     blocks(&regions).map(part).collect()
 }

@@ -32,11 +32,13 @@ pub enum Coding {
     Differences,
     /// Bytes of records of one length, a stream for each kind of field.
     Records,
+    /// What elements differ by from those of an earlier block; decoded by [`super::BlockDecoder::add_delta`].
+    Delta,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 14] = [
+    const TABLE: [(Self, u8, &'static str); 15] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -51,6 +53,7 @@ impl Coding {
         (Self::Palette, 11, "palette"),
         (Self::Differences, 12, "differences"),
         (Self::Records, 13, "records"),
+        (Self::Delta, 14, "delta"),
     ];
 
     /// Every coding.
@@ -74,6 +77,12 @@ impl Coding {
     #[must_use]
     pub fn is_of_layers(self) -> bool {
         matches!(self, Self::Coarse | Self::Refined)
+    }
+
+    /// Whether a block needs another one of its original to be decoded.
+    #[must_use]
+    pub fn has_base(self) -> bool {
+        matches!(self, Self::Reference | Self::Delta)
     }
 
     /// Name for people, as `inspect` prints it.

@@ -6,6 +6,7 @@
 mod adaptive;
 mod coding;
 mod constant;
+mod delta;
 mod differences;
 mod fields;
 mod layered;
@@ -17,6 +18,7 @@ mod quantized;
 mod quantizing;
 mod records;
 mod repeats;
+mod rests;
 mod sample;
 mod scaled;
 mod sparse;
@@ -28,6 +30,8 @@ use crate::kernels::Isa;
 use crate::kernels::crc64::{Folded, RunningCrc};
 use crate::limits::MAX_BLOCK_BYTES;
 pub use coding::Coding;
+use delta::{DeltaDecoder, DeltaEncoder};
+pub use delta::{delta_base, is_near_copy};
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
 pub use fields::bench_internals;
@@ -86,6 +90,7 @@ pub struct BlockEncoder {
     scaled: ScaledEncoder,
     palette: PaletteEncoder,
     records: RecordEncoder,
+    delta: DeltaEncoder,
     zstd: ZstdEncoder,
     quantizer: BlockQuantizer,
     layers: LayerEncoder,
@@ -120,6 +125,7 @@ impl BlockEncoder {
             scaled: ScaledEncoder::default(),
             palette: PaletteEncoder::default(),
             records: RecordEncoder::default(),
+            delta: DeltaEncoder::default(),
             zstd: ZstdEncoder::new(level),
             quantizer: BlockQuantizer::default(),
             layers: LayerEncoder::default(),
@@ -184,6 +190,25 @@ impl BlockEncoder {
         dst.truncate(start);
         dst.extend_from_slice(source.bytes);
         Coding::Stored
+    }
+
+    /// Like [`Self::encode_over`], of a block that is much like `base`, an earlier one that begins at `base_offset` of the
+    /// original: coded as [`Coding::Delta`] where that is shorter.
+    pub fn encode_near(
+        &mut self,
+        source: BlockSource<'_>,
+        (base_offset, base): (u64, &[u8]),
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
+        let coding = self.encode_over(source, start, dst, visit);
+        let end = dst.len();
+        if self.encode_delta(source, base_offset, base, dst).is_none() {
+            dst.truncate(end);
+            return coding;
+        }
+        if keep_shorter(dst, start, end) { Coding::Delta } else { coding }
     }
 
     fn encode_varying(
@@ -349,6 +374,7 @@ pub struct BlockDecoder {
     zstd: ZstdDecoder,
     quantized: QuantizedDecoder,
     layers: LayerDecoder,
+    delta: DeltaDecoder,
     dense: Vec<u8>,
     indices: Vec<u8>,
     runs: Vec<u8>,
@@ -372,6 +398,7 @@ impl BlockDecoder {
             zstd: ZstdDecoder::new(),
             quantized: QuantizedDecoder::default(),
             layers: LayerDecoder::default(),
+            delta: DeltaDecoder::default(),
             dense: Vec::new(),
             indices: Vec::new(),
             runs: Vec::new(),
@@ -449,6 +476,7 @@ impl BlockDecoder {
                 decoded.ok_or_else(|| corrupt("the coarse block breaks the format"))
             }
             Coding::Refined => Err(corrupt("a refined block without the layer before")),
+            Coding::Delta => Err(corrupt("a delta block without the block that it is like")),
             Coding::Sparse | Coding::Scaled | Coding::Palette | Coding::Differences | Coding::Reference => {
                 Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
             }

@@ -1,5 +1,6 @@
 //! Codings that leave a block of their own to another coding: zeros marked apart, scales taken out, a palette, differences.
 
+use super::delta::{Delta, DeltaEncoder};
 use super::differences::{self, Differences};
 use super::palette::{Palette, PaletteEncoder};
 use super::payload::{corrupt, keep_shorter, scratch};
@@ -89,6 +90,28 @@ impl BlockEncoder {
         true
     }
 
+    /// Appends the payload of elements as differences from those of `base`; `None` where there are no such.
+    pub(super) fn encode_delta(
+        &mut self,
+        source: BlockSource<'_>,
+        base_offset: u64,
+        base: &[u8],
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
+        let mut delta = std::mem::take(&mut self.delta);
+        let start = dst.len();
+        let Self { isa, fields, zstd, .. } = self;
+        let coders = (fields.plane_coder(), &mut zstd.planes);
+        let escapes = delta.encode(*isa, source.dtype, source.bytes, (base_offset, base), coders, dst);
+        let coded = escapes.map(|escapes| {
+            let inner = BlockSource { dtype: source.dtype, bytes: escapes, row_len: 0 };
+            let coding = self.encode_inner(inner, dst.len(), dst);
+            DeltaEncoder::set_inner_coding(dst, start, coding.wire_id());
+        });
+        self.delta = delta;
+        coded
+    }
+
     /// Codes what another coding leaves, as one of those that may stand within it.
     fn encode_inner(&mut self, inner: BlockSource<'_>, start: usize, dst: &mut Vec<u8>) -> Coding {
         let coding = match inner.bytes {
@@ -173,6 +196,28 @@ impl BlockDecoder {
         self.decode_dense(inner_coding(opened.coding_id)?, opened.dtype, opened.payload, dst)?;
         opened.add_up(dst);
         Ok(())
+    }
+
+    /// Makes a block out of the earlier one that it is like, which `bytes` hold, and of `payload`, which is coded as
+    /// [`Coding::Delta`].
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Corrupt`] where the payload breaks the format; `bytes` then hold unspecified bytes.
+    pub fn add_delta(&mut self, dtype: Dtype, payload: &[u8], bytes: &mut [u8]) -> Result<()> {
+        let wrong = || corrupt("the delta block breaks the format");
+        let opened = Delta::open(dtype, payload, bytes).ok_or_else(wrong)?;
+        let mut delta = std::mem::take(&mut self.delta);
+        let (coding_id, n_escapes) = opened.escapes_coding();
+        let escapes = scratch(&mut delta.escapes, n_escapes * dtype.unit_bytes());
+        let decoded = inner_coding(coding_id)
+            .and_then(|inner| self.decode_dense(inner, dtype, opened.escapes, escapes));
+        let Self { isa, zstd, fields, .. } = self;
+        let added = decoded.and_then(|()| {
+            let coders = (&mut zstd.planes, fields.rans12());
+            delta.apply(*isa, &opened, coders, bytes).ok_or_else(wrong)
+        });
+        self.delta = delta;
+        added
     }
 
     pub(super) fn decode_palette(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {

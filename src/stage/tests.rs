@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+mod delta;
 mod nested;
 
 fn isas() -> impl Iterator<Item = Isa> {

@@ -8,7 +8,7 @@ use alcm::container::{
     crc64, decode_block, no_other_files,
 };
 use alcm::kernels::Isa;
-use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level};
+use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level, delta_base};
 use alcm::{Dtype, Error, ErrorKind, Limits, Result};
 
 use super::coarse::{COARSE_STEP, coarse_fixture};
@@ -366,12 +366,71 @@ pub(crate) fn other_file_archive() -> Packed {
     archive_of(FLAG_REFERENCES, &[block])
 }
 
-/// Every fixture's archive, the one with references among them, by name.
+/// Elements near to those of `base`: some units in the last place more or less, a few of them something else.
+pub(crate) fn near_copy(dtype: Dtype, base: &[u8], seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let unit_bytes = dtype.unit_bytes();
+    let elements = base.chunks_exact(unit_bytes).flat_map(|element| {
+        let mut word = [0; 8];
+        word[..unit_bytes].copy_from_slice(element);
+        let bits = u64::from_le_bytes(word);
+        let spread = if dtype == Dtype::F32 { 1 << 14 } else { 5 };
+        let bits = match random.below(50) {
+            0 => random.word(),
+            1 => bits ^ 1 << (8 * unit_bytes - 1),
+            _ => bits.wrapping_add_signed((random.bell() * f64::from(spread)) as i64),
+        };
+        bits.to_le_bytes().into_iter().take(unit_bytes)
+    });
+    elements.collect()
+}
+
+/// Two blocks of which the second is a near copy of the first, and its payload as `isa` codes it.
+pub(crate) struct DeltaBlocks {
+    pub(crate) dtype: Dtype,
+    pub(crate) base: Vec<u8>,
+    pub(crate) near: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+}
+
+pub(crate) fn delta_blocks(dtype: Dtype, isa: Isa) -> DeltaBlocks {
+    let base = bell_block(dtype, 400, 0.05, 33);
+    let near = near_copy(dtype, &base, 34);
+    let source = BlockSource { dtype, bytes: &near, row_len: 0 };
+    let mut payload = Vec::new();
+    let mut encoder = BlockEncoder::new(Level::Default, isa);
+    let coding = encoder.encode_near(source, (4, &base), 0, &mut payload, &mut |_| {});
+    assert_eq!(coding, Coding::Delta, "{dtype:?}");
+    DeltaBlocks { dtype, base, near, payload }
+}
+
+/// An archive of some bytes and then `blocks`.
+pub(crate) fn delta_archive(flags: u32, blocks: &DeltaBlocks) -> Packed {
+    let DeltaBlocks { dtype, base, near, payload } = blocks;
+    let block = |coding, payload, decoded| CodedBlock { dtype: *dtype, coding, payload, decoded };
+    archive_of(
+        flags,
+        &[
+            block(Coding::Stored, b"head", b"head"),
+            block(Coding::Stored, base, base),
+            block(Coding::Delta, payload, near),
+        ],
+    )
+}
+
+/// The dtypes that are coded by differences from an earlier block.
+pub(crate) const DELTA_DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+
+/// Every fixture's archive, those with blocks that need others among them, by name.
 pub(crate) fn archives() -> Vec<(String, Packed)> {
     let isa = Isa::detect();
     let mut archives: Vec<_> =
         fixtures().into_iter().map(|fixture| (fixture.name.clone(), fixture.pack(isa))).collect();
     archives.push(("reference-bf16".into(), reference_archive()));
+    for dtype in DELTA_DTYPES {
+        let name = format!("delta-{}", dtype.name().to_lowercase());
+        archives.push((name, delta_archive(FLAG_REFERENCES, &delta_blocks(dtype, isa))));
+    }
     archives
 }
 
@@ -405,18 +464,25 @@ pub(crate) fn read_as_stream(bytes: &[u8], decoder: &mut BlockDecoder, dirt: u8)
         let start = original.len();
         let decoded_bytes = record.entry.decoded_bytes as usize;
         original.resize(start + decoded_bytes, dirt);
-        if record.entry.coding != Coding::Reference {
-            decode_block(&record, decoder, &mut original[start..])?;
-            continue;
-        }
-        let Reference::SameFile { original_offset } = Reference::parse(record.payload)? else {
-            return Err(Error::new(ErrorKind::BaseMismatch, "another file"));
+        let original_offset = match record.entry.coding {
+            Coding::Reference => match Reference::parse(record.payload)? {
+                Reference::SameFile { original_offset } => original_offset,
+                Reference::OtherFile(_) => return Err(Error::new(ErrorKind::BaseMismatch, "another file")),
+            },
+            Coding::Delta => delta_base(record.payload)?,
+            _ => {
+                decode_block(&record, decoder, &mut original[start..])?;
+                continue;
+            }
         };
         let from = usize::try_from(original_offset).unwrap_or(usize::MAX);
         if from.checked_add(decoded_bytes).is_none_or(|end| end > start) {
             return Err(Error::new(ErrorKind::Corrupt, "reference to what is not there"));
         }
         original.copy_within(from..from + decoded_bytes, start);
+        if record.entry.coding == Coding::Delta {
+            decoder.add_delta(record.entry.dtype, record.payload, &mut original[start..])?;
+        }
         if crc64(&original[start..]) != record.decoded_crc {
             return Err(Error::new(ErrorKind::ChecksumMismatch, "decoded CRC"));
         }

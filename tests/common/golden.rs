@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use alcm::container::FLAG_REFERENCES;
 use alcm::kernels::Isa;
 use alcm::stage::{Coding, Level};
 use alcm::{Dtype, ErrorKind};
 use sha2::{Digest, Sha256};
 
-use super::fixtures::{CodedBlock, archive_of, archives, fixtures, other_file_archive, reference_archive};
+use super::fixtures::{
+    CodedBlock, archive_of, archives, delta_archive, delta_blocks, fixtures, other_file_archive,
+    reference_archive,
+};
 
 /// Path of a golden file or of an output, and its SHA-256 in hexadecimal.
 pub(crate) type OutputSums = BTreeMap<String, String>;
@@ -199,7 +203,39 @@ fn broken_blocks() -> Vec<Broken> {
         bytes[record + 24..record + 32].copy_from_slice(&crc.to_le_bytes());
         bytes
     };
+    // A delta with another offset than that of the block before it.
+    let delta = |offset: u8| {
+        let mut blocks = delta_blocks(Dtype::Bf16, Isa::Scalar);
+        blocks.payload[0] = offset;
+        delta_archive(FLAG_REFERENCES, &blocks).archive
+    };
+    let delta_of_a_delta = {
+        let blocks = delta_blocks(Dtype::Bf16, Isa::Scalar);
+        let block = |coding, payload, decoded| CodedBlock { dtype: Dtype::Bf16, coding, payload, decoded };
+        let mut second = blocks.payload.clone();
+        second[..8].copy_from_slice(&(4 + blocks.base.len() as u64).to_le_bytes());
+        archive_of(
+            FLAG_REFERENCES,
+            &[
+                block(Coding::Stored, b"head", b"head"),
+                block(Coding::Stored, &blocks.base, &blocks.base),
+                block(Coding::Delta, &blocks.payload, &blocks.near),
+                block(Coding::Delta, &second, &blocks.near),
+            ],
+        )
+    };
+    let delta_denied = {
+        let mut bytes = delta(4);
+        bytes[12] = 0;
+        fix_crc(&mut bytes, 0..24, 24);
+        bytes
+    };
     vec![
+        file(Corrupt, "delta-not-earlier", delta(4 + 200)),
+        file(Corrupt, "delta-within-a-block", delta(5)),
+        file(Corrupt, "delta-other-size", delta(0)),
+        file(Corrupt, "delta-of-a-delta", delta_of_a_delta.archive),
+        file(Corrupt, "delta-denied", delta_denied),
         file(BaseMismatch, "reference-other-file", other_file_archive().archive),
         file(Corrupt, "reference-not-earlier", reference(84)),
         file(Corrupt, "reference-within-a-block", reference(5)),

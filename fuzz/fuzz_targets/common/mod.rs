@@ -59,19 +59,26 @@ pub fn decode_everywhere(coding: Coding, dtype: Dtype, payload: &[u8], n_bytes: 
     }
 }
 
-/// Refines `before` by `payload` on every instruction set, which must agree.
-pub fn refine_everywhere(payload: &[u8], before: &[u8]) {
+/// Makes a block out of `before`, another one, on every instruction set, which must agree; gives the bytes.
+pub fn change_everywhere(
+    before: &[u8],
+    change: impl Fn(&mut BlockDecoder, &mut [u8]) -> alcm::Result<()>,
+) -> Option<Vec<u8>> {
     let mut first: Option<Result<Vec<u8>, ErrorKind>> = None;
     DECODERS.with_borrow_mut(|decoders| {
         for decoder in decoders {
-            let mut refined = before.to_vec();
-            let result = decoder.refine(payload, &mut refined);
-            let result = result.map(|()| refined).map_err(|error| error.kind());
+            let mut block = before.to_vec();
+            let result = change(decoder, &mut block);
+            let result = result.map(|()| block).map_err(|error| error.kind());
             let first = first.get_or_insert_with(|| result.clone());
-            assert!(*first == result, "{decoder:?} refines otherwise");
+            assert!(*first == result, "{decoder:?} makes another block");
         }
     });
-    if let Some(Err(kind)) = first {
-        assert_eq!(kind, ErrorKind::Corrupt);
+    match first? {
+        Ok(block) => Some(block),
+        Err(kind) => {
+            assert_eq!(kind, ErrorKind::Corrupt);
+            None
+        }
     }
 }

@@ -134,7 +134,7 @@ impl BlockDecoder {
         dst: &mut [u8],
     ) -> Result<()> {
         match Coding::from_wire_id(coding_id) {
-            None | Some(Coding::Reference | Coding::Coarse | Coding::Refined) => {
+            None | Some(Coding::Reference | Coding::Coarse | Coding::Refined | Coding::Delta) => {
                 Err(corrupt("the coding of the elements around zero is not one that may stand there"))
             }
             Some(coding) => self.decode(coding, dtype, payload, dst),

@@ -8,7 +8,6 @@
 mod block;
 mod coarse;
 mod refined;
-mod rests;
 
 use std::ops::Range;
 
@@ -17,6 +16,7 @@ use crate::entropy::indices::{IndexDecoder, IndexEncoder};
 use crate::kernels::dyadic::{self, FloatFormat, Grid, Refinement};
 use crate::kernels::{Isa, quantize};
 use crate::stage::BlockLoss;
+use crate::stage::rests::RestWriter;
 
 /// Elements that are looked at at a time.
 const TILE_LEN: usize = 4096;
@@ -112,7 +112,7 @@ pub(super) struct LayerEncoder {
     index_encoder: IndexEncoder,
     widths: Vec<u8>,
     rests: Vec<u64>,
-    writer: rests::RestWriter,
+    writer: RestWriter,
     /// Elements in the cell of zero.
     pub(super) dense: Vec<u8>,
 }

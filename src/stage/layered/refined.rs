@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use super::rests::{MAX_PLANES, RestReader, RestSizes, gather, scatter};
 use super::{DTYPES, LayerDecoder, LayerEncoder, LayerStep, TILE_LEN, dtype_id, refinements, run_of};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
@@ -10,12 +9,11 @@ use crate::entropy::rans12;
 use crate::kernels::Isa;
 use crate::kernels::dyadic::{self, ESCAPE, FloatFormat, Grid, IN_ZERO, Refinement};
 use crate::stage::payload::{le32, scratch};
-use crate::stage::planes::{self, Kind, PlaneCoder};
+use crate::stage::planes::PlaneCoder;
+use crate::stage::rests::{RestSizes, Rests};
 
 /// Flag: the layer is the elements themselves.
 const IS_EXACT: u8 = 1;
-/// Planes are coded in groups of this many bytes.
-const PLANE_GRAIN: usize = 64;
 
 /// The header of a refined payload.
 #[derive(Debug, Clone, Copy)]
@@ -148,13 +146,7 @@ impl LayerEncoder {
         dst: &mut Vec<u8>,
     ) -> Option<()> {
         split.header.write(dst)?;
-        let (mut entries, mut sections) = (Vec::new(), Vec::new());
-        for plane in self.writer.planes.iter_mut().filter(|plane| !plane.is_empty()) {
-            push_plane(isa, plane, coder, zstd, &mut entries, &mut sections);
-        }
-        dst.extend(entries);
-        dst.extend(sections);
-        dst.extend_from_slice(&self.writer.packed);
+        self.writer.write(isa, coder, zstd, dst);
         Some(())
     }
 
@@ -187,30 +179,27 @@ impl LayerEncoder {
     }
 }
 
-/// Appends a plane and its entry. A raw one is as long as it is; others are filled up to whole groups.
-fn push_plane(
-    isa: Isa,
-    plane: &mut Vec<u8>,
-    coder: &mut PlaneCoder,
-    zstd: &mut zstd::bulk::Compressor<'static>,
-    entries: &mut Vec<u8>,
-    sections: &mut Vec<u8>,
-) {
-    let len = plane.len();
-    if coder.stays_raw(Kind::Byte, plane) {
-        planes::push_raw_entry(len, entries);
-        sections.extend_from_slice(plane);
-        return;
+/// Appends the elements in the cell of zero to `dense`.
+fn gather<const N: usize>(widths: &[u8], elements: &[[u8; N]], dense: &mut Vec<u8>) {
+    let start = dense.len();
+    dense.resize(start + N * elements.len(), 0);
+    let (places, _) = dense[start..].as_chunks_mut::<N>();
+    let mut n_dense = 0;
+    for (element, &width) in elements.iter().zip(widths) {
+        places[n_dense] = *element;
+        n_dense += usize::from(width == IN_ZERO);
     }
-    let last = plane.last().copied().unwrap_or(0);
-    plane.resize(len.next_multiple_of(PLANE_GRAIN), last);
-    let (entry_at, section_at) = (entries.len(), sections.len());
-    coder.encode(isa, Kind::Byte, plane, zstd, entries, sections);
-    if sections.len() - section_at >= len {
-        entries.truncate(entry_at);
-        sections.truncate(section_at);
-        planes::push_raw_entry(len, entries);
-        sections.extend_from_slice(&plane[..len]);
+    dense.truncate(start + N * n_dense);
+}
+
+/// Puts the elements of `dense` from number `at` on into the cell of zero, and counts them in `at`; what is missing there
+/// leaves the elements as they are.
+fn scatter<const N: usize>(widths: &[u8], dense: &[[u8; N]], at: &mut usize, elements: &mut [[u8; N]]) {
+    for (element, &width) in elements.iter_mut().zip(widths) {
+        let is_dense = width == IN_ZERO;
+        let other = dense.get(*at).copied().unwrap_or(*element);
+        *element = if is_dense { other } else { *element };
+        *at += usize::from(is_dense);
     }
 }
 
@@ -218,10 +207,8 @@ fn push_plane(
 pub(in crate::stage) struct Opened<'a> {
     pub(in crate::stage) header: Header,
     refinements: Vec<(Refinement, Range<usize>)>,
-    sizes: RestSizes,
-    entries: Vec<planes::Entry>,
-    sections: Vec<&'a [u8]>,
-    packed: &'a [u8],
+    n_dense: usize,
+    rests: Rests<'a>,
     /// The elements in the cell of zero.
     pub(in crate::stage) dense: &'a [u8],
 }
@@ -229,7 +216,7 @@ pub(in crate::stage) struct Opened<'a> {
 impl Opened<'_> {
     /// Bytes of the elements in the cell of zero.
     pub(in crate::stage) fn dense_bytes(&self) -> usize {
-        self.sizes.n_dense * self.header.dtype.unit_bytes()
+        self.n_dense * self.header.dtype.unit_bytes()
     }
 
     /// Whether they are elements, and not indices.
@@ -259,11 +246,8 @@ impl LayerDecoder {
                 sizes.add(&widths[..tile.len() / unit_bytes]);
             }
         }
-        let used = sizes.planes.iter().take_while(|len| **len > 0);
-        let entries = used.map(|_| planes::Entry::read(&mut src)).collect::<Option<Vec<_>>>()?;
-        let sections = entries.iter().map(|entry| src.take(entry.len())).collect::<Option<Vec<_>>>()?;
-        let packed = src.take(sizes.packed_len())?;
-        Some(Opened { header, refinements, sizes, entries, sections, packed, dense: src.rest() })
+        let rests = sizes.open(&mut src)?;
+        Some(Opened { header, refinements, n_dense: sizes.n_dense, rests, dense: src.rest() })
     }
 
     /// The elements in the cell of zero of a layer that is not exact, into all of `dense`.
@@ -275,7 +259,7 @@ impl LayerDecoder {
         dense: &mut [u8],
     ) -> Option<()> {
         let unit_bytes = opened.header.dtype.unit_bytes();
-        let indices = scratch(&mut self.indices, opened.sizes.n_dense);
+        let indices = scratch(&mut self.indices, opened.n_dense);
         self.index_decoder.decode(isa, opened.dense, false, indices)?;
         (!indices.contains(&ESCAPE)).then_some(())?;
         let widths = scratch(&mut self.widths, TILE_LEN);
@@ -303,22 +287,7 @@ impl LayerDecoder {
         bytes: &mut [u8],
     ) -> Option<()> {
         let unit_bytes = opened.header.dtype.unit_bytes();
-        let padded = |len: usize| len.next_multiple_of(PLANE_GRAIN);
-        let buffer_len = opened.sizes.planes.iter().map(|len| padded(*len)).sum();
-        let mut buffer = scratch(&mut self.planes, buffer_len);
-        let mut planes: [&[u8]; MAX_PLANES] = [&[]; MAX_PLANES];
-        for (((entry, section), len), plane) in
-            opened.entries.iter().zip(&opened.sections).zip(opened.sizes.planes).zip(&mut planes)
-        {
-            *plane = if entry.is_raw() {
-                (section.len() == len).then_some(*section)?
-            } else {
-                let coded = buffer.split_off_mut(..padded(len))?;
-                entry.decode(isa, section, zstd, rans12, coded)?;
-                coded
-            };
-        }
-        let mut reader = RestReader::new(planes, opened.packed);
+        let mut reader = opened.rests.reader(isa, zstd, rans12, &mut self.planes)?;
         let mut at = 0;
         let (widths, rests) = (scratch(&mut self.widths, TILE_LEN), scratch(&mut self.rests, TILE_LEN));
         for (refinement, run) in &opened.refinements {
