@@ -86,7 +86,7 @@ pub struct CompressArgs {
     /// Record a SHA-256 of each file besides the BLAKE3.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     pub sha256: Option<bool>,
-    /// Store identical tensors and files once, also if the settings file says otherwise.
+    /// Store identical tensors and files once, and near copies as differences, also if the settings file says otherwise.
     #[arg(long, conflicts_with = "no_dedup")]
     pub dedup: bool,
     /// Store every tensor and file by itself.

@@ -23,7 +23,7 @@ pub struct CodingSettings {
     pub level: Level,
     /// Whether archives and manifest carry a SHA-256 besides the BLAKE3.
     pub sha256: bool,
-    /// Whether identical tensors and files are stored once.
+    /// Whether identical tensors and files are stored once, and near copies within a file as differences.
     pub dedup: bool,
     /// When checkpoints are not cut by their headers.
     pub as_bytes: AsBytes,
