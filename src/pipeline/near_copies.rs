@@ -8,8 +8,6 @@
 
 use std::collections::HashMap;
 
-use rayon::prelude::*;
-
 use super::dedup::{MIN_TENSOR_BYTES, PROBE_BYTES, probe_starts};
 use super::source::Source;
 use crate::checkpoint::{Region, blocks};
@@ -35,7 +33,7 @@ type Key = (Dtype, u64, usize, u32);
 pub(crate) fn find(
     source: &Source,
     regions: &[Region],
-    is_stored_once: &(dyn Fn(&Region) -> bool + Sync),
+    is_stored_once: &dyn Fn(&Region) -> bool,
 ) -> NearCopies {
     let mut sizes: HashMap<(Dtype, u64), usize> = HashMap::new();
     let may_be_alike = |region: &&Region| {
@@ -49,15 +47,12 @@ pub(crate) fn find(
             && sizes.get(&(region.dtype, region.len)).is_some_and(|count| *count > 1)
             && !is_stored_once(region)
     };
-    let keyed: Vec<(&Region, [u32; N_KEYS])> = regions
-        .par_iter()
-        .filter(has_others)
-        .filter_map(|region| Some((region, keys(region.dtype, &probe(source, region).ok()?))))
-        .collect();
     let mut firsts: HashMap<Key, &Region> = HashMap::new();
     let mut found = NearCopies::new();
-    for (region, keys) in keyed {
-        let keys = keys.into_iter().enumerate();
+    // On this thread alone: dedup has fetched the places that are looked at, and files may be many.
+    for region in regions.iter().filter(has_others) {
+        let Ok(probe) = probe(source, region) else { continue };
+        let keys = keys(region.dtype, &probe).into_iter().enumerate();
         let keys = keys.map(|(idx, key)| (region.dtype, region.len, idx, key));
         let mut candidates: Vec<&Region> = keys.clone().filter_map(|key| firsts.get(&key).copied()).collect();
         candidates.sort_unstable_by_key(|base| base.offset);
