@@ -179,9 +179,14 @@ fn push_tensor(tensor: &Tensor, start: u64, end: u64, regions: &mut Vec<Region>)
     let unit = dtype.unit_bytes() as u64;
     let whole = room - room % unit;
     let size = tensor.size().filter(|&size| room - size.min(room) >= LEAST).unwrap_or(whole).min(whole);
-    let mut push = |offset, len, dtype, row_len| {
+    let mut push = |offset, len, dtype: Dtype, row_len| {
+        let block_bytes = match (dtype, row_len) {
+            // Whole records.
+            (Dtype::Bytes, 1..) => dtype.block_bytes() / row_len * row_len,
+            _ => dtype.block_bytes(),
+        };
         if len > 0 {
-            regions.push(Region { offset, len, dtype, row_len, block_bytes: Dtype::block_bytes(dtype) });
+            regions.push(Region { offset, len, dtype, row_len, block_bytes });
         }
     };
     push(start, size, dtype, row_len);

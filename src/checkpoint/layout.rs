@@ -74,7 +74,10 @@ impl Region {
                 idx.saturating_mul(block_bytes)
             } else {
                 // `extra` of the blocks get one grain more than the others; the file's end cuts the last.
-                let grain_bytes = GRAIN_UNITS * self.dtype.unit_bytes() as u64;
+                let grain_bytes = match (self.dtype, self.row_len) {
+                    (Dtype::Bytes, record_bytes @ 1..) => record_bytes as u64,
+                    _ => GRAIN_UNITS * self.dtype.unit_bytes() as u64,
+                };
                 let n_grains = self.len.div_ceil(grain_bytes);
                 let (grains, extra) = (n_grains / n_blocks, n_grains % n_blocks);
                 (idx * grains + idx.min(extra)).saturating_mul(grain_bytes)

@@ -11,6 +11,7 @@ mod differences;
 mod fields;
 mod layered;
 mod nested;
+mod packing;
 mod palette;
 mod payload;
 mod planes;
@@ -466,7 +467,8 @@ impl BlockDecoder {
             Coding::Zstd => self.zstd.decode(payload, dst),
             Coding::Records => {
                 let rans12 = self.fields.rans12();
-                records::decode(self.isa, payload, &mut self.zstd.planes, rans12, &mut self.dense, dst)
+                let buffers = [&mut self.dense, &mut self.indices];
+                records::decode(self.isa, payload, &mut self.zstd.planes, rans12, buffers, dst)
             }
             Coding::Fields => self.decode_fields(payload, dst).map(|_| ()),
             Coding::Quantized => self.quantized.decode(self.isa, payload, dst, &mut |_| {}),

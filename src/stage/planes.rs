@@ -49,6 +49,13 @@ pub(super) enum Kind {
     Integer,
 }
 
+impl Kind {
+    /// One part in this many of a plane must be saved: below that the work of decoding is not worth it.
+    fn least_gain(self) -> usize {
+        if self == Self::Field { 256 } else { 64 }
+    }
+}
+
 impl PlaneCoder {
     /// Appends the coded plane to `dst` and its entry to `entries`.
     pub(super) fn encode(
@@ -104,11 +111,15 @@ impl PlaneCoder {
             }
         }
         self.coded.clear();
-        let entropy_q16 = sampled_entropy_q16(plane);
+        let (entropy_q16, noise_q16) = match kind {
+            // All that is saved of quantized weights may be a per cent.
+            Kind::Field => (entropy_q16(plane), (8 << 16) - (1 << 11)),
+            _ => (sampled_entropy_q16(plane), NOISE_Q16),
+        };
         // Coding takes its time: only where the sample says that it will be the smallest.
-        if entropy_q16 < NOISE_Q16 && (entropy_q16 * plane.len() as u64) >> 19 < best.0 as u64 {
+        if entropy_q16 < noise_q16 && (entropy_q16 * plane.len() as u64) >> 19 < best.0 as u64 {
             self.rans12.encode(isa, plane, &mut self.coded);
-            if self.coded.len() + plane.len() / 64 < best.0 {
+            if self.coded.len() + plane.len() / kind.least_gain() < best.0 {
                 best = (self.coded.len(), PlaneMode::Rans12);
             }
         }
@@ -157,6 +168,13 @@ fn sampled_entropy_q16(plane: &[u8]) -> u64 {
     let mut counters = Counters::default();
     let stride = (plane.len() / RUNS).max(RUN_LEN);
     plane.chunks(stride).for_each(|run| counters.count(&run[..run.len().min(RUN_LEN)]));
+    crate::entropy::freq::entropy_q16(&counters.total())
+}
+
+/// Order-0 entropy of `plane`, in 1/65536 of a bit a byte.
+fn entropy_q16(plane: &[u8]) -> u64 {
+    let mut counters = Counters::default();
+    counters.count(plane);
     crate::entropy::freq::entropy_q16(&counters.total())
 }
 

@@ -115,5 +115,53 @@ pub(crate) fn nested_fixtures() -> Vec<Fixture> {
                 (0..7001).map(byte).collect()
             })
         },
+        packed_records("records-q5_0", 22, 35),
+        packed_records("records-q5_1", 24, 36),
+        packed_records("records-q3_k", 110, 37),
+        packed_records("records-q5_k", 176, 38),
+        packed_records("records-q6_k", 210, 39),
     ]
+}
+
+/// Records of ggml's type of this size, whose values are near the middle of their range, and some bytes of one more.
+fn packed_records(name: &str, record_bytes: usize, seed: u64) -> Fixture {
+    let mut random = Random::new(seed);
+    let n_records = 20 + 6000 / record_bytes;
+    let mut bytes = Vec::new();
+    for _ in 0..n_records {
+        let mut record: Vec<u8> = (0..record_bytes).map(|_| random.word() as u8 & 0x13).collect();
+        let value = |random: &mut Random, bits: u32| {
+            let middle = f64::from(1 << (bits - 1));
+            (middle + random.bell() * middle * 0.2).clamp(0.0, 2.0 * middle - 1.0) as u8
+        };
+        // Low bits cleared first: every value is put where ggml has it.
+        let mut put = |at: usize, shift: usize, bits: u8, mask: u8| {
+            record[at] = record[at] & !(mask << shift) | bits << shift;
+        };
+        match record_bytes {
+            22 | 24 => (0..32).for_each(|k| {
+                let v = value(&mut random, 5);
+                put(record_bytes - 16 + k % 16, 4 * (k / 16), v & 15, 15);
+                put(record_bytes - 20 + k / 8, k % 8, v >> 4, 1);
+            }),
+            110 => (0..256).for_each(|k| {
+                let (v, l, j, h) = (value(&mut random, 3), k % 32, k / 32 % 4, k / 128);
+                put(32 + 32 * h + l, 2 * j, v & 3, 3);
+                put(l, 4 * h + j, v >> 2, 1);
+            }),
+            176 => (0..256).for_each(|k| {
+                let (v, l, i) = (value(&mut random, 5), k % 32, k / 32);
+                put(48 + 32 * (i / 2) + l, 4 * (i % 2), v & 15, 15);
+                put(16 + l, i, v >> 4, 1);
+            }),
+            _ => (0..256).for_each(|k| {
+                let (v, l, j, h) = (value(&mut random, 6), k % 32, k / 32 % 4, k / 128);
+                put(64 * h + 32 * (j % 2) + l, 4 * (j / 2), v & 15, 15);
+                put(128 + 32 * h + l, 2 * j, v >> 4, 3);
+            }),
+        }
+        bytes.extend(record);
+    }
+    bytes.extend((0..record_bytes / 3).map(|_| random.word() as u8));
+    Fixture { row_len: record_bytes, ..fixture(name, Dtype::Bytes, Coding::Records, bytes) }
 }

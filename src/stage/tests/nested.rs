@@ -375,6 +375,48 @@ fn fields_of_records_are_told_apart() {
     }
 }
 
+/// Values of six bits near the middle of their range, which no byte of a record shows: low and high bits lie apart.
+#[test]
+fn values_that_are_packed_apart_are_put_together() {
+    let mut rng = ChaCha8Rng::seed_from_u64(44);
+    let (mut bytes, mut entropy) = (Vec::new(), [0u32; 64]);
+    for _ in 0..1000 {
+        let mut record = [0u8; 210];
+        for k in 0..256 {
+            let value = (0..8).map(|_| rng.next_u32() % 7).sum::<u32>() as usize + 8;
+            entropy[value] += 1;
+            let (l, j, half) = (k % 32, k / 32 % 4, k / 128);
+            record[64 * half + 32 * (j % 2) + l] |= ((value & 15) << (4 * (j / 2))) as u8;
+            record[128 + 32 * half + l] |= ((value >> 4) << (2 * j)) as u8;
+        }
+        record[192..].iter_mut().for_each(|byte| *byte = (rng.next_u32() % 5) as u8);
+        bytes.extend(record);
+    }
+    let share = |count: &u32| f64::from(*count) / 256_000.0;
+    let bits: f64 = entropy.iter().filter(|count| **count > 0).map(|n| -share(n) * share(n).log2()).sum();
+    let expected = (256.0 * bits + 18.0 * 5f64.log2()) / 8.0 * 1000.0;
+    for tail in [0, 100] {
+        bytes.extend(vec![7; tail]);
+        for (coding, len) in round_trip(Dtype::Bytes, &bytes, 210) {
+            assert_eq!(coding, Coding::Records);
+            assert!((len as f64) < expected * 1.005 + 1200.0, "{len} of {expected}");
+        }
+    }
+    // Records that begin elsewhere, and such as are no values at all.
+    for from in [1, 100, 209] {
+        round_trip(Dtype::Bytes, &bytes[from..], 210);
+    }
+    for record_bytes in [22, 24, 110, 176, 210] {
+        for len in [16 * record_bytes, 16 * record_bytes + 1, 5000] {
+            let mut noise = vec![0; len];
+            rng.fill_bytes(&mut noise);
+            round_trip(Dtype::Bytes, &noise, record_bytes);
+            noise.iter_mut().for_each(|byte| *byte &= 0x31);
+            round_trip(Dtype::Bytes, &noise, record_bytes);
+        }
+    }
+}
+
 #[test]
 fn records_that_break_the_format_are_refused() {
     let mut bytes = vec![0; 7001];
@@ -397,9 +439,15 @@ fn records_that_break_the_format_are_refused() {
     for record_bytes in [0u16, 1, 2, 4, 513, u16::MAX] {
         assert_eq!(kind(&with(0, &record_bytes.to_le_bytes()), bytes.len()), corrupt, "{record_bytes}");
     }
-    for header in
-        [with(2, &[0]), with(2, &[1]), with(2, &[17]), with(3, &[1]), with(4, &[16]), with(6, &[255])]
-    {
+    for header in [
+        with(2, &[0]),
+        with(2, &[1]),
+        with(2, &[33]),
+        with(3, &[1]),
+        with(3, &[6]),
+        with(4, &[16]),
+        with(6, &[255]),
+    ] {
         assert_eq!(kind(&header, bytes.len()), corrupt);
     }
     for len in [0, 1, bytes.len() - 2000, bytes.len() + 2000] {
