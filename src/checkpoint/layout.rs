@@ -171,11 +171,18 @@ pub fn large_block_bytes(dtype: Dtype) -> usize {
 
 /// The first dimension above 1, the innermost first, if there is another; else 0.
 pub(super) fn row_len<'a>(dimensions: impl Iterator<Item = &'a u64>) -> usize {
-    let mut dimensions = dimensions.filter(|dimension| **dimension > 1);
-    match (dimensions.next(), dimensions.next()) {
-        (Some(last), Some(_)) => usize::try_from(*last).unwrap_or(0),
-        _ => 0,
+    /// A last dimension below this is one of a convolution's kernel.
+    const LEAST_ROW: u64 = 8;
+    let mut dimensions = dimensions.copied().filter(|dimension| *dimension > 1);
+    let (Some(mut row_len), Some(mut outer)) = (dimensions.next(), dimensions.next()) else { return 0 };
+    if row_len < LEAST_ROW {
+        // All of a channel: the product of all dimensions but the outermost.
+        for dimension in dimensions {
+            row_len = row_len.saturating_mul(outer);
+            outer = dimension;
+        }
     }
+    usize::try_from(row_len).unwrap_or(0)
 }
 
 #[cfg(test)]
