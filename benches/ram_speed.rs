@@ -92,7 +92,7 @@ struct Coded {
 fn encode(encoder: &mut BlockEncoder, span: &BlockSpan, bytes: &[u8], coded: &mut Coded) {
     coded.dtype = span.dtype;
     let mut decoded_crc = RunningCrc::new();
-    let source = BlockSource { dtype: span.dtype, bytes, row_len: span.row_len };
+    let source = BlockSource { dtype: span.dtype, bytes, row_len: span.row_len, row_start: span.row_start };
     let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
     coded.coding = encoder.encode_over(source, 0, &mut coded.payload, visit);
     coded.decoded_crc = decoded_crc.value();

@@ -53,7 +53,7 @@ fn bench_encode_steps(c: &mut Criterion) {
     let isa = Isa::detect();
     for (name, dtype) in DTYPES {
         let src = weights(dtype, 1, dtype.block_bytes() / dtype.unit_bytes());
-        let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN };
+        let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN, row_start: 0 };
         let at = |step: &str| format!("step={step}/dtype={name}/isa={}", isa.name());
         let mut snapshot = vec![1; src.len()];
         bench(c, "encode", &at("1_snapshot"), &src, || snapshot.copy_from_slice(black_box(&src)));
@@ -99,7 +99,7 @@ fn bench_decode_steps(c: &mut Criterion) {
     let isa = Isa::detect();
     for (name, dtype) in DTYPES {
         let src = weights(dtype, 1, dtype.block_bytes() / dtype.unit_bytes());
-        let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN };
+        let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN, row_start: 0 };
         let at = |step: &str| format!("step={step}/dtype={name}/isa={}", isa.name());
         let mut payload = Vec::new();
         BlockEncoder::new(Level::Default, isa).encode(source, &mut payload);
@@ -132,7 +132,7 @@ fn bench_blocks(c: &mut Criterion) {
         let n = dtype.block_bytes() / dtype.unit_bytes();
         for (data, src) in all_data(dtype, n) {
             for isa in common::isas() {
-                let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN };
+                let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN, row_start: 0 };
                 let mut encoder = BlockEncoder::new(Level::Default, isa);
                 let mut payload = Vec::with_capacity(2 * src.len());
                 let coding = encoder.encode(source, &mut payload);
@@ -159,7 +159,7 @@ fn bench_blocks(c: &mut Criterion) {
 fn bench_levels(c: &mut Criterion) {
     let dtype = Dtype::Bf16;
     let src = weights(dtype, 1, dtype.block_bytes() / dtype.unit_bytes());
-    let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN };
+    let source = BlockSource { dtype, bytes: &src, row_len: ROW_LEN, row_start: 0 };
     for (name, level) in [("fast", Level::Fast), ("default", Level::Default), ("high", Level::High)] {
         let mut encoder = BlockEncoder::new(level, Isa::detect());
         let mut payload = Vec::with_capacity(2 * src.len());

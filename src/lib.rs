@@ -141,7 +141,7 @@
 //! let bf16: Vec<u16> = (0..4096u16).map(|i| 0x3c00 | (i % 499)).collect();
 //! let bytes: &[u8] = bytemuck::cast_slice(&bf16);
 //! let mut payload = Vec::new();
-//! let source = BlockSource { dtype: Dtype::Bf16, bytes, row_len: 0 };
+//! let source = BlockSource { dtype: Dtype::Bf16, bytes, row_len: 0, row_start: 0 };
 //! let coding = BlockEncoder::new(Level::Default, Isa::detect()).encode(source, &mut payload);
 //!
 //! let mut decoded = vec![0; bytes.len()];

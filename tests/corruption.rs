@@ -13,9 +13,10 @@ use alcm::container::{Archive, FLAG_REFERENCES};
 use alcm::kernels::Isa;
 use alcm::pipeline::manifest::Manifest;
 use alcm::stage::{BlockDecoder, Coding};
+use common::delta::{DELTA_DTYPES, DeltaBlocks, delta_blocks};
 use common::fixtures::{
-    CodedBlock, DELTA_DTYPES, DeltaBlocks, Fixture, Packed, Random, archive_of, archives, delta_blocks,
-    fixtures, isas, other_file_archive, read_as_stream, read_at_random,
+    CodedBlock, Fixture, Packed, Random, archive_of, archives, fixtures, isas, other_file_archive,
+    read_as_stream, read_at_random,
 };
 use common::{alcm, make_tree};
 use tempfile::tempdir;

@@ -14,9 +14,8 @@ use alcm::kernels::Isa;
 use alcm::pipeline::tensor::{Tensor, TensorGoal, TensorMode, compress_tensor};
 use alcm::stage::{BlockDecoder, Coding, Quantizer};
 use common::alcm;
-use common::fixtures::{
-    DELTA_DTYPES, DeltaBlocks, delta_archive, delta_blocks, fixtures, isas, read_as_stream, read_at_random,
-};
+use common::delta::{DELTA_DTYPES, DeltaBlocks, delta_archive, delta_blocks};
+use common::fixtures::{fixtures, isas, read_as_stream, read_at_random};
 use common::golden::{
     LEVELS, OutputSums, golden_archives, golden_dir, layered_archive, layered_checkpoint, listed_sums,
     real_tree, reject_files, sha256, tree_sums,

@@ -87,7 +87,7 @@ fn structured_blocks_round_trip() {
                 *byte = (*byte ^ random.word().to_le_bytes()[0]) & mask;
             }
         }
-        let source = BlockSource { dtype, bytes: &bytes, row_len };
+        let source = BlockSource { dtype, bytes: &bytes, row_len, row_start: 0 };
         let level = random.below(LEVELS.len());
         let what =
             format!("seed {seed}: {n_units} of {}, rows of {row_len}, {:?}", dtype.name(), LEVELS[level]);

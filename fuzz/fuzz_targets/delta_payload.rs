@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let Some(bytes) = rest.get(..base.len()).filter(|bytes| !bytes.is_empty()) else { return };
-    let source = BlockSource { dtype, bytes, row_len: 0 };
+    let source = BlockSource { dtype, bytes, row_len: 0, row_start: 0 };
     let mut payload = Vec::new();
     let mut encoder = BlockEncoder::new(Level::Default, Isa::detect());
     let block = match encoder.encode_near(source, (0, base), 0, &mut payload, &mut |_| {}) {

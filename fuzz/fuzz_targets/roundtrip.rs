@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
     if bytes.is_empty() {
         return;
     }
-    let source = BlockSource { dtype, bytes: &bytes, row_len: u16::from_le_bytes([row0, row1]).into() };
+    let source = BlockSource { dtype, bytes: &bytes, row_len: u16::from_le_bytes([row0, row1]).into(), row_start: 0 };
     let mut first: Option<(Coding, Vec<u8>)> = None;
     ENCODERS.with_borrow_mut(|encoders| {
         for encoder in &mut encoders[level] {

@@ -42,6 +42,8 @@ pub struct BlockSpan {
     pub dtype: Dtype,
     /// Elements in a row, as in [`Region::row_len`].
     pub row_len: usize,
+    /// Elements of the block's first row that are before the block.
+    pub row_start: usize,
 }
 
 impl BlockSpan {
@@ -86,7 +88,15 @@ impl Region {
         let start = start_of(block_idx).min(self.len);
         let end = start_of(block_idx + 1).min(self.len);
         let len = usize::try_from(end - start).ok()?;
-        Some(BlockSpan { offset: self.offset + start, len, dtype: self.dtype, row_len: self.row_len })
+        let first = start / self.dtype.unit_bytes() as u64;
+        let row_start = first.checked_rem(self.row_len as u64).and_then(|rest| usize::try_from(rest).ok());
+        Some(BlockSpan {
+            offset: self.offset + start,
+            len,
+            dtype: self.dtype,
+            row_len: self.row_len,
+            row_start: row_start.unwrap_or(0),
+        })
     }
 }
 

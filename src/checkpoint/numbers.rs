@@ -213,7 +213,10 @@ fn guess((unit, _): Pattern, starts: &[u64], len: u64, read: &ReadAt<'_>) -> Res
         let size = |guess: &Guess| {
             let part = bytes.get(guess.phase..guess.phase + whole_len).unwrap_or_default();
             payload.clear();
-            let _ = encoder.encode(BlockSource { dtype: guess.dtype, bytes: part, row_len: 0 }, &mut payload);
+            let _ = encoder.encode(
+                BlockSource { dtype: guess.dtype, bytes: part, row_len: 0, row_start: 0 },
+                &mut payload,
+            );
             payload.len()
         };
         Ok(candidates.iter().map(size).collect())

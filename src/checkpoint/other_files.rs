@@ -119,7 +119,12 @@ fn size_of(regions: &[Region], level: Level, read: &ReadAt<'_>) -> Result<usize>
         bytes.resize(span.len, 0);
         read(span.offset, &mut bytes)?;
         payload.clear();
-        let source = BlockSource { dtype: span.dtype, bytes: &bytes, row_len: span.row_len };
+        let source = BlockSource {
+            dtype: span.dtype,
+            bytes: &bytes,
+            row_len: span.row_len,
+            row_start: span.row_start,
+        };
         let _ = encoder.encode(source, &mut payload);
         size += payload.len() + BLOCK_BYTES;
     }

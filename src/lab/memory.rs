@@ -98,7 +98,7 @@ fn parts(ctx: &Context<'_>, meter: &HeapMeter, tensor: Tensor<'_>) -> Result<Tab
     row("encoder, new", size_of::<BlockEncoder>(), fresh, Cell::Int(5));
     let (payload, grown) = meter.of(|| {
         let mut payload = Vec::new();
-        let source = BlockSource { dtype: tensor.dtype, bytes: tensor.bytes, row_len: 100 };
+        let source = BlockSource { dtype: tensor.dtype, bytes: tensor.bytes, row_len: 100, row_start: 0 };
         encoder.encode(source, &mut payload);
         payload
     });

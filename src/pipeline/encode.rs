@@ -250,7 +250,12 @@ impl<'a> FileEncoder<'a> {
             }
             (None, None) => timings.time(Step::Encode, || {
                 let mut decoded_crc = RunningCrc::new();
-                let source = BlockSource { dtype: span.dtype, bytes: &snapshot, row_len: span.row_len };
+                let source = BlockSource {
+                    dtype: span.dtype,
+                    bytes: &snapshot,
+                    row_len: span.row_len,
+                    row_start: span.row_start,
+                };
                 let visit = &mut |bytes: &[u8]| decoded_crc.update(bytes);
                 let coding = match &base {
                     Some((offset, bytes)) => {

@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn span(offset: u64, len: usize) -> BlockSpan {
-        BlockSpan { offset, len, dtype: Dtype::F32, row_len: 0 }
+        BlockSpan { offset, len, dtype: Dtype::F32, row_len: 0, row_start: 0 }
     }
 
     fn tensor(kept: &KeptBlocks, record: &[u8]) -> KeptTensor {

@@ -203,7 +203,12 @@ impl Sampler<'_> {
         let mut encoder = self.encoders.take(|| BlockEncoder::new(self.coding.level, self.ctx.isa));
         let (mut bytes, mut payload) = (self.memory.buffer(span.len), Vec::new());
         let mut read = source.read(span.offset, &mut bytes);
-        let block = BlockSource { dtype: span.dtype, bytes: &bytes, row_len: span.row_len };
+        let block = BlockSource {
+            dtype: span.dtype,
+            bytes: &bytes,
+            row_len: span.row_len,
+            row_start: span.row_start,
+        };
         match near {
             Some(&offset) => {
                 let mut base = self.memory.buffer(span.len);

@@ -58,7 +58,7 @@ pub fn compress_stream(
         if let Some(job) = pending.pop_front() {
             return Ok(Some(job));
         }
-        let plain = |len| BlockSpan { offset, len, dtype: Dtype::Bytes, row_len: 0 };
+        let plain = |len| BlockSpan { offset, len, dtype: Dtype::Bytes, row_len: 0, row_start: 0 };
         let mut span = spans.next().unwrap_or_else(|| plain(Dtype::Bytes.block_bytes()));
         let mut bytes = memory.buffer(span.len);
         let read_len = read_up_to(&mut source, &mut bytes).map_err(cannot_read)?;

@@ -34,11 +34,13 @@ pub enum Coding {
     Records,
     /// What elements differ by from those of an earlier block; decoded by [`super::BlockDecoder::add_delta`].
     Delta,
+    /// A matrix divided by a factor for each row and each column.
+    RankOne,
 }
 
 impl Coding {
     /// Every coding with its id and its name, in the order of the ids.
-    const TABLE: [(Self, u8, &'static str); 15] = [
+    const TABLE: [(Self, u8, &'static str); 16] = [
         (Self::Stored, 0, "stored"),
         (Self::Constant, 1, "constant"),
         (Self::Zstd, 2, "zstd"),
@@ -54,6 +56,7 @@ impl Coding {
         (Self::Differences, 12, "differences"),
         (Self::Records, 13, "records"),
         (Self::Delta, 14, "delta"),
+        (Self::RankOne, 15, "rank-one"),
     ];
 
     /// Every coding.

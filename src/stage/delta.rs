@@ -7,6 +7,7 @@
 //! they are compared with, which a decoder knows. Of each such class the low bits, next to noise, are stored as they are, and
 //! what is above them by the coder of quantization indices, a class behind the other.
 
+use super::float_bits::{FloatBits, elements};
 use super::payload::{corrupt, le32, scratch};
 use super::planes::PlaneCoder;
 use super::rests::{RestSizes, RestWriter, Rests};
@@ -34,70 +35,22 @@ const COST_AROUND_LENGTH_Q16: u64 = 3 << 15;
 /// Bits an element that a near copy must promise to save.
 const LEAST_GAIN_Q16: u64 = 1 << 16;
 
-/// Float types that are coded by differences.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Format {
-    element_bits: u32,
-    mantissa_bits: u32,
-}
-
-impl Format {
-    fn of(dtype: Dtype) -> Option<Self> {
-        let (element_bits, mantissa_bits) = match dtype {
-            Dtype::F32 => (32, 23),
-            Dtype::F16 => (16, 10),
-            Dtype::Bf16 => (16, 7),
-            _ => return None,
-        };
-        Some(Self { element_bits, mantissa_bits })
-    }
-
-    /// The class of elements that are compared with `base`: its exponent.
-    fn class(self, base: u32) -> usize {
-        let exponent_mask = (1 << (self.element_bits - 1 - self.mantissa_bits)) - 1;
-        (base >> self.mantissa_bits & exponent_mask) as usize
-    }
-
-    /// What `element` is more than `base`, if they have the same sign.
-    fn difference(self, element: u32, base: u32) -> Option<i32> {
-        let sign = 1 << (self.element_bits - 1);
-        // Both below 2^31 without their signs.
-        let magnitude = |bits: u32| (bits & (sign - 1)).cast_signed();
-        ((element ^ base) & sign == 0).then(|| magnitude(element) - magnitude(base))
-    }
-
-    /// The element that is `difference` more than `base`, of the same sign; what does not fit is cut off.
-    fn add(self, base: u32, difference: u32) -> u32 {
-        let sign = 1 << (self.element_bits - 1);
-        base & sign | base.wrapping_add(difference) & (sign - 1)
-    }
-}
-
-/// The elements of `bytes`, of 2 or 4 bytes each.
-fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.as_chunks::<N>().0.iter().map(|element| {
-        let mut word = [0; 4];
-        word[..N].copy_from_slice(element);
-        u32::from_le_bytes(word)
-    })
-}
-
 /// Whether samples say that elements of `dtype` take clearly fewer bits as differences from `base` than as they are. Both
 /// hold the same elements of two tensors, one behind the other.
 #[must_use]
 pub fn is_near_copy(dtype: Dtype, bytes: &[u8], base: &[u8]) -> bool {
-    match (Format::of(dtype), dtype.unit_bytes()) {
+    match (FloatBits::of(dtype), dtype.unit_bytes()) {
         (Some(format), 2) => costs_less::<2>(format, bytes, base),
         (Some(format), 4) => costs_less::<4>(format, bytes, base),
         _ => false,
     }
 }
 
-fn costs_less<const N: usize>(format: Format, bytes: &[u8], base: &[u8]) -> bool {
+fn costs_less<const N: usize>(format: FloatBits, bytes: &[u8], base: &[u8]) -> bool {
     let mut exponents = [0; 256];
     let (mut n, mut any, mut lengths) = (0u64, 0, 0);
     for (element, base) in elements::<N>(bytes).zip(elements::<N>(base)) {
-        exponents[format.class(element)] += 1;
+        exponents[format.exponent(element)] += 1;
         any |= element;
         let length = |difference: i32| u32::BITS - difference.unsigned_abs().leading_zeros();
         lengths += u64::from(format.difference(element, base).map_or(format.element_bits, length));
@@ -181,7 +134,7 @@ impl DeltaEncoder {
         (coder, zstd): (&mut PlaneCoder, &mut zstd::bulk::Compressor<'static>),
         dst: &mut Vec<u8>,
     ) -> Option<&[u8]> {
-        let format = Format::of(dtype)?;
+        let format = FloatBits::of(dtype)?;
         (bytes.len() == base.len()).then_some(())?;
         let start = dst.len();
         let (counts, widths) = match dtype.unit_bytes() {
@@ -218,7 +171,7 @@ impl DeltaEncoder {
     /// Takes differences and lays them class behind class; how many there are of each, and their widths.
     fn split<const N: usize>(
         &mut self,
-        format: Format,
+        format: FloatBits,
         bytes: &[u8],
         base: &[u8],
     ) -> ([usize; N_CLASSES], [u8; N_CLASSES]) {
@@ -226,7 +179,7 @@ impl DeltaEncoder {
         let (mut counts, mut n_alike, mut lengths) =
             ([0usize; N_CLASSES], [0u64; N_CLASSES], [0u64; N_CLASSES]);
         for (element, base) in pairs() {
-            let class = format.class(base);
+            let class = format.exponent(base);
             counts[class] += 1;
             if let Some(difference) = format.difference(element, base) {
                 n_alike[class] += 1;
@@ -244,7 +197,7 @@ impl DeltaEncoder {
         self.rests.resize(n, 0);
         self.escapes.clear();
         for ((element, base), bytes) in pairs().zip(bytes.as_chunks::<N>().0) {
-            let class = format.class(base);
+            let class = format.exponent(base);
             let width = widths[class];
             let place = places[class];
             places[class] += 1;
@@ -285,7 +238,7 @@ pub(super) struct DeltaDecoder {
 
 /// A payload, taken apart.
 pub(super) struct Delta<'a> {
-    format: Format,
+    format: FloatBits,
     header: Header,
     counts: [usize; N_CLASSES],
     rests: Rests<'a>,
@@ -297,13 +250,13 @@ pub(super) struct Delta<'a> {
 impl<'a> Delta<'a> {
     /// Takes `payload` apart, of a block like `base`, which has whole elements; `None` where it breaks the format.
     pub(super) fn open(dtype: Dtype, payload: &'a [u8], base: &[u8]) -> Option<Self> {
-        let format = Format::of(dtype)?;
+        let format = FloatBits::of(dtype)?;
         let mut src = ByteCursor::new(payload);
         let header = Header::read(&mut src)?;
         let mut counts = [0; N_CLASSES];
         match dtype.unit_bytes() {
-            2 => elements::<2>(base).for_each(|base| counts[format.class(base)] += 1),
-            _ => elements::<4>(base).for_each(|base| counts[format.class(base)] += 1),
+            2 => elements::<2>(base).for_each(|base| counts[format.exponent(base)] += 1),
+            _ => elements::<4>(base).for_each(|base| counts[format.exponent(base)] += 1),
         }
         let mut sizes = RestSizes::default();
         for (count, width) in counts.into_iter().zip(header.widths) {
@@ -364,7 +317,7 @@ fn add<const N: usize>(
         let mut word = [0; 4];
         word[..N].copy_from_slice(bytes);
         let base = u32::from_le_bytes(word);
-        let class = format.class(base);
+        let class = format.exponent(base);
         let place = places[class];
         places[class] += 1;
         let index = *indices.get(place)?;

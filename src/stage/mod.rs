@@ -6,9 +6,11 @@
 mod adaptive;
 mod coding;
 mod constant;
+mod decoder;
 mod delta;
 mod differences;
 mod fields;
+mod float_bits;
 mod layered;
 mod nested;
 mod packing;
@@ -17,6 +19,7 @@ mod payload;
 mod planes;
 mod quantized;
 mod quantizing;
+mod rank_one;
 mod records;
 mod repeats;
 mod rests;
@@ -26,31 +29,29 @@ mod sparse;
 mod zstd_frame;
 
 use crate::dtype::Dtype;
-use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::Isa;
-use crate::kernels::crc64::{Folded, RunningCrc};
-use crate::limits::MAX_BLOCK_BYTES;
 pub use coding::Coding;
-use delta::{DeltaDecoder, DeltaEncoder};
+pub use decoder::BlockDecoder;
+use delta::DeltaEncoder;
 pub use delta::{delta_base, is_near_copy};
+use fields::FieldEncoder;
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
 pub use fields::bench_internals;
-use fields::{FieldDecoder, FieldEncoder};
+use layered::LayerEncoder;
 pub use layered::LayerStep;
-use layered::{LayerDecoder, LayerEncoder};
 use palette::PaletteEncoder;
-use payload::{corrupt, keep_shorter};
-use quantized::QuantizedDecoder;
+use payload::keep_shorter;
 pub use quantized::{
     BlockLoss, BlockQuantizer, ChannelSteps, Choice, Domain, FIRST_PRIVATE_ID, IndexBackend, IndexCodec,
     Part, QuantRun, QuantSpec, Quantizer,
 };
 pub(crate) use quantized::{BlockPart, TILE_LEN};
+use rank_one::RankOneEncoder;
 use records::RecordEncoder;
 use scaled::ScaledEncoder;
-use sparse::{SparseDecoder, SparseEncoder};
-use zstd_frame::{ZstdDecoder, ZstdEncoder};
+use sparse::SparseEncoder;
+use zstd_frame::ZstdEncoder;
 
 /// Effort of the encoder; every level writes the same format, read by the same decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -72,8 +73,10 @@ pub struct BlockSource<'a> {
     /// The elements, little-endian, unaligned.
     pub bytes: &'a [u8],
     /// Elements in one row of the tensor (its last non-unit dimension), a hint for finding structure
-    /// along columns; 0 where unknown. Of [`Dtype::Bytes`], bytes in one record. The block need not start at a row's start.
+    /// along columns; 0 where unknown. Of [`Dtype::Bytes`], bytes in one record.
     pub row_len: usize,
+    /// Elements of the block's first row that are before the block.
+    pub row_start: usize,
 }
 
 /// Elements for each value of a palette, on average, from which on it takes next to nothing itself: only scales of small
@@ -92,6 +95,7 @@ pub struct BlockEncoder {
     palette: PaletteEncoder,
     records: RecordEncoder,
     delta: DeltaEncoder,
+    rank_one: RankOneEncoder,
     zstd: ZstdEncoder,
     quantizer: BlockQuantizer,
     layers: LayerEncoder,
@@ -127,6 +131,7 @@ impl BlockEncoder {
             palette: PaletteEncoder::default(),
             records: RecordEncoder::default(),
             delta: DeltaEncoder::default(),
+            rank_one: RankOneEncoder::default(),
             zstd: ZstdEncoder::new(level),
             quantizer: BlockQuantizer::default(),
             layers: LayerEncoder::default(),
@@ -314,12 +319,29 @@ impl BlockEncoder {
                 dst.truncate(end);
                 self.encode_sparse(source, element_bytes, dst)
             }
-            (None, None) => self.encode_dense(source, end, dst, visit),
+            (None, None) => self.encode_full(source, end, dst, visit),
         };
         match scaled_halves {
             Some(_) => shorter_of([Coding::Scaled, coding], start, end, dst),
             None => coding,
         }
+    }
+
+    /// Codes elements few of which are zero: as a matrix of rank one where that is shorter.
+    fn encode_full(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
+        let coding = self.encode_dense(source, start, dst, visit);
+        let end = if coding == Coding::Stored { start } else { dst.len() };
+        dst.truncate(end);
+        if !self.encode_rank_one(source, dst) {
+            return coding;
+        }
+        if coding == Coding::Stored || keep_shorter(dst, start, end) { Coding::RankOne } else { coding }
     }
 
     fn encode_dense(
@@ -365,125 +387,6 @@ fn shorter_of([first, second]: [Coding; 2], start: usize, end: usize, dst: &mut 
         return first;
     }
     if keep_shorter(dst, start, end) { second } else { first }
-}
-
-/// Decodes blocks, reusing its scratch memory; one for each worker thread.
-pub struct BlockDecoder {
-    isa: Isa,
-    fields: FieldDecoder,
-    sparse: SparseDecoder,
-    zstd: ZstdDecoder,
-    quantized: QuantizedDecoder,
-    layers: LayerDecoder,
-    delta: DeltaDecoder,
-    dense: Vec<u8>,
-    indices: Vec<u8>,
-    runs: Vec<u8>,
-    singles: Vec<f32>,
-}
-
-impl std::fmt::Debug for BlockDecoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlockDecoder").field("isa", &self.isa).finish_non_exhaustive()
-    }
-}
-
-impl BlockDecoder {
-    /// A decoder whose kernels run on `isa`; the result is the same for every `isa`.
-    #[must_use]
-    pub fn new(isa: Isa) -> Self {
-        Self {
-            isa,
-            fields: FieldDecoder::default(),
-            sparse: SparseDecoder::default(),
-            zstd: ZstdDecoder::new(),
-            quantized: QuantizedDecoder::default(),
-            layers: LayerDecoder::default(),
-            delta: DeltaDecoder::default(),
-            dense: Vec::new(),
-            indices: Vec::new(),
-            runs: Vec::new(),
-            singles: Vec::new(),
-        }
-    }
-
-    /// Takes a codec of the caller's for the blocks of its id.
-    pub fn set_index_codec(&mut self, codec: Box<dyn IndexCodec>) {
-        self.quantized.set_codec(codec);
-    }
-
-    /// Fills `dst` with the elements of `payload`. `dst.len()` is the block's decoded size and at most
-    /// [`crate::limits::MAX_BLOCK_BYTES`].
-    ///
-    /// # Errors
-    /// [`ErrorKind::Corrupt`] where the payload breaks the format; `dst` then holds unspecified bytes.
-    pub fn decode(&mut self, coding: Coding, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        self.decode_folded(coding, dtype, payload, dst).map(|_| ())
-    }
-
-    /// Like [`Self::decode`], for those who want the CRC of `dst`: returns what has been folded of it on the way, for
-    /// [`crate::container::crc64_from`].
-    ///
-    /// # Errors
-    /// As [`Self::decode`].
-    pub fn decode_folded(
-        &mut self,
-        coding: Coding,
-        dtype: Dtype,
-        payload: &[u8],
-        dst: &mut [u8],
-    ) -> Result<Folded> {
-        if dst.len() > MAX_BLOCK_BYTES {
-            return Err(Error::new(ErrorKind::LimitExceeded, format!("a block of {} bytes", dst.len())));
-        }
-        match coding {
-            Coding::Fields => return self.decode_fields(payload, dst),
-            Coding::Quantized => {
-                let mut crc = RunningCrc::new();
-                self.quantized.decode(self.isa, payload, dst, &mut |bytes| crc.update(bytes))?;
-                return Ok(crc.folded());
-            }
-            Coding::Sparse => self.decode_sparse(dtype, payload, dst),
-            Coding::Scaled => self.decode_scaled(dtype, payload, dst),
-            Coding::Palette => self.decode_palette(dtype, payload, dst),
-            Coding::Differences => self.decode_differences(dtype, payload, dst),
-            _ => self.decode_dense(coding, dtype, payload, dst),
-        }?;
-        Ok(Folded::new())
-    }
-
-    fn decode_fields(&mut self, payload: &[u8], dst: &mut [u8]) -> Result<Folded> {
-        self.fields.decode(self.isa, payload, &mut self.zstd.planes, dst)
-    }
-
-    fn decode_dense(&mut self, coding: Coding, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
-        match coding {
-            Coding::Stored if payload.len() == dst.len() => {
-                dst.copy_from_slice(payload);
-                Ok(())
-            }
-            Coding::Stored => Err(corrupt("a stored block's payload has another size than the block")),
-            Coding::Constant => constant::decode(dtype, payload, dst),
-            Coding::Zstd => self.zstd.decode(payload, dst),
-            Coding::Records => {
-                let rans12 = self.fields.rans12();
-                let buffers = [&mut self.dense, &mut self.indices];
-                records::decode(self.isa, payload, &mut self.zstd.planes, rans12, buffers, dst)
-            }
-            Coding::Fields => self.decode_fields(payload, dst).map(|_| ()),
-            Coding::Quantized => self.quantized.decode(self.isa, payload, dst, &mut |_| {}),
-            Coding::Adaptive => adaptive::decode(payload, dst),
-            Coding::Coarse => {
-                let decoded = self.layers.decode_coarse(self.isa, payload, dst);
-                decoded.ok_or_else(|| corrupt("the coarse block breaks the format"))
-            }
-            Coding::Refined => Err(corrupt("a refined block without the layer before")),
-            Coding::Delta => Err(corrupt("a delta block without the block that it is like")),
-            Coding::Sparse | Coding::Scaled | Coding::Palette | Coding::Differences | Coding::Reference => {
-                Err(Error::new(ErrorKind::Internal, "this coding is not decoded here"))
-            }
-        }
-    }
 }
 
 #[cfg(test)]

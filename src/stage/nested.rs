@@ -4,6 +4,7 @@ use super::delta::{Delta, DeltaEncoder};
 use super::differences::{self, Differences};
 use super::palette::{Palette, PaletteEncoder};
 use super::payload::{corrupt, keep_shorter, scratch};
+use super::rank_one::{self, RankOne};
 use super::scaled::{self, Scaled, TakenApart};
 use super::sparse::SparseEncoder;
 use super::{BlockDecoder, BlockEncoder, BlockSource, Coding};
@@ -18,7 +19,7 @@ impl BlockEncoder {
         let n_elements = source.bytes.len() / source.dtype.unit_bytes();
         let bytes = palette.write(source.dtype, n_elements, dst);
         // As bytes of any distribution, or as symbols whose tables follow the scales of rows.
-        let as_bytes = BlockSource { dtype: Dtype::U8, bytes, row_len: source.row_len };
+        let as_bytes = BlockSource { dtype: Dtype::U8, bytes, row_len: source.row_len, row_start: 0 };
         let as_symbols = BlockSource { dtype: Dtype::F8E8m0, ..as_bytes };
         let first = dst.len();
         let coding = self.encode_inner(as_bytes, first, dst);
@@ -58,7 +59,7 @@ impl BlockEncoder {
             dst.extend_from_slice(runs);
         }
         let halves_start = dst.len();
-        let inner = BlockSource { dtype: Dtype::F16, bytes: halves, row_len };
+        let inner = BlockSource { dtype: Dtype::F16, bytes: halves, row_len, row_start: 0 };
         // Integers of a few bits have a few values.
         let halves_coding = if self.palette.find(inner.dtype, inner.bytes).is_some() {
             self.encode_palette(inner, dst);
@@ -83,11 +84,33 @@ impl BlockEncoder {
         differences::take(source.dtype, scheme, &mut bytes);
         let start = dst.len();
         dst.extend([0; differences::HEADER_BYTES]);
-        let inner = BlockSource { dtype, bytes: &bytes, row_len: source.row_len };
+        let inner = BlockSource { dtype, bytes: &bytes, ..source };
         let coding = self.encode_inner(inner, dst.len(), dst);
         differences::set_header(dst, start, scheme, coding.wire_id());
         self.differences = bytes;
         true
+    }
+
+    /// Appends the payload of a matrix divided by factors of its rows and columns; `false`, and `dst` as it was, where nothing
+    /// speaks for it.
+    pub(super) fn encode_rank_one(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> bool {
+        let mut encoder = std::mem::take(&mut self.rank_one);
+        let BlockSource { dtype, bytes, row_len, row_start } = source;
+        let divided = encoder.divide(dtype, bytes, row_len, row_start);
+        let is_divided = divided.is_some();
+        if let Some(divided) = divided {
+            let start = dst.len();
+            dst.extend([0; rank_one::HEADER_BYTES]);
+            let factors = BlockSource { dtype: Dtype::U16, bytes: divided.factors, row_len: 0, row_start: 0 };
+            let factors_coding = self.encode_inner(factors, dst.len(), dst);
+            let factors_end = dst.len();
+            let rest = BlockSource { bytes: divided.rest, ..source };
+            let rest_coding = self.encode_inner(rest, factors_end, dst);
+            let codings = [factors_coding, rest_coding].map(Coding::wire_id);
+            divided.set_header(dst, start, factors_end, codings);
+        }
+        self.rank_one = encoder;
+        is_divided
     }
 
     /// Appends the payload of elements as differences from those of `base`; `None` where there are no such.
@@ -104,7 +127,7 @@ impl BlockEncoder {
         let coders = (fields.plane_coder(), &mut zstd.planes);
         let escapes = delta.encode(*isa, source.dtype, source.bytes, (base_offset, base), coders, dst);
         let coded = escapes.map(|escapes| {
-            let inner = BlockSource { dtype: source.dtype, bytes: escapes, row_len: 0 };
+            let inner = BlockSource { dtype: source.dtype, bytes: escapes, row_len: 0, row_start: 0 };
             let coding = self.encode_inner(inner, dst.len(), dst);
             DeltaEncoder::set_inner_coding(dst, start, coding.wire_id());
         });
@@ -137,7 +160,7 @@ impl BlockEncoder {
         let dense = self.sparse.encode(self.isa, element_bytes, source.bytes, dst).to_vec();
         // What is left of complex numbers is single floats, their number perhaps odd.
         let dtype = if source.dtype == Dtype::C64 { Dtype::F32 } else { source.dtype };
-        let inner = BlockSource { dtype, bytes: &dense, row_len: 0 };
+        let inner = BlockSource { dtype, bytes: &dense, row_len: 0, row_start: 0 };
         let coding = self.encode_inner(inner, dst.len(), dst);
         SparseEncoder::set_inner_coding(dst, start, coding.wire_id());
         Coding::Sparse
@@ -218,6 +241,20 @@ impl BlockDecoder {
         });
         self.delta = delta;
         added
+    }
+
+    pub(super) fn decode_rank_one(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {
+        let opened = RankOne::open(dtype, payload, dst.len())?;
+        let mut dense = std::mem::take(&mut self.dense);
+        let factors = scratch(&mut dense, opened.factor_bytes());
+        let result = inner_coding(opened.factors.0)
+            .and_then(|inner| self.decode_dense(inner, Dtype::U16, opened.factors.1, factors))
+            .and_then(|()| self.decode_dense(inner_coding(opened.rest.0)?, dtype, opened.rest.1, dst));
+        if result.is_ok() {
+            opened.multiply(factors, dst);
+        }
+        self.dense = dense;
+        result
     }
 
     pub(super) fn decode_palette(&mut self, dtype: Dtype, payload: &[u8], dst: &mut [u8]) -> Result<()> {

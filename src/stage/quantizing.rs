@@ -106,7 +106,7 @@ impl BlockEncoder {
             return Coding::Quantized;
         }
         dst.truncate(start);
-        self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst)
+        self.encode(BlockSource { dtype, bytes, row_len: 0, row_start: 0 }, dst)
     }
 
     /// Bits that the payload of elements takes of which `bytes` are a sample, less what a payload takes however many they
@@ -226,6 +226,6 @@ impl BlockEncoder {
             return (Coding::Sparse, loss);
         }
         dst.truncate(start);
-        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+        (self.encode(BlockSource { dtype, bytes, row_len: 0, row_start: 0 }, dst), loss)
     }
 }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::container::{crc64, crc64_from};
+use crate::error::ErrorKind;
 use crate::kernels::convert::from_f32;
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
@@ -7,6 +8,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 mod delta;
 mod nested;
+mod rank_one;
 
 fn isas() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.available())
@@ -14,7 +16,7 @@ fn isas() -> impl Iterator<Item = Isa> {
 
 /// Codes on every instruction set at every level, and checks that payloads are equal and decode to `bytes`.
 fn round_trip(dtype: Dtype, bytes: &[u8], row_len: usize) -> Vec<(Coding, usize)> {
-    let source = BlockSource { dtype, bytes, row_len };
+    let source = BlockSource { dtype, bytes, row_len, row_start: 0 };
     let mut results = Vec::new();
     for level in [Level::Fast, Level::Default, Level::High] {
         let mut reference: Option<(Coding, Vec<u8>)> = None;
@@ -134,7 +136,7 @@ fn damaged_payloads_never_panic_and_agree_on_every_isa() {
         for zero_in in [0, 3] {
             let bytes = weights(dtype, 6000, 9, zero_in);
             let mut payload = Vec::new();
-            let source = BlockSource { dtype, bytes: &bytes, row_len: 0 };
+            let source = BlockSource { dtype, bytes: &bytes, row_len: 0, row_start: 0 };
             let coding = BlockEncoder::new(Level::Default, Isa::detect()).encode(source, &mut payload);
             for _ in 0..300 {
                 let mut damaged = payload.clone();

@@ -12,6 +12,7 @@ use alcm::stage::{BlockDecoder, BlockEncoder, BlockSource, Coding, Level, delta_
 use alcm::{Dtype, Error, ErrorKind, Limits, Result};
 
 use super::coarse::{COARSE_STEP, coarse_fixture};
+use super::delta::{DELTA_DTYPES, delta_archive, delta_blocks};
 use super::nested::nested_fixtures;
 use super::quantized::{quant_spec, quantized_fixtures};
 
@@ -25,6 +26,7 @@ pub(crate) struct Fixture {
     pub(crate) dtype: Dtype,
     pub(crate) level: Level,
     pub(crate) row_len: usize,
+    pub(crate) row_start: usize,
     /// How the block is expected to be coded, where that is what the fixture is for.
     pub(crate) coding: Option<Coding>,
     pub(crate) bytes: Vec<u8>,
@@ -102,7 +104,7 @@ pub(crate) fn push(dtype: Dtype, value: f64, random: &mut Random, dst: &mut Vec<
 }
 
 /// `n_elements` of bell-shaped numbers.
-fn bell_block(dtype: Dtype, n_elements: usize, scale: f64, seed: u64) -> Vec<u8> {
+pub(crate) fn bell_block(dtype: Dtype, n_elements: usize, scale: f64, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let mut bytes = Vec::new();
     for _ in 0..n_elements {
@@ -130,7 +132,15 @@ pub(crate) fn fixture(
     coding: impl Into<Option<Coding>>,
     bytes: Vec<u8>,
 ) -> Fixture {
-    Fixture { name: name.into(), dtype, level: Level::Default, row_len: 0, coding: coding.into(), bytes }
+    Fixture {
+        name: name.into(),
+        dtype,
+        level: Level::Default,
+        row_len: 0,
+        row_start: 0,
+        coding: coding.into(),
+        bytes,
+    }
 }
 
 /// One block for each dtype, named after it.
@@ -304,7 +314,12 @@ pub(crate) fn archive_of(flags: u32, blocks: &[CodedBlock<'_>]) -> Packed {
 impl Fixture {
     /// The block's payload as `isa` codes it.
     pub(crate) fn encode(&self, isa: Isa) -> (Coding, Vec<u8>) {
-        let source = BlockSource { dtype: self.dtype, bytes: &self.bytes, row_len: self.row_len };
+        let source = BlockSource {
+            dtype: self.dtype,
+            bytes: &self.bytes,
+            row_len: self.row_len,
+            row_start: self.row_start,
+        };
         let mut payload = Vec::new();
         let mut encoder = BlockEncoder::new(self.level, isa);
         let coding = match self.coding {
@@ -365,61 +380,6 @@ pub(crate) fn other_file_archive() -> Packed {
         CodedBlock { dtype: Dtype::Bf16, coding: Coding::Reference, payload: &payload, decoded: &tensor };
     archive_of(FLAG_REFERENCES, &[block])
 }
-
-/// Elements near to those of `base`: some units in the last place more or less, a few of them something else.
-pub(crate) fn near_copy(dtype: Dtype, base: &[u8], seed: u64) -> Vec<u8> {
-    let mut random = Random::new(seed);
-    let unit_bytes = dtype.unit_bytes();
-    let elements = base.chunks_exact(unit_bytes).flat_map(|element| {
-        let mut word = [0; 8];
-        word[..unit_bytes].copy_from_slice(element);
-        let bits = u64::from_le_bytes(word);
-        let spread = if dtype == Dtype::F32 { 1 << 14 } else { 5 };
-        let bits = match random.below(50) {
-            0 => random.word(),
-            1 => bits ^ 1 << (8 * unit_bytes - 1),
-            _ => bits.wrapping_add_signed((random.bell() * f64::from(spread)) as i64),
-        };
-        bits.to_le_bytes().into_iter().take(unit_bytes)
-    });
-    elements.collect()
-}
-
-/// Two blocks of which the second is a near copy of the first, and its payload as `isa` codes it.
-pub(crate) struct DeltaBlocks {
-    pub(crate) dtype: Dtype,
-    pub(crate) base: Vec<u8>,
-    pub(crate) near: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
-}
-
-pub(crate) fn delta_blocks(dtype: Dtype, isa: Isa) -> DeltaBlocks {
-    let base = bell_block(dtype, 400, 0.05, 33);
-    let near = near_copy(dtype, &base, 34);
-    let source = BlockSource { dtype, bytes: &near, row_len: 0 };
-    let mut payload = Vec::new();
-    let mut encoder = BlockEncoder::new(Level::Default, isa);
-    let coding = encoder.encode_near(source, (4, &base), 0, &mut payload, &mut |_| {});
-    assert_eq!(coding, Coding::Delta, "{dtype:?}");
-    DeltaBlocks { dtype, base, near, payload }
-}
-
-/// An archive of some bytes and then `blocks`.
-pub(crate) fn delta_archive(flags: u32, blocks: &DeltaBlocks) -> Packed {
-    let DeltaBlocks { dtype, base, near, payload } = blocks;
-    let block = |coding, payload, decoded| CodedBlock { dtype: *dtype, coding, payload, decoded };
-    archive_of(
-        flags,
-        &[
-            block(Coding::Stored, b"head", b"head"),
-            block(Coding::Stored, base, base),
-            block(Coding::Delta, payload, near),
-        ],
-    )
-}
-
-/// The dtypes that are coded by differences from an earlier block.
-pub(crate) const DELTA_DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
 
 /// Every fixture's archive, those with blocks that need others among them, by name.
 pub(crate) fn archives() -> Vec<(String, Packed)> {

@@ -10,10 +10,8 @@ use alcm::stage::{Coding, Level};
 use alcm::{Dtype, ErrorKind};
 use sha2::{Digest, Sha256};
 
-use super::fixtures::{
-    CodedBlock, archive_of, archives, delta_archive, delta_blocks, fixtures, other_file_archive,
-    reference_archive,
-};
+use super::delta::{delta_archive, delta_blocks};
+use super::fixtures::{CodedBlock, archive_of, archives, fixtures, other_file_archive, reference_archive};
 
 /// Path of a golden file or of an output, and its SHA-256 in hexadecimal.
 pub(crate) type OutputSums = BTreeMap<String, String>;

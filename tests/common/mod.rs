@@ -10,6 +10,7 @@
 )]
 
 pub(crate) mod coarse;
+pub(crate) mod delta;
 pub(crate) mod fixtures;
 pub(crate) mod golden;
 pub(crate) mod nested;

@@ -115,12 +115,38 @@ pub(crate) fn nested_fixtures() -> Vec<Fixture> {
                 (0..7001).map(byte).collect()
             })
         },
+        // Positive numbers whose scales are products of a row's and a column's, in rows of 40 of which the first is cut off.
+        rank_one("rank-one-f32", Dtype::F32, 40),
+        rank_one("rank-one-bf16", Dtype::Bf16, 41),
+        rank_one("rank-one-f16", Dtype::F16, 42),
         packed_records("records-q5_0", 22, 35),
         packed_records("records-q5_1", 24, 36),
         packed_records("records-q3_k", 110, 37),
         packed_records("records-q5_k", 176, 38),
         packed_records("records-q6_k", 210, 39),
     ]
+}
+
+fn rank_one(name: &str, dtype: Dtype, seed: u64) -> Fixture {
+    const ROW_LEN: usize = 40;
+    const ROW_START: usize = 17;
+    let mut random = Random::new(seed);
+    // Powers of two within those of halves.
+    let mut factors = |n: usize, spread: usize| -> Vec<i32> {
+        (0..n).map(|_| random.below(spread) as i32 - spread as i32 / 2).collect()
+    };
+    let (columns, rows) = (factors(ROW_LEN, 9), factors(60, 7));
+    let value = |idx: usize| {
+        let place = idx + ROW_START;
+        let factor = f32::from_bits(((127 + columns[place % ROW_LEN] + rows[place / ROW_LEN]) as u32) << 23);
+        let bell = 1.0 + random.bell() * 0.35;
+        factor * bell as f32
+    };
+    let values: Vec<f32> = (0..60 * ROW_LEN - ROW_START - 5).map(value).collect();
+    let mut bytes = vec![0; values.len() * dtype.unit_bytes()];
+    from_f32(Isa::Scalar, dtype, &values, &mut bytes).expect("a float");
+    let block = fixture(name, dtype, Coding::RankOne, bytes);
+    Fixture { row_len: ROW_LEN, row_start: ROW_START, ..block }
 }
 
 /// Records of ggml's type of this size, whose values are near the middle of their range, and some bytes of one more.

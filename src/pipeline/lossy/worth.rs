@@ -38,7 +38,7 @@ impl TensorSource<'_> {
             let (mut quantized, mut exact) = (Vec::new(), Vec::new());
             rebuilt.copy_from_slice(&sample);
             encoder.encode_quantized_watched(run, &mut rebuilt, &mut quantized, &mut |_| {});
-            encoder.encode(BlockSource { dtype, bytes: &sample, row_len: 0 }, &mut exact);
+            encoder.encode(BlockSource { dtype, bytes: &sample, row_len: 0, row_start: 0 }, &mut exact);
             exact.len() <= quantized.len()
         };
         let is_smaller = self.time(Step::Backend, compare);

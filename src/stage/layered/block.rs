@@ -26,7 +26,7 @@ impl BlockEncoder {
             return (Coding::Coarse, loss);
         }
         dst.truncate(start);
-        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+        (self.encode(BlockSource { dtype, bytes, row_len: 0, row_start: 0 }, dst), loss)
     }
 
     /// As [`Self::encode_coarse`] for a later layer: of the step `after`, or of the elements themselves without it. The
@@ -55,7 +55,7 @@ impl BlockEncoder {
             return (Coding::Refined, loss);
         }
         dst.truncate(start);
-        (self.encode(BlockSource { dtype, bytes, row_len: 0 }, dst), loss)
+        (self.encode(BlockSource { dtype, bytes, row_len: 0, row_start: 0 }, dst), loss)
     }
 
     fn write_refined(
@@ -75,7 +75,8 @@ impl BlockEncoder {
                 (_, []) => Some(()),
                 (Some(_), _) => layers.write_dense(self.isa, &split, dst),
                 (None, dense) => {
-                    let coding = self.encode(BlockSource { dtype, bytes: dense, row_len: 0 }, dst);
+                    let coding =
+                        self.encode(BlockSource { dtype, bytes: dense, row_len: 0, row_start: 0 }, dst);
                     LayerEncoder::set_dense_coding(dst, start, coding.wire_id());
                     Some(())
                 }

@@ -115,7 +115,7 @@ fn all_layers_together_are_hardly_larger_than_the_exact_block() {
         for n_elements in [10_000, 500_000] {
             let original = block(dtype, n_elements, false, 5);
             let mut exact = Vec::new();
-            let source = BlockSource { dtype, bytes: &original, row_len: 0 };
+            let source = BlockSource { dtype, bytes: &original, row_len: 0, row_start: 0 };
             BlockEncoder::new(Level::Default, Isa::detect()).encode(source, &mut exact);
             for steps in [&[0.01, 0.0007][..], &[0.01], &[0.0007], &[0.03, 0.01, 0.004, 0.001]] {
                 let steps: Vec<_> = steps.iter().map(|value| step(dtype, *value, n_elements)).collect();

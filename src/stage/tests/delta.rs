@@ -6,7 +6,7 @@ use crate::stage::{delta_base, is_near_copy};
 /// Codes `bytes` as differences from `base` on every instruction set, checks that they agree and that a decoder gets
 /// `bytes` back; the size of the payload.
 fn delta_round_trip(dtype: Dtype, bytes: &[u8], base: &[u8]) -> usize {
-    let source = BlockSource { dtype, bytes, row_len: 0 };
+    let source = BlockSource { dtype, bytes, row_len: 0, row_start: 0 };
     let mut reference: Option<Vec<u8>> = None;
     for isa in isas() {
         let mut payload = vec![0xab];
@@ -58,7 +58,7 @@ fn near_copies_take_far_fewer_bytes() {
 #[test]
 fn a_block_that_is_no_near_copy_is_coded_for_itself() {
     let [base, other] = [3, 4].map(|seed| weights(Dtype::F32, 100_000, seed, 0));
-    let source = BlockSource { dtype: Dtype::F32, bytes: &other, row_len: 0 };
+    let source = BlockSource { dtype: Dtype::F32, bytes: &other, row_len: 0, row_start: 0 };
     let (mut own, mut near) = (Vec::new(), Vec::new());
     let mut encoder = BlockEncoder::new(Level::Default, Isa::detect());
     let coding = encoder.encode(source, &mut own);

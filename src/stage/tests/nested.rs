@@ -179,7 +179,7 @@ fn scaled_blocks_that_break_the_format_are_refused() {
     let mut encoder = BlockEncoder::new(Level::Default, Isa::detect());
     let bytes = scaled_groups(Dtype::Bf16, 128, 4096, 44, |word| integer(word, 3));
     let mut payload = Vec::new();
-    let source = BlockSource { dtype: Dtype::Bf16, bytes: &bytes, row_len: 0 };
+    let source = BlockSource { dtype: Dtype::Bf16, bytes: &bytes, row_len: 0, row_start: 0 };
     assert_eq!(encoder.encode(source, &mut payload), Coding::Scaled);
     let kind = |dtype, payload: &[u8], len: usize| {
         let mut dst = vec![0; len];
@@ -226,7 +226,7 @@ fn palettes_that_break_the_format_are_refused() {
     let mut encoder = BlockEncoder::new(Level::Default, Isa::detect());
     let bytes = of_a_palette(Dtype::F32, 5000, 9, 33);
     let mut payload = Vec::new();
-    let source = BlockSource { dtype: Dtype::F32, bytes: &bytes, row_len: 0 };
+    let source = BlockSource { dtype: Dtype::F32, bytes: &bytes, row_len: 0, row_start: 0 };
     assert_eq!(encoder.encode(source, &mut payload), Coding::Palette);
     let kind = |dtype, payload: &[u8], len: usize| {
         let mut dst = vec![0; len];
@@ -310,7 +310,7 @@ fn rows_as_long_as_a_header_may_claim_are_no_rows() {
 fn differences_that_break_the_format_are_refused() {
     let bytes = smooth_rows(Dtype::F32, 5000, 50);
     let mut payload = Vec::new();
-    let source = BlockSource { dtype: Dtype::F32, bytes: &bytes, row_len: 50 };
+    let source = BlockSource { dtype: Dtype::F32, bytes: &bytes, row_len: 50, row_start: 0 };
     assert_eq!(
         BlockEncoder::new(Level::Default, Isa::detect()).encode(source, &mut payload),
         Coding::Differences
@@ -423,7 +423,7 @@ fn records_that_break_the_format_are_refused() {
     ChaCha8Rng::seed_from_u64(43).fill_bytes(&mut bytes);
     bytes.iter_mut().skip(1).step_by(3).for_each(|byte| *byte = 0x20 + *byte % 3);
     let mut payload = Vec::new();
-    let source = BlockSource { dtype: Dtype::Bytes, bytes: &bytes, row_len: 3 };
+    let source = BlockSource { dtype: Dtype::Bytes, bytes: &bytes, row_len: 3, row_start: 0 };
     assert_eq!(
         BlockEncoder::new(Level::Default, Isa::detect()).encode(source, &mut payload),
         Coding::Records

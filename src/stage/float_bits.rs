@@ -1,0 +1,60 @@
+//! Elements of float types of 16 and 32 bits, as their bits.
+
+use crate::dtype::Dtype;
+
+/// Widths of the fields of such a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FloatBits {
+    pub(super) element_bits: u32,
+    pub(super) mantissa_bits: u32,
+}
+
+impl FloatBits {
+    pub(super) fn of(dtype: Dtype) -> Option<Self> {
+        let (element_bits, mantissa_bits) = match dtype {
+            Dtype::F32 => (32, 23),
+            Dtype::F16 => (16, 10),
+            Dtype::Bf16 => (16, 7),
+            _ => return None,
+        };
+        Some(Self { element_bits, mantissa_bits })
+    }
+
+    /// The exponent field.
+    pub(super) fn exponent(self, element: u32) -> usize {
+        let exponent_mask = (1 << (self.element_bits - 1 - self.mantissa_bits)) - 1;
+        (element >> self.mantissa_bits & exponent_mask) as usize
+    }
+
+    /// What `element` is more than `base`, if they have the same sign.
+    pub(super) fn difference(self, element: u32, base: u32) -> Option<i32> {
+        let sign = 1 << (self.element_bits - 1);
+        // Both below 2^31 without their signs.
+        let magnitude = |bits: u32| (bits & (sign - 1)).cast_signed();
+        ((element ^ base) & sign == 0).then(|| magnitude(element) - magnitude(base))
+    }
+
+    /// The element that is `difference` more than `base`, of the same sign; what does not fit is cut off.
+    pub(super) fn add(self, base: u32, difference: u32) -> u32 {
+        let sign = 1 << (self.element_bits - 1);
+        base & sign | base.wrapping_add(difference) & (sign - 1)
+    }
+}
+
+/// The elements of `bytes`, of 2 or 4 bytes each.
+pub(super) fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks::<N>().0.iter().map(|element| {
+        let mut word = [0; 4];
+        word[..N].copy_from_slice(element);
+        u32::from_le_bytes(word)
+    })
+}
+
+/// Replaces each element of `bytes` by what `change` makes of it, in order.
+pub(super) fn replace<const N: usize>(bytes: &mut [u8], mut change: impl FnMut(u32) -> u32) {
+    for element in bytes.as_chunks_mut::<N>().0 {
+        let mut word = [0; 4];
+        word[..N].copy_from_slice(element);
+        element.copy_from_slice(&change(u32::from_le_bytes(word)).to_le_bytes()[..N]);
+    }
+}
