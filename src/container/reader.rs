@@ -283,10 +283,7 @@ impl<'a> Archive<'a> {
             Reference::SameFile { original_offset } if original_offset < record.entry.original_offset => {
                 self.decode_target(original_offset, record, decoder, dst)
             }
-            Reference::SameFile { original_offset } => {
-                let message = format!("reference to offset {original_offset}, which is not earlier");
-                Err(Error::new(ErrorKind::Corrupt, message))
-            }
+            Reference::SameFile { original_offset } => Err(wrong_other(original_offset, "is not earlier")),
         });
         found.map_err(|e| e.in_block(record.entry.block_idx))
     }
@@ -304,25 +301,25 @@ impl<'a> Archive<'a> {
         decoder: &mut BlockDecoder,
         dst: &mut [u8],
     ) -> Result<()> {
-        let wrong = |what: &str| {
-            let message = format!("reference to offset {original_offset}: {what}");
-            Error::new(ErrorKind::Corrupt, message)
-        };
-        let target = self
-            .block_at(original_offset)
-            .filter(|target| target.original_offset == original_offset)
-            .ok_or_else(|| wrong("no block begins there"))?;
+        let target = self.other_block(original_offset, &referrer.entry)?;
         if target.coding == Coding::Reference {
-            return Err(wrong("the block there is itself a reference"));
-        }
-        if (target.decoded_bytes, target.dtype) != (referrer.entry.decoded_bytes, referrer.entry.dtype) {
-            return Err(wrong("the block there has another size or dtype"));
+            return Err(wrong_other(original_offset, "is itself a reference"));
         }
         let target = self.record_of(&target)?;
         if target.decoded_crc != referrer.decoded_crc {
-            return Err(wrong("the block there has another CRC"));
+            return Err(wrong_other(original_offset, "has another CRC"));
         }
         self.decode_own(&target, decoder, dst)
+    }
+
+    /// The block that begins at `original_offset`, which that of `entry` needs: of the same size and dtype.
+    fn other_block(&self, original_offset: u64, entry: &BlockEntry) -> Result<BlockEntry> {
+        let found = self.block_at(original_offset).filter(|other| other.original_offset == original_offset);
+        let other = found.ok_or_else(|| wrong_other(original_offset, "does not begin there"))?;
+        if (other.decoded_bytes, other.dtype) != (entry.decoded_bytes, entry.dtype) {
+            return Err(wrong_other(original_offset, "has another size or dtype"));
+        }
+        Ok(other)
     }
 
     /// Fills `dst` with the bytes of a block that is not a reference, and checks their CRC. A block that refines that of
@@ -345,22 +342,13 @@ impl<'a> Archive<'a> {
     ) -> Result<()> {
         let entry = &record.entry;
         let base_offset = delta_base(record.payload)?;
-        let wrong = |what: &str| {
-            Error::new(ErrorKind::Corrupt, format!("difference to the block at offset {base_offset}: {what}"))
-        };
         if base_offset >= entry.original_offset {
-            return Err(wrong("it is not earlier"));
+            return Err(wrong_other(base_offset, "is not earlier"));
         }
-        let base = self
-            .block_at(base_offset)
-            .filter(|base| base.original_offset == base_offset)
-            .ok_or_else(|| wrong("no block begins there"))?;
+        let base = self.other_block(base_offset, entry)?;
         // So that nobody has to follow more than one.
         if base.coding.has_base() {
-            return Err(wrong("the block there needs another one itself"));
-        }
-        if (base.decoded_bytes, base.dtype) != (entry.decoded_bytes, entry.dtype) {
-            return Err(wrong("the block there has another size or dtype"));
+            return Err(wrong_other(base_offset, "needs another one itself"));
         }
         if dst.len() != entry.decoded_bytes as usize {
             let message = format!("{} bytes given for a block of {}", dst.len(), entry.decoded_bytes);
@@ -390,6 +378,11 @@ impl<'a> Archive<'a> {
             .and_then(|()| check_decoded(record, &Folded::new(), dst))
             .map_err(in_block)
     }
+}
+
+/// A block needs the one at `original_offset`, of which `what` is wrong.
+fn wrong_other(original_offset: u64, what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("needs the block at offset {original_offset}, which {what}"))
 }
 
 /// Fills `dst`, of the block's decoded size, with the bytes of a block that is not a reference, and checks
