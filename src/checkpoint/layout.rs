@@ -24,8 +24,8 @@ pub struct Region {
     pub len: u64,
     /// Type of the elements.
     pub dtype: Dtype,
-    /// Elements in a row of the tensor: its last dimension above 1, if there is another; else 0. Of bytes, the length of
-    /// the records that they are.
+    /// Elements in a row of the tensor: its last dimension above 1, or of a convolution those of a channel; 0 if there is no
+    /// other dimension. Of bytes, the length of the records that they are.
     pub row_len: usize,
     /// Bytes of a full block.
     pub block_bytes: usize,
@@ -179,7 +179,8 @@ pub fn large_block_bytes(dtype: Dtype) -> usize {
     ((1 << 20) * dtype.unit_bytes()).min(MAX_BLOCK_BYTES)
 }
 
-/// The first dimension above 1, the innermost first, if there is another; else 0.
+/// The first dimension above 1, the innermost first, or, if that is of a convolution's kernel, the product of all but the
+/// last; 0 if there is no other.
 pub(super) fn row_len<'a>(dimensions: impl Iterator<Item = &'a u64>) -> usize {
     /// A last dimension below this is one of a convolution's kernel.
     const LEAST_ROW: u64 = 8;
@@ -226,6 +227,7 @@ mod tests {
             ("BF16", "[0]", 0),
             ("BF16", "[256,384]", 196_608),
             ("BF16", "[4]", 8),
+            ("BF16", "[64,128,1,3,3]", 147_456),
             ("X7", "[9]", 5),
             ("BF16", "[4]", 8),
         ]);
@@ -239,6 +241,7 @@ mod tests {
                 (Dtype::Bf16, 1200, 300),
                 (Dtype::Bf16, 196_608, 384),
                 (Dtype::Bf16, 8, 0),
+                (Dtype::Bf16, 147_456, 1152),
                 (Dtype::Bytes, 5, 0),
                 (Dtype::Bf16, 8, 0),
             ]

@@ -328,7 +328,7 @@ mod tests {
             (2, 12_000, Some(Dtype::F32), 0),
             (3, 5600, Some(Dtype::F16), 40),
             (5, 4400, Some(Dtype::F32), 0),
-            (1, 6720, Some(Dtype::F32), 7),
+            (1, 6720, Some(Dtype::F32), 105),
             (4, 9000, Some(Dtype::I8), 0),
             (6, 5000, None, 0),
         ];

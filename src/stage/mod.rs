@@ -72,7 +72,7 @@ pub struct BlockSource<'a> {
     pub dtype: Dtype,
     /// The elements, little-endian, unaligned.
     pub bytes: &'a [u8],
-    /// Elements in one row of the tensor (its last non-unit dimension), a hint for finding structure
+    /// Elements in one row of the tensor (its last non-unit dimension, or a convolution's channel), a hint for finding structure
     /// along columns; 0 where unknown. Of [`Dtype::Bytes`], bytes in one record.
     pub row_len: usize,
     /// Elements of the block's first row that are before the block.
