@@ -41,20 +41,15 @@ impl FloatBits {
     }
 }
 
-/// The elements of `bytes`, of 2 or 4 bytes each.
-pub(super) fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.as_chunks::<N>().0.iter().map(|element| {
-        let mut word = [0; 4];
-        word[..N].copy_from_slice(element);
-        u32::from_le_bytes(word)
-    })
+/// The bits of an element of 2 or 4 bytes.
+#[inline]
+pub(super) fn word<const N: usize>(element: [u8; N]) -> u32 {
+    let mut word = [0; 4];
+    word[..N].copy_from_slice(&element);
+    u32::from_le_bytes(word)
 }
 
-/// Replaces each element of `bytes` by what `change` makes of it, in order.
-pub(super) fn replace<const N: usize>(bytes: &mut [u8], mut change: impl FnMut(u32) -> u32) {
-    for element in bytes.as_chunks_mut::<N>().0 {
-        let mut word = [0; 4];
-        word[..N].copy_from_slice(element);
-        element.copy_from_slice(&change(u32::from_le_bytes(word)).to_le_bytes()[..N]);
-    }
+/// The elements of `bytes`, of 2 or 4 bytes each.
+pub(super) fn elements<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.as_chunks::<N>().0.iter().map(|element| word(*element))
 }

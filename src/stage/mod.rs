@@ -103,6 +103,8 @@ pub struct BlockEncoder {
     original: Vec<u8>,
     /// A block's differences.
     differences: Vec<u8>,
+    /// The payload of a coding that is tried before another.
+    payload: Vec<u8>,
     /// The codec of indices in use, if any has been asked for.
     index_codec: Option<Box<dyn IndexCodec>>,
     /// Whether it is the caller's, to be used whatever a [`QuantSpec`] says.
@@ -137,6 +139,7 @@ impl BlockEncoder {
             layers: LayerEncoder::default(),
             original: Vec::new(),
             differences: Vec::new(),
+            payload: Vec::new(),
             index_codec: None,
             is_own_codec: false,
         }
@@ -335,13 +338,25 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Coding {
-        let coding = self.encode_dense(source, start, dst, visit);
-        let end = if coding == Coding::Stored { start } else { dst.len() };
-        dst.truncate(end);
-        if !self.encode_rank_one(source, dst) {
-            return coding;
-        }
-        if coding == Coding::Stored || keep_shorter(dst, start, end) { Coding::RankOne } else { coding }
+        let mut rank_one = std::mem::take(&mut self.payload);
+        rank_one.clear();
+        let is_sure = self.encode_rank_one(source, &mut rank_one);
+        let coding = if is_sure == Some(true) {
+            visit(source.bytes);
+            Coding::Stored
+        } else {
+            self.encode_dense(source, start, dst, visit)
+        };
+        let is_shorter = coding == Coding::Stored || rank_one.len() + start < dst.len();
+        let coding = if is_sure.is_some() && is_shorter {
+            dst.truncate(start);
+            dst.extend_from_slice(&rank_one);
+            Coding::RankOne
+        } else {
+            coding
+        };
+        self.payload = rank_one;
+        coding
     }
 
     fn encode_dense(

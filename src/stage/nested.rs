@@ -91,13 +91,13 @@ impl BlockEncoder {
         true
     }
 
-    /// Appends the payload of a matrix divided by factors of its rows and columns; `false`, and `dst` as it was, where nothing
-    /// speaks for it.
-    pub(super) fn encode_rank_one(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> bool {
+    /// Appends the payload of a matrix divided by factors of its rows and columns, and says whether it is surely the shorter
+    /// one; `None`, and `dst` as it was, where nothing speaks for it.
+    pub(super) fn encode_rank_one(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Option<bool> {
         let mut encoder = std::mem::take(&mut self.rank_one);
         let BlockSource { dtype, bytes, row_len, row_start } = source;
         let divided = encoder.divide(dtype, bytes, row_len, row_start);
-        let is_divided = divided.is_some();
+        let is_sure = divided.as_ref().map(|divided| divided.is_sure);
         if let Some(divided) = divided {
             let start = dst.len();
             dst.extend([0; rank_one::HEADER_BYTES]);
@@ -110,7 +110,7 @@ impl BlockEncoder {
             divided.set_header(dst, start, factors_end, codings);
         }
         self.rank_one = encoder;
-        is_divided
+        is_sure
     }
 
     /// Appends the payload of elements as differences from those of `base`; `None` where there are no such.

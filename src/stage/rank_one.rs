@@ -6,9 +6,11 @@
 //! sign, taken as a number, are nearly its logarithm, so that dividing is a subtraction of such numbers, exact and without
 //! rounding.
 
-use super::float_bits::{FloatBits, elements, replace};
+use std::ops::Range;
+
+use super::float_bits::{FloatBits, elements, word};
 use super::payload::{corrupt, le32, scratch};
-use super::sample;
+use super::{repeats, sample};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
 use crate::entropy::freq::entropy_q16;
@@ -37,11 +39,14 @@ impl Matrix {
         Some(Self { row_len, row_start, n_rows: n_elements.checked_add(row_start)?.div_ceil(row_len) })
     }
 
-    /// Row and column of each element.
-    fn places(self) -> impl Iterator<Item = (usize, usize)> {
-        let columns = (self.row_start..self.row_len).map(|column| (0, column));
-        columns
-            .chain((1..self.n_rows).flat_map(move |row| (0..self.row_len).map(move |column| (row, column))))
+    /// The first column of each row, and where its elements are among `n_bytes`.
+    fn rows(self, element_bytes: usize, n_bytes: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        (0..self.n_rows).map(move |row| {
+            let first = if row == 0 { self.row_start } else { 0 };
+            let start = element_bytes * (row * self.row_len + first - self.row_start);
+            let end = element_bytes * ((row + 1) * self.row_len - self.row_start);
+            (first, start..end.min(n_bytes))
+        })
     }
 }
 
@@ -50,7 +55,8 @@ impl Matrix {
 pub(super) struct RankOneEncoder {
     /// Of columns, then of rows.
     factors: Vec<u16>,
-    sums: Vec<i64>,
+    /// Sums of columns, then their factors.
+    columns: Vec<i32>,
     factor_bytes: Vec<u8>,
     rest: Vec<u8>,
 }
@@ -61,6 +67,8 @@ pub(super) struct Divided<'a> {
     pub(super) factors: &'a [u8],
     /// What is left, elements of the block's type.
     pub(super) rest: &'a [u8],
+    /// Whether the block is surely shorter so than it is as it was.
+    pub(super) is_sure: bool,
     matrix: Matrix,
 }
 
@@ -95,41 +103,47 @@ impl RankOneEncoder {
         }
         let shift = format.mantissa_bits - STEPS_LOG2;
         let magnitude_mask = (1 << (format.element_bits - 1)) - 1;
-        let logs = || elements::<N>(bytes).map(|element| i64::from((element & magnitude_mask) >> shift));
-        let n_factors = matrix.row_len + matrix.n_rows;
-        self.factors.clear();
-        self.factors.resize(n_factors, 0);
-        let (columns, rows) = self.factors.split_at_mut(matrix.row_len);
-        let sums = scratch(&mut self.sums, matrix.row_len.max(matrix.n_rows));
-        sums.fill(0);
-        logs().zip(matrix.places()).for_each(|(log, (_, column))| sums[column] += log);
-        for (column, (factor, sum)) in columns.iter_mut().zip(&*sums).enumerate() {
-            let n_before = usize::from(column < matrix.row_start);
-            let end = matrix.row_start + bytes.len() / N;
-            let n_behind = usize::from(matrix.n_rows * matrix.row_len - end >= matrix.row_len - column);
-            *factor = rounded_mean(*sum, matrix.n_rows - n_before - n_behind);
+        // Below 2^10; of all rows of a block the sum is below 2^31.
+        let log = |element: u32| ((element & magnitude_mask) >> shift).cast_signed();
+        let rows = || matrix.rows(N, bytes.len()).map(|(first, range)| (first, &bytes[range]));
+        let columns = scratch(&mut self.columns, matrix.row_len);
+        columns.fill(0);
+        for (first, row) in rows() {
+            columns[first..]
+                .iter_mut()
+                .zip(elements::<N>(row))
+                .for_each(|(sum, element)| *sum += log(element));
         }
-        sums.fill(0);
-        let differences = logs().zip(matrix.places());
-        differences.for_each(|(log, (row, column))| sums[row] += log - i64::from(columns[column]));
+        let n_behind = matrix.n_rows * matrix.row_len - matrix.row_start - bytes.len() / N;
+        self.factors.clear();
+        for (column, sum) in columns.iter_mut().enumerate() {
+            let is_behind = n_behind >= matrix.row_len - column;
+            let n_missing = usize::from(column < matrix.row_start) + usize::from(is_behind);
+            let factor = rounded_mean(i64::from(*sum), matrix.n_rows - n_missing);
+            self.factors.push(factor);
+            *sum = i32::from(factor);
+        }
         // What is left lies around the middle of all exponents.
-        let middle = 1i64 << (format.element_bits - 2 - shift);
-        let mut start = 0;
-        for (row, (factor, sum)) in rows.iter_mut().zip(&*sums).enumerate() {
-            let end = ((row + 1) * matrix.row_len - matrix.row_start).min(bytes.len() / N);
-            *factor = rounded_mean(*sum - middle * (end - start) as i64, end - start);
-            start = end;
+        let middle = 1 << (format.element_bits - 2 - shift);
+        for (first, row) in rows() {
+            let differences = elements::<N>(row).zip(&columns[first..]);
+            let sum: i32 = differences.map(|(element, column)| log(element) - column - middle).sum();
+            self.factors.push(rounded_mean(i64::from(sum), row.len() / N));
         }
         self.rest.clear();
         self.rest.extend_from_slice(bytes);
-        change::<N>(format, matrix, &self.factors, &mut self.rest, u32::wrapping_sub);
-        if exponent_bits_q16::<N>(format, &self.rest) + LEAST_GAIN_Q16 > exponent_bits_q16::<N>(format, bytes)
-        {
+        change::<N, false>(format, matrix, &self.factors, &mut self.rest);
+        let before_q16 = exponent_bits_q16::<N>(format, bytes);
+        let gain_q16 = before_q16.saturating_sub(exponent_bits_q16::<N>(format, &self.rest));
+        if gain_q16 < LEAST_GAIN_Q16 {
             return None;
         }
         self.factor_bytes.clear();
         self.factor_bytes.extend(self.factors.iter().flat_map(|factor| factor.to_le_bytes()));
-        Some(Divided { factors: &self.factor_bytes, rest: &self.rest, matrix })
+        // More than twice what the factors take as they are, and nothing that a general compressor would find.
+        let gain = (gain_q16 * (bytes.len() / N) as u64) >> 16;
+        let is_sure = gain > 16 * self.factor_bytes.len() as u64 && !repeats::are_common(N, bytes);
+        Some(Divided { factors: &self.factor_bytes, rest: &self.rest, is_sure, matrix })
     }
 }
 
@@ -169,27 +183,25 @@ fn exponent_bits_q16<const N: usize>(format: FloatBits, bytes: &[u8]) -> u64 {
     entropy_q16(&counts)
 }
 
-/// Adds to the magnitude of each element the logarithms of its factors, or subtracts them.
-fn change<const N: usize>(
+/// Adds to the magnitude of each element the logarithms of its factors, or, if not `ADD`, subtracts them.
+fn change<const N: usize, const ADD: bool>(
     format: FloatBits,
     matrix: Matrix,
     factors: &[u16],
     bytes: &mut [u8],
-    operation: fn(u32, u32) -> u32,
 ) {
     let shift = format.mantissa_bits - STEPS_LOG2;
     let magnitude_mask = (1 << (format.element_bits - 1)) - 1;
     let (columns, rows) = factors.split_at(matrix.row_len.min(factors.len()));
-    let mut at = 0;
-    for (row_idx, row) in rows.iter().enumerate() {
-        let columns = if row_idx == 0 { &columns[matrix.row_start..] } else { columns };
-        let end = (at + N * columns.len()).min(bytes.len());
-        let mut columns = columns.iter();
-        replace::<N>(&mut bytes[at..end], |element| {
-            let factor = u32::from(row.wrapping_add(columns.next().copied().unwrap_or(0))) << shift;
-            element & !magnitude_mask | operation(element, factor) & magnitude_mask
-        });
-        at = end;
+    for ((first, range), row) in matrix.rows(N, bytes.len()).zip(rows) {
+        let elements = bytes[range].as_chunks_mut::<N>().0.iter_mut();
+        for (element, column) in elements.zip(&columns[first..]) {
+            let factor = u32::from(row.wrapping_add(*column)) << shift;
+            let bits = word(*element);
+            let changed = if ADD { bits.wrapping_add(factor) } else { bits.wrapping_sub(factor) };
+            let changed = bits & !magnitude_mask | changed & magnitude_mask;
+            element.copy_from_slice(&changed.to_le_bytes()[..N]);
+        }
     }
 }
 
@@ -232,8 +244,8 @@ impl<'a> RankOne<'a> {
         let factors: Vec<u16> =
             factor_bytes.as_chunks().0.iter().map(|&factor| u16::from_le_bytes(factor)).collect();
         match self.format.element_bits {
-            16 => change::<2>(self.format, self.matrix, &factors, bytes, u32::wrapping_add),
-            _ => change::<4>(self.format, self.matrix, &factors, bytes, u32::wrapping_add),
+            16 => change::<2, true>(self.format, self.matrix, &factors, bytes),
+            _ => change::<4, true>(self.format, self.matrix, &factors, bytes),
         }
     }
 }
