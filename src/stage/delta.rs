@@ -7,7 +7,7 @@
 //! they are compared with, which a decoder knows. Of each such class the low bits, next to noise, are stored as they are, and
 //! what is above them by the coder of quantization indices, a class behind the other.
 
-use super::float_bits::{FloatBits, elements};
+use super::float_bits::{FloatBits, elements, word};
 use super::payload::{corrupt, le32, scratch};
 use super::planes::PlaneCoder;
 use super::rests::{RestSizes, RestWriter, Rests};
@@ -314,9 +314,7 @@ fn add<const N: usize>(
     let mut places = starts(counts);
     let mut escapes = escapes.as_chunks::<N>().0.iter();
     for bytes in bytes.as_chunks_mut::<N>().0 {
-        let mut word = [0; 4];
-        word[..N].copy_from_slice(bytes);
-        let base = u32::from_le_bytes(word);
+        let base = word(*bytes);
         let class = format.exponent(base);
         let place = places[class];
         places[class] += 1;

@@ -1,6 +1,7 @@
 //! Elements of float types of 16 and 32 bits, as their bits.
 
 use crate::dtype::Dtype;
+use crate::kernels::dyadic::FloatFormat;
 
 /// Widths of the fields of such a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,13 +12,9 @@ pub(super) struct FloatBits {
 
 impl FloatBits {
     pub(super) fn of(dtype: Dtype) -> Option<Self> {
-        let (element_bits, mantissa_bits) = match dtype {
-            Dtype::F32 => (32, 23),
-            Dtype::F16 => (16, 10),
-            Dtype::Bf16 => (16, 7),
-            _ => return None,
-        };
-        Some(Self { element_bits, mantissa_bits })
+        let FloatFormat { element_bytes, mantissa_bits } = FloatFormat::of(dtype)?;
+        let element_bits = 8 * u32::try_from(element_bytes).ok()?;
+        (element_bits <= 32).then_some(Self { element_bits, mantissa_bits })
     }
 
     /// The exponent field.

@@ -103,8 +103,6 @@ pub struct BlockEncoder {
     original: Vec<u8>,
     /// A block's differences.
     differences: Vec<u8>,
-    /// The payload of a coding that is tried before another.
-    payload: Vec<u8>,
     /// The codec of indices in use, if any has been asked for.
     index_codec: Option<Box<dyn IndexCodec>>,
     /// Whether it is the caller's, to be used whatever a [`QuantSpec`] says.
@@ -139,7 +137,6 @@ impl BlockEncoder {
             layers: LayerEncoder::default(),
             original: Vec::new(),
             differences: Vec::new(),
-            payload: Vec::new(),
             index_codec: None,
             is_own_codec: false,
         }
@@ -338,25 +335,16 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Coding {
-        let mut rank_one = std::mem::take(&mut self.payload);
-        rank_one.clear();
-        let is_sure = self.encode_rank_one(source, &mut rank_one);
-        let coding = if is_sure == Some(true) {
-            visit(source.bytes);
-            Coding::Stored
-        } else {
-            self.encode_dense(source, start, dst, visit)
+        let end = match self.encode_rank_one(source, start, dst) {
+            None => return self.encode_dense(source, start, dst, visit),
+            Some(true) => {
+                visit(source.bytes);
+                return Coding::RankOne;
+            }
+            Some(false) => dst.len(),
         };
-        let is_shorter = coding == Coding::Stored || rank_one.len() + start < dst.len();
-        let coding = if is_sure.is_some() && is_shorter {
-            dst.truncate(start);
-            dst.extend_from_slice(&rank_one);
-            Coding::RankOne
-        } else {
-            coding
-        };
-        self.payload = rank_one;
-        coding
+        let coding = self.encode_dense(source, end, dst, visit);
+        shorter_of([Coding::RankOne, coding], start, end, dst)
     }
 
     fn encode_dense(

@@ -91,15 +91,20 @@ impl BlockEncoder {
         true
     }
 
-    /// Appends the payload of a matrix divided by factors of its rows and columns, and says whether it is surely the shorter
-    /// one; `None`, and `dst` as it was, where nothing speaks for it.
-    pub(super) fn encode_rank_one(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Option<bool> {
+    /// Replaces what `dst` holds from `start` on by the payload of a matrix divided by factors of its rows and columns, and says
+    /// whether it is surely shorter than others; `None`, and `dst` as it was, where nothing speaks for it.
+    pub(super) fn encode_rank_one(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+    ) -> Option<bool> {
         let mut encoder = std::mem::take(&mut self.rank_one);
         let BlockSource { dtype, bytes, row_len, row_start } = source;
         let divided = encoder.divide(dtype, bytes, row_len, row_start);
         let is_sure = divided.as_ref().map(|divided| divided.is_sure);
         if let Some(divided) = divided {
-            let start = dst.len();
+            dst.truncate(start);
             dst.extend([0; rank_one::HEADER_BYTES]);
             let factors = BlockSource { dtype: Dtype::U16, bytes: divided.factors, row_len: 0, row_start: 0 };
             let factors_coding = self.encode_inner(factors, dst.len(), dst);
