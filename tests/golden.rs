@@ -159,13 +159,14 @@ fn fuzz_seeds() -> Vec<(&'static str, String, Vec<u8>)> {
         let payload_len = u16::try_from(payload.len()).unwrap().to_le_bytes();
         let name = fixture.name;
         seeds.push(("block_payload", name.clone(), [&ids, &units[..3], &payload].concat()));
-        if name.starts_with("dtype") {
+        if name.starts_with("dtype") || coding == Coding::Adaptive {
             let block = [&ids, &units[..2], &payload_len, &payload].concat();
             if payload.len() <= 1500 {
                 seeds.push(("hostile_archive", name.clone(), block.repeat(2)));
             }
             let elements = &fixture.bytes[..fixture.bytes.len().min(800)];
-            seeds.push(("roundtrip", name, [&[ids[0], 1, 7, 0, 3], elements].concat()));
+            let level = if coding == Coding::Adaptive { 129 } else { 1 };
+            seeds.push(("roundtrip", name, [&[ids[0], level, 7, 0, 3], elements].concat()));
         } else if coding == Coding::Sparse {
             let section_len = u32::from_le_bytes(*payload[4..].first_chunk().unwrap()) as usize;
             let section = &payload[12..12 + section_len];

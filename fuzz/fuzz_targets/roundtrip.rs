@@ -1,6 +1,7 @@
 //! Any bytes as elements of any dtype: every level and instruction set codes them alike, and back to the same bytes.
 //!
-//! The input is dtype, level, length of a row (two bytes), times that the rest is repeated, elements.
+//! The input is dtype, level (from 128 on to be small above all), length of a row (two bytes), times that the rest is repeated,
+//! elements.
 #![no_main]
 
 mod common;
@@ -25,7 +26,7 @@ thread_local! {
 fuzz_target!(|input: &[u8]| {
     let Some((&[dtype, level, row0, row1, repeats], elements)) = input.split_first_chunk() else { return };
     let dtype = common::dtype(dtype);
-    let level = usize::from(level) % LEVELS.len();
+    let (is_small, level) = (level >= 128, usize::from(level) % LEVELS.len());
     let mut bytes = elements.repeat(1 + usize::from(repeats));
     bytes.truncate(bytes.len().min(MAX_BYTES) / dtype.unit_bytes() * dtype.unit_bytes());
     if bytes.is_empty() {
@@ -36,7 +37,11 @@ fuzz_target!(|input: &[u8]| {
     ENCODERS.with_borrow_mut(|encoders| {
         for encoder in &mut encoders[level] {
             let mut payload = Vec::new();
-            let coding = encoder.encode(source, &mut payload);
+            let coding = if is_small {
+                encoder.encode_small(source, 0, &mut payload, &mut |_| {})
+            } else {
+                encoder.encode(source, &mut payload)
+            };
             assert!(payload.len() <= bytes.len());
             let first = first.get_or_insert_with(|| (coding, payload.clone()));
             assert!(*first == (coding, payload), "{encoder:?} codes otherwise");

@@ -16,7 +16,7 @@ use super::decode::DecodeMemory;
 use super::dedup::{DedupPlan, Planner};
 use super::digest::Digest;
 use super::durable::DurableFile;
-use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job};
+use super::encode::{EncodeMemory, EncodeSettings, Encoded, FileEncoder, Job, is_small};
 use super::links::{Links, Target, find_targets};
 use super::lossy::{LayeredPlans, LayersPlanner, LossyPlanner, Plans, series_after, stay_equal};
 use super::manifest::{DirEntry, FailedEntry, FileEntry, LinkEntry, MANIFEST_NAME, Manifest};
@@ -250,6 +250,7 @@ impl<'a> Run<'a> {
             level: self.options.coding.level,
             note: encoder_note(self.options.coding.level, layout.as_bytes),
             flags: if links.is_empty() { 0 } else { FLAG_REFERENCES },
+            is_small: is_small(self.options.coding.level, source.len()),
             sha256: self.options.coding.sha256,
             file_idx,
             serial,

@@ -7,7 +7,7 @@ use bytemuck::{NoUninit, Pod};
 
 use super::context::Context;
 use super::decode::{DecodeMemory, FileDecoder, Job as DecodeJob, Records, Sink, check_hashes};
-use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job};
+use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job, is_small};
 use super::note::encoder_note;
 use super::verify::whole_file;
 use crate::checkpoint::{BlockSpan, Region, blocks};
@@ -63,6 +63,7 @@ pub fn compress_elements<T: NoUninit>(
         level,
         note: encoder_note(level, false),
         flags: 0,
+        is_small: is_small(level, region.len),
         sha256: false,
         file_idx: 0,
         serial: false,

@@ -60,6 +60,17 @@ pub(super) struct Scratch {
 /// Fetches a block's bytes into a buffer of its size.
 pub(crate) type Fetch<'s> = dyn Fn(&BlockSpan, &mut [u8]) -> Result<()> + Sync + 's;
 
+/// Whether an original of `len` bytes is coded to be small above all, at ten million elements a second: no longer one would be
+/// worth it.
+pub(crate) fn is_small(level: Level, len: u64) -> bool {
+    let most = match level {
+        Level::Fast => 0,
+        Level::Default => 128 << 10,
+        Level::High => 512 << 10,
+    };
+    len <= most
+}
+
 /// What determines an archive's bytes besides the blocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EncodeSettings {
@@ -69,6 +80,8 @@ pub(crate) struct EncodeSettings {
     pub(crate) note: u64,
     /// Header flags.
     pub(crate) flags: u32,
+    /// Whether blocks are to be small above all ([`is_small`]).
+    pub(crate) is_small: bool,
     /// Whether to record a SHA-256.
     pub(crate) sha256: bool,
     /// Number of the file, for the progress.
@@ -260,6 +273,9 @@ impl<'a> FileEncoder<'a> {
                 let coding = match &base {
                     Some((offset, bytes)) => {
                         encoder.encode_near(source, (*offset, bytes), RECORD_HEADER_BYTES, &mut record, visit)
+                    }
+                    None if self.settings.is_small => {
+                        encoder.encode_small(source, RECORD_HEADER_BYTES, &mut record, visit)
                     }
                     None => encoder.encode_over(source, RECORD_HEADER_BYTES, &mut record, visit),
                 };

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::context::{Checkout, Context};
 use super::dedup::{Duplicate, Planner};
-use super::encode::EncodeMemory;
+use super::encode::{EncodeMemory, is_small};
 use super::near_copies::{self, NearCopies};
 use super::report::{Failure, Report};
 use super::settings::CodingSettings;
@@ -215,6 +215,9 @@ impl Sampler<'_> {
                 read = read.and_then(|()| source.read(offset, &mut base));
                 encoder.encode_near(block, (offset, &base), 0, &mut payload, &mut |_| {});
                 self.memory.give_back(base);
+            }
+            None if is_small(self.coding.level, source.len()) => {
+                encoder.encode_small(block, 0, &mut payload, &mut |_| {});
             }
             None => {
                 encoder.encode(block, &mut payload);

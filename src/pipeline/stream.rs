@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::bases::ArchivePaths;
 use super::context::Context;
 use super::decode::{DecodeMemory, FileDecoder, Job as DecodeJob, Records, Sink, check_hashes};
-use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job};
+use super::encode::{EncodeMemory, EncodeSettings, FileEncoder, Job, is_small};
 use super::layer_choice::LayerChoice;
 use super::note::encoder_note;
 use super::report::Report;
@@ -43,6 +43,11 @@ pub fn compress_stream(
         level: coding.level,
         note: encoder_note(coding.level, coding.as_bytes == AsBytes::All),
         flags: 0,
+        // What a header tells of; of other streams the length is not known.
+        is_small: regions
+            .as_deref()
+            .and_then(<[Region]>::last)
+            .is_some_and(|last| is_small(coding.level, last.offset + last.len)),
         sha256: coding.sha256,
         file_idx: 0,
         serial: false,

@@ -160,11 +160,8 @@ impl Framer<'_> {
         let row_len = self.tensor.shape.iter().rev().find(|length| **length > 1);
         let row_len = row_len.and_then(|length| usize::try_from(*length).ok()).unwrap_or(0);
         let source = BlockSource { dtype: self.tensor.dtype, bytes: &bytes, row_len, row_start: 0 };
-        let coding = if bytes.is_empty() {
-            Coding::Stored
-        } else {
-            BlockEncoder::new(Level::High, self.isa).encode_small(source, &mut payload)
-        };
+        let coding =
+            BlockEncoder::new(Level::High, self.isa).encode_small(source, 0, &mut payload, &mut |_| {});
         Encoded { bytes, coding, payload }
     }
 

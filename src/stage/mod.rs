@@ -155,19 +155,6 @@ impl BlockEncoder {
         self.encode_over(source, dst.len(), dst, &mut |_| {})
     }
 
-    /// Like [`Self::encode`], but tries [`Coding::Adaptive`] too, at which encoder and decoder are slow: for a block that
-    /// has to be small above all.
-    pub fn encode_small(&mut self, source: BlockSource<'_>, dst: &mut Vec<u8>) -> Coding {
-        let start = dst.len();
-        let coding = self.encode(source, dst);
-        let end = dst.len();
-        if !adaptive::encode(source.dtype, source.bytes, dst) {
-            dst.truncate(end);
-            return coding;
-        }
-        if keep_shorter(dst, start, end) { Coding::Adaptive } else { coding }
-    }
-
     /// Like [`Self::encode`], for long runs of blocks in memory that is not in the caches. The payload replaces what is
     /// in `dst` from `start` on: a buffer that keeps an earlier block's payload is not filled with zeros first. `visit`
     /// is called with the pieces of the block's bytes in order, for a checksum that reads them together with the encoder.
@@ -196,6 +183,24 @@ impl BlockEncoder {
         dst.truncate(start);
         dst.extend_from_slice(source.bytes);
         Coding::Stored
+    }
+
+    /// Like [`Self::encode_over`], but tries [`Coding::Adaptive`] too, at which encoder and decoder are slow: for a block that
+    /// has to be small above all.
+    pub fn encode_small(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Coding {
+        let coding = self.encode_over(source, start, dst, visit);
+        let end = dst.len();
+        if source.bytes.is_empty() || !adaptive::encode(source.dtype, source.bytes, dst) {
+            dst.truncate(end);
+            return coding;
+        }
+        if keep_shorter(dst, start, end) { Coding::Adaptive } else { coding }
     }
 
     /// Like [`Self::encode_over`], of a block that is much like `base`, an earlier one that begins at `base_offset` of the

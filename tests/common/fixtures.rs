@@ -193,6 +193,15 @@ fn coding_fixtures() -> Vec<Fixture> {
             Coding::Zstd,
             b"{\"layers\":[12,34],\"hidden\":384}\n".repeat(30),
         ),
+        // Beyond the length that the dictionary is for.
+        fixture("zstd-long-bytes", Dtype::Bytes, Coding::Zstd, b"0123456789abcdef".repeat(3000)),
+        fixture(
+            "zstd-header",
+            Dtype::Bytes,
+            Coding::Zstd,
+            br#"{"__metadata__":{"format":"pt"},"layer1.0.conv1.weight":{"dtype":"F32","shape":[16,3,3,3],"data_offsets":[0,1728]}}"#
+                .to_vec(),
+        ),
         columns,
         fast,
         tables,
@@ -253,6 +262,23 @@ fn coding_fixtures() -> Vec<Fixture> {
         ),
         // Too few for a table.
         fixture("adaptive-f32", Dtype::F32, Coding::Adaptive, f32_block(150, 24, zeros(3))),
+        // Magnitudes that rise and fall slowly, of one sign in the second half.
+        fixture(
+            "adaptive-contexts-f32",
+            Dtype::F32,
+            Coding::Adaptive,
+            f32_block(900, 25, |idx, random| {
+                let exponent = 90 + idx as u32 / 8 % 24 + random.below(2) as u32;
+                let sign = if idx < 450 { random.below(2) as u32 } else { 1 };
+                sign << 31 | exponent << 23 | random.word() as u32 >> 9
+            }),
+        ),
+        fixture("adaptive-f64", Dtype::F64, Coding::Adaptive, {
+            let mut bytes = bell_block(Dtype::F64, 200, 0.05, 26);
+            bytes[..16].fill(0);
+            bytes[80..88].copy_from_slice(&1e300_f64.to_le_bytes());
+            bytes
+        }),
         fixture("sparse-few-f8", Dtype::F8E4m3, Coding::Sparse, {
             let mut random = Random::new(16);
             (0..500).map(|_| if random.below(60) == 0 { random.word() as u8 } else { 0 }).collect()
@@ -324,7 +350,7 @@ impl Fixture {
         let mut encoder = BlockEncoder::new(self.level, isa);
         let coding = match self.coding {
             // Only on request.
-            Some(Coding::Adaptive) => encoder.encode_small(source, &mut payload),
+            Some(Coding::Adaptive) => encoder.encode_small(source, 0, &mut payload, &mut |_| {}),
             Some(Coding::Quantized) => {
                 // The block is its own reconstruction.
                 let mut rebuilt = self.bytes.clone();

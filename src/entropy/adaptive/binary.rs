@@ -12,12 +12,36 @@ const P_BITS: u32 = 22;
 const P_MARGIN: u32 = 1 << 6;
 /// Decisions, twice counted, after which a probability forgets as fast as it learns.
 const COUNT_LIMIT: u32 = 2 << 10;
+/// Decisions, twice counted, that an inherited probability is taken to rest on.
+const INHERITED_COUNT: u32 = 4;
 /// Below this the interval is shifted.
 const RANGE_MIN: u64 = 1 << 48;
 /// Bytes of the interval.
 const INTERVAL_BYTES: usize = 8;
 /// Most bits that are coded as they are in one step.
 const RAW_BITS: u32 = 16;
+
+/// Bits behind the point of a reciprocal: dividends, below 2^23, times what rounding it up adds, below the divisor, are no more.
+const RECIPROCAL_BITS: u32 = 40;
+
+/// For each even divisor that [`Bit::learn`] has its reciprocal, rounded up.
+static RECIPROCALS: [u64; COUNT_LIMIT as usize / 2 + 2] = {
+    let mut table = [0; COUNT_LIMIT as usize / 2 + 2];
+    let mut half = 1;
+    while half < table.len() {
+        table[half] = (1_u64 << RECIPROCAL_BITS).div_ceil(2 * half as u64);
+        half += 1;
+    }
+    table
+};
+
+/// ⌊2·`p`/`divisor`⌋ of an even divisor.
+#[inline]
+fn share(p: u32, divisor: u32) -> u32 {
+    let reciprocal = RECIPROCALS.get(divisor as usize / 2).copied().unwrap_or(0);
+    // Below 2^22, as the divisor is at least 2.
+    u32::try_from((2 * u64::from(p) * reciprocal) >> RECIPROCAL_BITS).unwrap_or(u32::MAX)
+}
 
 /// The probability of one kind of decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +57,26 @@ impl Bit {
     pub(super) const NEW: Self = Self { p: 1 << (P_BITS - 1), count: 2 };
     /// A probability of one half that takes more to be moved: of what is likely to be even.
     pub(super) const EVEN: Self = Self { p: 1 << (P_BITS - 1), count: 16 };
+    /// None yet: of a kind that begins with what another knows by then.
+    pub(super) const UNBORN: Self = Self { p: 0, count: 0 };
+
+    /// Begins, if it has not, with the probability of `parent`, that rests on little.
+    #[inline]
+    fn inherit(&mut self, parent: Self) {
+        if self.count == 0 {
+            *self = Self { p: parent.p, count: INHERITED_COUNT };
+        }
+    }
 
     /// Takes note of a decision.
     #[inline]
     fn learn(&mut self, bit: bool) {
-        // The mean of `count / 2` decisions becomes that of one more.
+        // The mean of `count / 2` decisions becomes that of one more. Selected, not branched on: half of all decisions
+        // are what no processor foresees.
         let divisor = self.count + 2;
-        if bit {
-            self.p += 2 * ((1 << P_BITS) - self.p) / divisor;
-        } else {
-            self.p -= 2 * self.p / divisor;
-        }
-        self.p = self.p.clamp(P_MARGIN, (1 << P_BITS) - P_MARGIN);
+        let way = share(if bit { (1 << P_BITS) - self.p } else { self.p }, divisor);
+        let p = if bit { self.p + way } else { self.p - way };
+        self.p = p.clamp(P_MARGIN, (1 << P_BITS) - P_MARGIN);
         self.count = divisor.min(COUNT_LIMIT);
     }
 }
@@ -121,11 +153,7 @@ impl BitCoder for BitEncoder<'_> {
     #[inline]
     fn bit(&mut self, model: &mut Bit, bit: bool) -> bool {
         let bound = (self.range >> P_BITS) * u64::from(model.p);
-        if bit {
-            self.take(0, bound);
-        } else {
-            self.take(bound, self.range - bound);
-        }
+        self.take(if bit { 0 } else { bound }, if bit { bound } else { self.range - bound });
         model.learn(bit);
         bit
     }
@@ -201,11 +229,7 @@ impl BitCoder for BitDecoder<'_> {
     fn bit(&mut self, model: &mut Bit, _: bool) -> bool {
         let bound = (self.range >> P_BITS) * u64::from(model.p);
         let bit = self.code < bound;
-        if bit {
-            self.take(0, bound);
-        } else {
-            self.take(bound, self.range - bound);
-        }
+        self.take(if bit { 0 } else { bound }, if bit { bound } else { self.range - bound });
         model.learn(bit);
         bit
     }
@@ -236,6 +260,29 @@ pub(super) fn tree<C: BitCoder>(coder: &mut C, models: &mut [Bit], value: usize)
     for at in (0..n_bits).rev() {
         let bit = value >> at & 1 == 1;
         let bit = models.get_mut(node).map_or(bit, |model| coder.bit(model, bit));
+        node = node << 1 | usize::from(bit);
+    }
+    node - (1 << n_bits)
+}
+
+/// Like [`tree`], of numbers in one of several contexts: `models` are those of the context, [`Bit::UNBORN`] at first, and begin
+/// with what those of all contexts, `parents`, know by then.
+#[inline]
+pub(super) fn tree_in_context<C: BitCoder>(
+    coder: &mut C,
+    parents: &mut [Bit],
+    models: &mut [Bit],
+    value: usize,
+) -> usize {
+    let n_bits = models.len().max(1).ilog2();
+    let mut node = 1;
+    for at in (0..n_bits).rev() {
+        let mut bit = value >> at & 1 == 1;
+        if let (Some(parent), Some(model)) = (parents.get_mut(node), models.get_mut(node)) {
+            model.inherit(*parent);
+            bit = coder.bit(model, bit);
+            parent.learn(bit);
+        }
         node = node << 1 | usize::from(bit);
     }
     node - (1 << n_bits)
@@ -301,6 +348,16 @@ mod tests {
                 if let Item::Raw(_, n_bits @ 0..64) = item {
                     prop_assert!(value < 1 << n_bits);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn shares_are_those_of_a_division() {
+        for divisor in (4..=COUNT_LIMIT + 2).step_by(2) {
+            let edges = (0..8).flat_map(|at| [0, (1 << P_BITS) / 8 * at, divisor / 2 * (1 + at * 77)]);
+            for p in edges.flat_map(|p| [p.saturating_sub(1), p, p + 1]).filter(|&p| p <= 1 << P_BITS) {
+                assert_eq!(share(p, divisor), 2 * p / divisor, "2 * {p} / {divisor}");
             }
         }
     }

@@ -1,116 +1,278 @@
 //! Floats: whether it is zero, the sign, the exponent, and the upper bits of the mantissa by adaptive decisions; the
-//! rest as it is.
+//! rest as it is. Exponents may depend on those before, as magnitudes in optimizer states do.
 
-use super::binary::{Bit, BitCoder, BitDecoder, BitEncoder, tree};
+use super::binary::{Bit, BitCoder, BitDecoder, BitEncoder, tree, tree_in_context};
+use crate::bits::{BitReader, BitWriter, ByteCursor};
 
 /// Widths of a float's fields; below the sign bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FloatLayout {
     /// Bytes of the float.
     pub n_bytes: usize,
-    /// Bits of the exponent.
+    /// Bits of the exponent, at most 11.
     pub exponent_bits: u32,
-    /// Bits of the mantissa.
+    /// Bits of the mantissa, at most 52.
     pub mantissa_bits: u32,
 }
 
+impl FloatLayout {
+    fn sign_at(self) -> u32 {
+        self.exponent_bits + self.mantissa_bits
+    }
+
+    fn magnitude(self, element: u64) -> u64 {
+        element & ((1 << self.sign_at()) - 1)
+    }
+
+    fn elements(self, bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+        let word = |element: &[u8]| element.iter().rev().fold(0, |bits, &byte| bits << 8 | u64::from(byte));
+        bytes.chunks_exact(self.n_bytes).map(word)
+    }
+}
+
+/// What is modelled of the elements of a block, as the head of its section says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Modelled {
+    /// Upper bits of the mantissa that are no noise.
+    mantissa_bits: u32,
+    /// Whether exponents depend on those of the two elements before.
+    has_contexts: bool,
+    /// Exponents are from this on …
+    lowest: u32,
+    /// … below this and two to the power of this.
+    exponent_bits: u32,
+    /// Elements that are zero.
+    n_zeros: u32,
+}
+
+/// Bytes of the head of a section.
+const HEAD_BYTES: usize = 6;
 /// Most bits of the mantissa that are modelled.
 const MAX_MODELLED_BITS: u32 = 7;
 /// The numbers of bits that an encoder tries.
-const TRIED_BITS: [u32; 5] = [0, 1, 2, 3, 7];
+const TRIED_BITS: [u32; 3] = [0, 2, 7];
+/// Elements that the number of bits is chosen by.
+const SAMPLE_LEN: usize = 1 << 13;
+/// Flag of the first byte.
+const HAS_CONTEXTS: u8 = 0x80;
+/// Bits of an exponent that are a context.
+const CONTEXT_BITS: u32 = 8;
+/// Bits of the lowest exponent.
+const LOWEST_BITS: u32 = 11;
+
+impl Modelled {
+    /// Of what is certain about the elements of `bytes`.
+    fn of(layout: FloatLayout, bytes: &[u8]) -> Self {
+        let magnitudes = || layout.elements(bytes).map(|element| layout.magnitude(element));
+        let exponents = magnitudes()
+            .filter(|&magnitude| magnitude > 0)
+            .map(|magnitude| magnitude >> layout.mantissa_bits);
+        let (lowest, highest) =
+            exponents.fold((u64::MAX, 0), |(low, high), exponent| (low.min(exponent), high.max(exponent)));
+        let lowest = lowest.min(highest);
+        let exponent_bits = u64::BITS - (highest - lowest).leading_zeros();
+        let n_zeros = magnitudes().filter(|&magnitude| magnitude == 0).count();
+        Self {
+            mantissa_bits: 0,
+            has_contexts: false,
+            lowest: u32::try_from(lowest).unwrap_or(0),
+            exponent_bits,
+            n_zeros: u32::try_from(n_zeros).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn head(self) -> [u8; HEAD_BYTES] {
+        let [modelled, ..] = self.mantissa_bits.to_le_bytes();
+        let flag = if self.has_contexts { HAS_CONTEXTS } else { 0 };
+        let [low, high, ..] = (self.lowest | self.exponent_bits << LOWEST_BITS).to_le_bytes();
+        let [a, b, c, _] = self.n_zeros.to_le_bytes();
+        [modelled | flag, low, high, a, b, c]
+    }
+
+    /// What `head` says of `n_elements`; `None` where it cannot be.
+    fn from_head(layout: FloatLayout, head: [u8; HEAD_BYTES], n_elements: usize) -> Option<Self> {
+        let [modelled, low, high, a, b, c] = head;
+        let mantissa_bits = u32::from(modelled & !HAS_CONTEXTS);
+        let window = u32::from(u16::from_le_bytes([low, high]));
+        let (lowest, exponent_bits) = (window & ((1 << LOWEST_BITS) - 1), window >> LOWEST_BITS);
+        let n_zeros = u32::from_le_bytes([a, b, c, 0]);
+        let is_known = mantissa_bits <= MAX_MODELLED_BITS.min(layout.mantissa_bits)
+            && lowest < 1 << layout.exponent_bits
+            && exponent_bits <= layout.exponent_bits
+            && n_zeros as usize <= n_elements;
+        is_known.then_some(Self {
+            mantissa_bits,
+            has_contexts: modelled & HAS_CONTEXTS != 0,
+            lowest,
+            exponent_bits,
+            n_zeros,
+        })
+    }
+
+    /// Bits of an element that are stored as they are.
+    fn rest_bits(self, layout: FloatLayout) -> u32 {
+        layout.mantissa_bits - self.mantissa_bits
+    }
+
+    /// Bytes of these, of `n_elements`.
+    fn rest_bytes(self, layout: FloatLayout, n_elements: usize) -> usize {
+        ((n_elements - self.n_zeros as usize) * self.rest_bits(layout) as usize).div_ceil(8)
+    }
+}
 
 /// Probabilities of all decisions.
 struct Model {
     layout: FloatLayout,
-    modelled_bits: u32,
+    modelled: Modelled,
     /// By whether the last element was one.
     is_zero: [Bit; 2],
-    /// Of zeros, of others.
-    is_negative: [Bit; 2],
+    /// Of zeros, of others behind a positive element, of others behind a negative one.
+    is_negative: [Bit; 3],
+    /// Whatever the context.
     exponent: Vec<Bit>,
+    /// For each context a tree of exponents, once there was one; without contexts none at all.
+    exponents: Vec<Vec<Bit>>,
     /// For each exponent the tree of the mantissa's upper bits.
     mantissas: Vec<Bit>,
     last_was_zero: bool,
+    last_was_negative: bool,
+    /// Exponents of the two elements before, from the lowest on; 0 for zeros.
+    last: [usize; 2],
 }
 
 impl Model {
-    fn new(layout: FloatLayout, modelled_bits: u32) -> Self {
+    fn new(layout: FloatLayout, modelled: Modelled) -> Self {
+        let Modelled { mantissa_bits, has_contexts, exponent_bits, .. } = modelled;
+        let n_contexts = if has_contexts { 1 << CONTEXT_BITS.min(exponent_bits) } else { 0 };
         Self {
             layout,
-            modelled_bits,
+            modelled,
             is_zero: [Bit::NEW; 2],
-            is_negative: [Bit::NEW, Bit::EVEN],
-            exponent: vec![Bit::NEW; 1 << layout.exponent_bits],
-            mantissas: vec![Bit::EVEN; 1 << (layout.exponent_bits + modelled_bits)],
+            is_negative: [Bit::NEW, Bit::EVEN, Bit::EVEN],
+            exponent: vec![Bit::NEW; 1 << exponent_bits],
+            exponents: vec![Vec::new(); n_contexts],
+            mantissas: vec![Bit::EVEN; 1 << (exponent_bits + mantissa_bits)],
             last_was_zero: false,
+            last_was_negative: false,
+            last: [0; 2],
         }
     }
 
-    /// Codes one element; `bits` are its own where encoding.
-    fn code<C: BitCoder>(&mut self, coder: &mut C, bits: u64) -> u64 {
-        let FloatLayout { exponent_bits, mantissa_bits, .. } = self.layout;
-        let sign_at = exponent_bits + mantissa_bits;
-        let is_negative = bits >> sign_at & 1 == 1;
-        let magnitude = bits & ((1 << sign_at) - 1);
+    /// Codes one element but for the bits that are stored as they are, which are 0 in what it returns, with whether it is
+    /// zero; `element` is its own where encoding.
+    #[inline]
+    fn code<C: BitCoder>(&mut self, coder: &mut C, element: u64) -> (u64, bool) {
+        let FloatLayout { mantissa_bits, .. } = self.layout;
+        let sign_at = self.layout.sign_at();
+        let magnitude = self.layout.magnitude(element);
         let is_zero = coder.bit(&mut self.is_zero[usize::from(self.last_was_zero)], magnitude == 0);
         self.last_was_zero = is_zero;
-        let is_negative = coder.bit(&mut self.is_negative[usize::from(!is_zero)], is_negative);
+        let kind = if is_zero { 0 } else { 1 + usize::from(self.last_was_negative) };
+        let is_negative = coder.bit(&mut self.is_negative[kind], element >> sign_at & 1 == 1);
+        self.last_was_negative = is_negative;
         let sign = u64::from(is_negative) << sign_at;
         if is_zero {
-            return sign;
+            self.last = [0, self.last[0]];
+            return (sign, true);
         }
-        let exponent = usize::try_from(magnitude >> mantissa_bits).unwrap_or(0);
-        let exponent = tree(coder, &mut self.exponent, exponent);
-        let rest_bits = mantissa_bits - self.modelled_bits;
-        let upper = magnitude >> rest_bits & ((1 << self.modelled_bits) - 1);
-        let first = exponent << self.modelled_bits;
-        let models = self.mantissas.get_mut(first..first + (1 << self.modelled_bits)).unwrap_or_default();
+        let lowest = u64::from(self.modelled.lowest);
+        let exponent = (magnitude >> mantissa_bits).wrapping_sub(lowest);
+        let exponent = self.code_exponent(coder, usize::try_from(exponent).unwrap_or(0));
+        self.last = [exponent, self.last[0]];
+        let (upper_bits, rest_bits) = (self.modelled.mantissa_bits, self.modelled.rest_bits(self.layout));
+        let upper = magnitude >> rest_bits & ((1 << upper_bits) - 1);
+        let first = exponent << upper_bits;
+        let models = self.mantissas.get_mut(first..first + (1 << upper_bits)).unwrap_or_default();
         let upper = tree(coder, models, usize::try_from(upper).unwrap_or(0));
-        let rest = coder.raw(magnitude & ((1 << rest_bits) - 1), rest_bits);
-        sign | (exponent as u64) << mantissa_bits | (upper as u64) << rest_bits | rest
+        // Damage may tell of exponents beyond the last: the sign stays what it is.
+        let magnitude = self.layout.magnitude((exponent as u64 + lowest) << mantissa_bits);
+        (sign | magnitude | (upper as u64) << rest_bits, false)
+    }
+
+    #[inline]
+    fn code_exponent<C: BitCoder>(&mut self, coder: &mut C, exponent: usize) -> usize {
+        let context =
+            self.last[0].max(self.last[1]) >> self.modelled.exponent_bits.saturating_sub(CONTEXT_BITS);
+        let Some(models) = self.exponents.get_mut(context) else {
+            return tree(coder, &mut self.exponent, exponent);
+        };
+        if models.is_empty() {
+            models.resize(self.exponent.len(), Bit::UNBORN);
+        }
+        tree_in_context(coder, &mut self.exponent, models, exponent)
     }
 }
 
-fn element_bits(element: &[u8]) -> u64 {
-    element.iter().rev().fold(0, |bits, &byte| bits << 8 | u64::from(byte))
+/// Appends the decisions of `bytes`.
+fn encode_decisions(layout: FloatLayout, modelled: Modelled, bytes: &[u8], dst: &mut Vec<u8>) {
+    let mut encoder = BitEncoder::new(dst);
+    let mut model = Model::new(layout, modelled);
+    for element in layout.elements(bytes) {
+        model.code(&mut encoder, element);
+    }
+    encoder.finish();
 }
 
-/// Appends the section of `bytes`, a whole number of elements: a byte with the number of mantissa bits that are
-/// modelled, the one of a few that gives the least, and the decisions.
+/// The number of mantissa bits that are worth modelling, as the first elements of `bytes` say.
+fn worthy_bits(layout: FloatLayout, bytes: &[u8]) -> u32 {
+    let sample = &bytes[..bytes.len().min(SAMPLE_LEN * layout.n_bytes)];
+    let certain = Modelled::of(layout, sample);
+    let len = |&mantissa_bits: &u32| {
+        let (modelled, mut decisions) = (Modelled { mantissa_bits, ..certain }, Vec::new());
+        encode_decisions(layout, modelled, sample, &mut decisions);
+        decisions.len() + modelled.rest_bytes(layout, sample.len() / layout.n_bytes)
+    };
+    TRIED_BITS.into_iter().filter(|&bits| bits <= layout.mantissa_bits).min_by_key(len).unwrap_or(0)
+}
+
+/// Appends the section of `bytes`, a whole number of elements: what is modelled, the bits that are not, and the decisions.
 pub fn encode_floats(layout: FloatLayout, bytes: &[u8], dst: &mut Vec<u8>) {
-    let mut best: Option<Vec<u8>> = None;
-    for modelled_bits in TRIED_BITS.into_iter().filter(|&bits| bits <= layout.mantissa_bits) {
-        let mut section = Vec::from(&modelled_bits.to_le_bytes()[..1]);
-        let mut encoder = BitEncoder::new(&mut section);
-        let mut model = Model::new(layout, modelled_bits);
-        for element in bytes.chunks_exact(layout.n_bytes) {
-            model.code(&mut encoder, element_bits(element));
-        }
-        encoder.finish();
-        if best.as_ref().is_none_or(|best| section.len() < best.len()) {
-            best = Some(section);
-        }
+    let modelled = Modelled { mantissa_bits: worthy_bits(layout, bytes), ..Modelled::of(layout, bytes) };
+    let start = dst.len();
+    dst.extend_from_slice(&modelled.head());
+    let rest_bits = modelled.rest_bits(layout);
+    let mut writer = BitWriter::new(dst);
+    for element in layout.elements(bytes).filter(|&element| layout.magnitude(element) > 0) {
+        let [a, b, c, d, e, f, g, h] = (element & ((1 << rest_bits) - 1)).to_le_bytes();
+        writer.put(u32::from_le_bytes([a, b, c, d]), rest_bits.min(u32::BITS));
+        writer.put(u32::from_le_bytes([e, f, g, h]), rest_bits.saturating_sub(u32::BITS));
     }
-    dst.extend(best.unwrap_or_default());
+    writer.finish();
+    let middle = dst.len();
+    encode_decisions(layout, modelled, bytes, dst);
+    let in_contexts = Modelled { has_contexts: true, ..modelled };
+    let end = dst.len();
+    encode_decisions(layout, in_contexts, bytes, dst);
+    if dst.len() - end < end - middle {
+        dst.drain(middle..end);
+        dst[start..start + HEAD_BYTES].copy_from_slice(&in_contexts.head());
+    } else {
+        dst.truncate(end);
+    }
 }
 
 /// Fills `dst` with the elements of `section`; `None` where it is not what [`encode_floats`] made.
 pub fn decode_floats(layout: FloatLayout, section: &[u8], dst: &mut [u8]) -> Option<()> {
-    let (&modelled_bits, section) = section.split_first()?;
-    let modelled_bits = u32::from(modelled_bits);
-    if modelled_bits > MAX_MODELLED_BITS.min(layout.mantissa_bits) {
-        return None;
-    }
-    let mut decoder = BitDecoder::new(section);
-    let mut model = Model::new(layout, modelled_bits);
+    let mut src = ByteCursor::new(section);
+    let n_elements = dst.len() / layout.n_bytes;
+    let modelled = Modelled::from_head(layout, src.array()?, n_elements)?;
+    let rest_bits = modelled.rest_bits(layout);
+    let mut reader = BitReader::new(src.take(modelled.rest_bytes(layout, n_elements))?);
+    let mut decoder = BitDecoder::new(src.rest());
+    let mut model = Model::new(layout, modelled);
     for element in dst.chunks_exact_mut(layout.n_bytes) {
-        let bits = model.code(&mut decoder, 0);
+        let (mut bits, is_zero) = model.code(&mut decoder, 0);
+        if !is_zero {
+            let low = reader.get(rest_bits.min(u32::BITS))?;
+            let high = reader.get(rest_bits.saturating_sub(u32::BITS))?;
+            bits |= u64::from(high) << u32::BITS | u64::from(low);
+        }
         element.copy_from_slice(bits.to_le_bytes().get(..layout.n_bytes)?);
         if decoder.is_exhausted() {
             return None;
         }
     }
-    decoder.is_at_end().then_some(())
+    (reader.is_exhausted() && decoder.is_at_end()).then_some(())
 }
 
 #[cfg(test)]
@@ -140,7 +302,9 @@ mod tests {
             prop_assert_eq!(decode_floats(layout, &section, &mut back), Some(()));
             prop_assert!(back == bytes);
             // Damage may decode to something else; checksums are the container's.
-            let _ = decode_floats(layout, &section[..section.len() - 1], &mut back);
+            for len in [section.len() - 1, section.len() / 2, 5, 0] {
+                let _ = decode_floats(layout, &section[..len], &mut back);
+            }
             let at = flip.index(section.len());
             section[at] ^= 0x10;
             let _ = decode_floats(layout, &section, &mut back);
