@@ -169,20 +169,20 @@ fn bench_rans12(c: &mut Criterion) {
     let freqs = fitted.freqs[0];
     // What lies beyond a table's range is not coded by it.
     symbols.iter_mut().filter(|symbol| !fitted.range.contains(**symbol)).for_each(|symbol| *symbol = 128);
-    for paired in [false, true] {
+    for (n_lanes, paired) in [(rans12::MANY_LANES, false), (rans12::LANES, false), (rans12::LANES, true)] {
         let n_tables = if paired { 2 } else { 1 };
         let encode_tables = vec![rans12::encode_table(&freqs); n_tables];
         let mut tables = vec![[0; rans12::SLOTS]; n_tables];
         tables.iter_mut().for_each(|slots| rans12::fill_slots(&freqs, slots).unwrap());
         let table_ids = rans12::TableIds::OfSegments { ids: &[0], segment_len: 1 << 31 };
-        let plan = rans12::Plan { n_lanes: rans12::LANES, paired, table_ids };
+        let plan = rans12::Plan { n_lanes, paired, table_ids };
         let mut buffer = vec![0; rans12::encode_buffer_len(N)];
         let mut quantizers = Vec::new();
         for isa in isas() {
-            let id = format!("isa={}/symbols=256Ki/paired={paired}", isa.name());
-            let mut states = [0; rans12::LANES];
+            let id = format!("isa={}/symbols=256Ki/lanes={n_lanes}/paired={paired}", isa.name());
+            let mut states = [0; rans12::MANY_LANES];
             let mut encode = || {
-                states = [rans12::STATE_MIN; rans12::LANES];
+                states = [rans12::STATE_MIN; rans12::MANY_LANES];
                 if paired {
                     rans12::trace_quantizers(isa, black_box(&symbols), &mut quantizers);
                 }

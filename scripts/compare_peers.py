@@ -6,8 +6,8 @@
     CORPUS_ROOT=corpus python scripts/compare_peers.py            # the corpus and tests/data
     python scripts/compare_peers.py model.safetensors --rounds 7  # these files only
 
-Size is `saved %` of the file, everything on disk included: headers, indexes and, for alcm, its manifest. Each
-peer may choose: the smallest of its ways to take the file (whole, per run of one dtype, per tensor) counts.
+Size is `saved %` of the file, everything on disk included: headers, indexes and, for alcm, its manifest, some 400 bytes
+that also hold name, mode and time of the file; "archive" is without it, as `-o NAME.alcm` writes. Each peer may choose: the smallest of its ways to take the file (whole, per run of one dtype, per tensor) counts.
 Speed is original bytes / second on one thread, RAM to RAM, the median over rounds in which all take turns; a
 peer that has several ways counts with its fastest. Every result is decoded and compared with the file before
 it is counted; a difference ends the run.
@@ -97,7 +97,7 @@ def timed_round_trip(codec, data):
 
 
 def alcm_file_bytes(binary, path, level):
-    """Bytes on disk of `alcm compress PATH`, manifest included, after restoring and comparing the file."""
+    """(bytes of the archive, all bytes on disk) of `alcm compress PATH` after restoring and comparing the file."""
     with tempfile.TemporaryDirectory() as folder:
         out, restored = pathlib.Path(folder, "out"), pathlib.Path(folder, "restored")
         run = [str(binary), "compress", str(path), "-o", str(out), "--level", level, "--quiet"]
@@ -107,8 +107,8 @@ def alcm_file_bytes(binary, path, level):
         back = next(p for p in restored.rglob(path.name) if p.is_file()) if restored.is_dir() else restored
         if back.read_bytes() != path.read_bytes():
             raise SystemExit(f"alcm --level {level} did not give {path} back")
-        files = [out] if out.is_file() else out.rglob("*")
-        return sum(p.stat().st_size for p in files if p.is_file())
+        sizes = {p.suffix: p.stat().st_size for p in out.rglob("*") if p.is_file()}
+        return sizes[".alcm"], sum(sizes.values())
 
 
 def alcm_speeds(path):
@@ -131,7 +131,9 @@ def measure_sizes(paths, binary, quick):
         data, row = path.read_bytes(), {}
         if binary:
             for level in LEVELS:
-                row[f"alcm {level}"] = alcm_file_bytes(binary, path, level)
+                archive, row[f"alcm {level}"] = alcm_file_bytes(binary, path, level)
+                if level == "default":
+                    row["archive"] = archive
         for name, codecs in size_codecs(path, quick).items():
             row[name] = min((timed_round_trip(codec, data)[0] for codec in codecs), default=None)
         table[path] = row

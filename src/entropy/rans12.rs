@@ -6,8 +6,8 @@
 use crate::kernels::Isa;
 use crate::kernels::histogram::Counters;
 use crate::kernels::rans12::{
-    FREQ_SUM, Freqs, LANES, Lanes, Plan, SLOTS, STATE_MIN, SlotTable, TableIds, decode, encode,
-    encode_buffer_len, encode_table, fill_slots,
+    FREQ_SUM, Freqs, LANES, Lanes, MANY_LANES, Plan, SLOTS, STATE_MIN, SlotTable, States, TableIds, decode,
+    encode, encode_buffer_len, encode_table, fill_slots,
 };
 
 /// The frequency of a byte that is alone.
@@ -101,7 +101,7 @@ impl Encoder {
         counters.count(bytes);
         let freqs = normalise(&counters.total());
         write_freqs(&freqs, dst);
-        let mut states = [STATE_MIN; LANES];
+        let mut states = [STATE_MIN; MANY_LANES];
         let mut words: &[u8] = &[];
         // One byte for all takes no words, and its frequency would not fit the coder's tables.
         if !freqs.contains(&ALL_SLOTS) {
@@ -111,7 +111,7 @@ impl Encoder {
             debug_assert!(at.is_some(), "every byte that occurs has a frequency");
             words = at.and_then(|at| self.words.get(at..)).unwrap_or_default();
         }
-        states.iter().for_each(|state| dst.extend(state.to_le_bytes()));
+        states[..LANES].iter().for_each(|state| dst.extend(state.to_le_bytes()));
         dst.extend_from_slice(words);
     }
 }
@@ -135,20 +135,21 @@ impl Decoder {
         let mut lanes = Lanes::new(read_states(&mut src)?);
         let (words, odd) = src.as_chunks::<2>();
         let taken = decode(isa, &PLAN, &self.tables, words, &mut lanes, dst, &[])?;
-        let done = taken == words.len() && odd.is_empty() && lanes.states == [STATE_MIN; LANES];
+        let done = taken == words.len() && odd.is_empty() && lanes.states == [STATE_MIN; MANY_LANES];
         done.then_some(())
     }
 
     fn decode_single(&self, freqs: &Freqs, mut src: &[u8], dst: &mut [u8]) -> Option<()> {
         let byte = u8::try_from(freqs.iter().position(|&freq| freq > 0)?).ok()?;
         dst.fill(byte);
-        (read_states(&mut src)? == [STATE_MIN; LANES] && src.is_empty()).then_some(())
+        (read_states(&mut src)? == [STATE_MIN; MANY_LANES] && src.is_empty()).then_some(())
     }
 }
 
-fn read_states(src: &mut &[u8]) -> Option<[u32; LANES]> {
+/// The states of the lanes, and those that stand for others at their beginning.
+fn read_states(src: &mut &[u8]) -> Option<States> {
     let bytes = src.split_off(..4 * LANES)?;
-    let mut states = [0; LANES];
+    let mut states = [STATE_MIN; MANY_LANES];
     for (state, bytes) in states.iter_mut().zip(bytes.as_chunks().0) {
         *state = u32::from_le_bytes(*bytes);
     }

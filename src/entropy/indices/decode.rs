@@ -5,7 +5,7 @@ use super::columns::Columns;
 use super::escapes;
 use super::{
     ESCAPE, HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits,
-    segment_len,
+    n_lanes, segment_len,
 };
 use crate::bits::BitReader;
 use crate::kernels::Isa;
@@ -14,11 +14,11 @@ use crate::kernels::index_split::{
 };
 use crate::kernels::pack_bits::{self, GROUP_LEN};
 use crate::kernels::rans12::{
-    FEW_LANES, LANES, Lanes, MIXED_TABLES, Plan, SLOTS, STATE_MIN, SlotTable, TableIds, decode, decode_tail,
-    fill_slots, is_end,
+    Lanes, MANY_LANES, MIXED_TABLES, Plan, SLOTS, STATE_MIN, SlotTable, States, TableIds, decode,
+    decode_tail, fill_slots, is_end,
 };
 
-/// Indices that are decoded at a time: all their forms stay in the nearest cache. A multiple of [`LANES`] and
+/// Indices that are decoded at a time: all their forms stay in the nearest cache. A multiple of [`MANY_LANES`] and
 /// [`GROUP_LEN`], and a power of two, so that a segment is part of a run or made of whole runs.
 pub const RUN_LEN: usize = 4096;
 
@@ -50,7 +50,7 @@ struct Head {
     by_columns: bool,
     segment_len: usize,
     tail_steps: usize,
-    states: [u32; LANES],
+    states: States,
 }
 
 /// A section whose indices are decoded run by run, in order.
@@ -130,8 +130,9 @@ impl IndexDecoder {
             let runs = IndexRuns { decoder: self, n_indices, at: 0, low_bits, packed, planes, symbols };
             return rest.is_empty().then_some(runs);
         }
-        let n_lanes = if head & HAS_FEW_LANES != 0 { FEW_LANES } else { LANES };
-        let head_of_symbols = self.read_head(&mut rest, n_lanes, dependent && low_bits == 0, n_indices)?;
+        let paired = dependent && low_bits == 0;
+        let n_lanes = n_lanes(head, n_indices, paired);
+        let head_of_symbols = self.read_head(&mut rest, n_lanes, paired, n_indices)?;
         let mut escaped: &[u8] = &[];
         if head & HAS_ESCAPES != 0 {
             let len = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
@@ -193,7 +194,7 @@ impl IndexDecoder {
                 self.table_ids.push(id);
             }
         }
-        let mut states = [STATE_MIN; LANES];
+        let mut states = [STATE_MIN; MANY_LANES];
         for state in states.iter_mut().take(n.min(n_lanes)) {
             let log2 = bits.get(4)? + 16;
             *state = 1 << log2 | bits.get(log2)?;

@@ -6,13 +6,14 @@ use super::low_bits::choose_low_bits;
 use super::low_planes::LowPlanes;
 use super::plan::Planner;
 use super::{
-    HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len,
+    HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, n_lanes,
+    segment_len,
 };
 use crate::bits::BitWriter;
 use crate::kernels::Isa;
 use crate::kernels::index_split::{HIGH_PARTS, Ranges, any_outside, push_outside, symbols};
 use crate::kernels::rans12::{
-    EncodeTable, FEW_LANES, LANES, MIXED_TABLES, Plan, TableIds, encode, encode_buffer_len, encode_table,
+    EncodeTable, MANY_LANES, MIXED_TABLES, Plan, TableIds, encode, encode_buffer_len, encode_table,
     encode_tail, trace_quantizers,
 };
 
@@ -44,7 +45,7 @@ impl IndexEncoder {
     /// Appends the section of `indices` to `dst`; nothing for no indices.
     ///
     /// [`super::ESCAPE`] may be among them. `dependent` says that they are of dependent quantization with a chain for each
-    /// of [`LANES`] lanes, index `i` in lane `i mod LANES`: a decoder must be told the same. `row_lens` are lengths of
+    /// of 32 lanes, index `i` in lane `i mod 32`: a decoder must be told the same. `row_lens` are lengths of
     /// rows whose columns may differ in scale, which a decoder need not know.
     pub fn encode(
         &mut self,
@@ -66,9 +67,8 @@ impl IndexEncoder {
         }
         self.planner.plan(isa, &self.symbols, &self.quantizers, row_lens);
         self.take_escapes(isa, indices, low_bits, paired);
-        let head = head
-            | if self.escapes.is_empty() { 0 } else { HAS_ESCAPES }
-            | if indices.len() <= MAX_LEN_OF_FEW_LANES { HAS_FEW_LANES } else { 0 };
+        let head =
+            head | if self.escapes.is_empty() { 0 } else { HAS_ESCAPES } | flag_of_lanes(indices.len());
         self.write_symbols(isa, head, paired, dst);
     }
 
@@ -94,7 +94,7 @@ impl IndexEncoder {
         if !self.escapes.is_empty() {
             escapes::write(&self.escapes, &mut written);
         }
-        let n_lanes = if indices.len() <= MAX_LEN_OF_FEW_LANES { FEW_LANES } else { LANES };
+        let n_lanes = n_lanes(flag_of_lanes(indices.len()), indices.len(), dependent && low_bits == 0);
         let around = HEAD_BITS + STATE_BITS * n_lanes as f64 + 8.0 * written.len() as f64;
         low + around + self.planner.symbol_bits(&self.symbols, &self.quantizers)
     }
@@ -167,7 +167,7 @@ impl IndexEncoder {
     /// Writes head, escapes, low planes, and the words.
     fn write_symbols(&mut self, isa: Isa, head: u8, paired: bool, dst: &mut Vec<u8>) {
         let n_tables = self.planner.tables.len();
-        let n_lanes = if head & HAS_FEW_LANES != 0 { FEW_LANES } else { LANES };
+        let n_lanes = n_lanes(head, self.symbols.len(), paired);
         let table_ids = if self.planner.by_columns {
             TableIds::OfSymbols(&self.planner.symbol_ids)
         } else {
@@ -182,7 +182,7 @@ impl IndexEncoder {
         }
         let tail = encode_tail(&plan, &self.tables, &self.symbols, &self.quantizers);
         debug_assert!(tail.is_some(), "every symbol has slots in its table");
-        let (tail_steps, mut states) = tail.unwrap_or_default();
+        let (tail_steps, mut states) = tail.unwrap_or((0, [0; MANY_LANES]));
         let main_len = (self.symbols.len().div_ceil(n_lanes) - tail_steps) * n_lanes;
         let main = &self.symbols[..main_len.min(self.symbols.len())];
         self.words.resize(encode_buffer_len(main.len()).max(self.words.len()), 0);
@@ -207,6 +207,11 @@ impl IndexEncoder {
         self.low_planes.write(dst);
         dst.extend_from_slice(first_word.and_then(|at| self.words.get(at..)).unwrap_or_default());
     }
+}
+
+/// What the head of a section of `n` indices says of its lanes.
+fn flag_of_lanes(n: usize) -> u8 {
+    if n <= MAX_LEN_OF_FEW_LANES { HAS_FEW_LANES } else { 0 }
 }
 
 /// The symbol of all, if it is one and none that stands for others.

@@ -22,6 +22,7 @@ pub use decode::{IndexDecoder, IndexRuns, RUN_LEN};
 pub use encode::IndexEncoder;
 
 use super::freq::log2_q16;
+use crate::kernels::rans12::{FEW_LANES, LANES, MANY_LANES};
 
 /// The index of an element that is not quantized: whoever uses the indices knows its value from elsewhere.
 pub use crate::kernels::quantize::ESCAPE;
@@ -36,8 +37,19 @@ const HAS_ESCAPES: u8 = 1 << 5;
 /// Header flag: all symbols are one and the same.
 const IS_CONSTANT: u8 = 1 << 6;
 
-/// Header flag: 8 lanes instead of 32.
+/// Header flag: 8 lanes instead of 32 or 64.
 const HAS_FEW_LANES: u8 = 1 << 7;
+/// Least indices that are coded with 64 lanes, whose states take 25 bytes more than those of 32.
+const LEAST_LEN_OF_MANY_LANES: usize = 1 << 17;
+
+/// Lanes of a section of `n` indices with this head, whose tables come in pairs or do not.
+fn n_lanes(head: u8, n: usize, paired: bool) -> usize {
+    match head & HAS_FEW_LANES {
+        0 if n >= LEAST_LEN_OF_MANY_LANES && !paired => MANY_LANES,
+        0 => LANES,
+        _ => FEW_LANES,
+    }
+}
 
 /// Flag beside the segments' length: columns too have a say in which table an index uses.
 const HAS_COLUMNS: u8 = 1 << 7;

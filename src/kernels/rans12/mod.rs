@@ -2,8 +2,8 @@
 //!
 //! The method is range ANS (J. Duda, "Asymmetric numeral systems", 2013, arXiv:1311.2540), with the states
 //! interleaved as F. Giesen describes ("Interleaved entropy coders", 2014, arXiv:1402.3392). A state `x` lies in
-//! [2^16, 2^32), frequencies sum to 4096. There are 32 lanes, and symbol `i` belongs to lane `i mod 32`; or 8 in the same
-//! way. Decoding one:
+//! [2^16, 2^32), frequencies sum to 4096. There are 32 lanes, and symbol `i` belongs to lane `i mod 32`; or 8, or 64, in the
+//! same way. Decoding one:
 //!
 //! ```text
 //! slot = x mod 4096;  v = symbol that owns slot;  x = freq(v)·(x div 4096) + slot − cum(v)
@@ -30,8 +30,11 @@ use super::Isa;
 use super::prefetch::Spread;
 pub use tail::{decode_tail, encode_tail, is_end};
 
-/// Most lanes, symbols of a row, and chains of dependent quantization.
+/// Lanes, symbols of a row, and chains of dependent quantization.
 pub const LANES: usize = 32;
+/// Lanes of long blocks, where a lane's room does not matter: from one of its states to the next takes so long that more
+/// lanes at a time take hardly more. Not where tables come in pairs.
+pub const MANY_LANES: usize = 64;
 /// Lanes of short blocks, where the states of 32 would take too much room; coded by scalar code.
 pub const FEW_LANES: usize = 8;
 /// Slots that the symbols of a table share.
@@ -42,6 +45,9 @@ pub const FREQ_SUM: u32 = 1 << SCALE_BITS;
 pub const STATE_MIN: u32 = 1 << 16;
 /// Log2 of [`SLOTS`].
 const SCALE_BITS: u32 = 12;
+
+/// rANS states of the lanes; those behind the last lane are of no meaning.
+pub type States = [u32; MANY_LANES];
 
 /// Frequency of each symbol byte; together 4096.
 pub type Freqs = [u16; 256];
@@ -81,7 +87,7 @@ pub fn encode_table(freqs: &Freqs) -> EncodeTable {
 /// Which lane and which table each symbol uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan<'a> {
-    /// [`LANES`] or [`FEW_LANES`].
+    /// [`LANES`], [`FEW_LANES`] or [`MANY_LANES`].
     pub n_lanes: usize,
     /// Tables come in pairs: of pair `p` table 2·p + q, where q is the quantizer in use in the lane's chain.
     pub paired: bool,
@@ -127,13 +133,14 @@ impl Plan<'_> {
         let has_tables = match self.table_ids {
             TableIds::OfSegments { ids, segment_len } => {
                 segment_len > 0
-                    && segment_len.is_multiple_of(LANES)
+                    && segment_len.is_multiple_of(self.n_lanes.max(LANES))
                     && ids.len() >= n_symbols.div_ceil(segment_len)
                     && exist(ids)
             }
             TableIds::OfSymbols(ids) => ids.len() >= n_symbols && n_choices >= MIXED_TABLES && exist(ids),
         };
-        matches!(self.n_lanes, LANES | FEW_LANES) && has_tables
+        has_tables
+            && (matches!(self.n_lanes, LANES | FEW_LANES) || self.n_lanes == MANY_LANES && !self.paired)
     }
 
     /// Id of the table of symbol `idx`.
@@ -155,10 +162,10 @@ impl Plan<'_> {
         }
     }
 
-    /// The ids of the row of symbols from `first` on.
+    /// The ids of the row of `R` symbols from `first` on.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn row_ids(&self, first: usize) -> Option<&[u8; LANES]> {
+    fn row_ids<const R: usize>(&self, first: usize) -> Option<&[u8; R]> {
         match self.table_ids {
             TableIds::OfSegments { .. } => None,
             TableIds::OfSymbols(ids) => ids.get(first..)?.first_chunk(),
@@ -177,18 +184,18 @@ impl Plan<'_> {
         segments.zip(ids.get(segment_idx..).unwrap_or_default().iter().copied())
     }
 
-    /// Whether symbols have ids of their own, and tables come in pairs.
+    /// Whether symbols have ids of their own, tables come in pairs, and lanes are many.
     #[cfg(target_arch = "x86_64")]
-    fn kind(&self) -> (bool, bool) {
-        (matches!(self.table_ids, TableIds::OfSymbols(_)), self.paired)
+    fn kind(&self) -> (bool, bool, bool) {
+        (matches!(self.table_ids, TableIds::OfSymbols(_)), self.paired, self.n_lanes == MANY_LANES)
     }
 }
 
 /// The lanes between two runs of symbols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lanes {
-    /// rANS states, as many as there are lanes.
-    pub states: [u32; LANES],
+    /// rANS states.
+    pub states: States,
     /// States of the chains of dependent quantization; they do not change unless tables come in pairs.
     pub chains: [u8; LANES],
 }
@@ -196,7 +203,7 @@ pub struct Lanes {
 impl Lanes {
     /// Lanes with these rANS states and every chain at its beginning.
     #[must_use]
-    pub fn new(states: [u32; LANES]) -> Self {
+    pub fn new(states: States) -> Self {
         Self { states, chains: [0; LANES] }
     }
 }
@@ -204,7 +211,7 @@ impl Lanes {
 /// Decodes the first `dst.len()` symbols of a block and returns how many of `words` (little-endian) that took.
 ///
 /// `None` if they run out or the plan does not fit; `dst` then holds unspecified bytes. Only the last run of a block may
-/// end within a row of [`LANES`] symbols. Meanwhile `fetch` is fetched from memory.
+/// end within a row of a symbol for each lane. Meanwhile `fetch` is fetched from memory.
 pub fn decode(
     isa: Isa,
     plan: &Plan<'_>,
@@ -217,7 +224,7 @@ pub fn decode(
     if !plan.fits(dst.len(), tables.len()) {
         return None;
     }
-    let mut fetch = Spread::over(fetch, dst.len() / LANES);
+    let mut fetch = Spread::over(fetch, dst.len() / plan.n_lanes.max(LANES));
     let position = decode_vectors(isa, plan, tables, words, lanes, Position::default(), dst, &mut fetch);
     let position = decode_end(isa, plan, tables, words, lanes, position, dst)?;
     scalar::decode(plan, tables, words, lanes, position, dst)
@@ -232,7 +239,7 @@ struct Position {
 
 /// Bytes of words that vector loops look at in a row: a word for each lane, and what the last load takes besides.
 #[cfg(target_arch = "x86_64")]
-const WINDOW: usize = 96;
+const WINDOW: usize = 2 * MANY_LANES + 32;
 
 /// The last words, where vector loops stop since they might read past the end: they go on in a copy with room behind.
 /// `None` if that room is used.
@@ -296,24 +303,30 @@ fn decode_vectors(
     fetch: &mut Spread<'_>,
 ) -> Position {
     match isa {
-        _ if plan.n_lanes < LANES => position,
+        _ if plan.n_lanes == FEW_LANES => position,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
                 match plan.kind() {
-                    (false, false) => {
-                        x86_avx512::decode::<1>(plan, tables, words, lanes, position, dst, fetch)
+                    (false, false, false) => {
+                        x86_avx512::decode::<1, 2, LANES>(plan, tables, words, lanes, position, dst, fetch)
                     }
-                    (false, true) => {
-                        x86_avx512::decode::<2>(plan, tables, words, lanes, position, dst, fetch)
+                    (false, false, true) => x86_avx512::decode::<1, 4, MANY_LANES>(
+                        plan, tables, words, lanes, position, dst, fetch,
+                    ),
+                    (false, true, _) => {
+                        x86_avx512::decode::<2, 2, LANES>(plan, tables, words, lanes, position, dst, fetch)
                     }
-                    (true, false) => {
-                        x86_avx512::decode::<MIXED>(plan, tables, words, lanes, position, dst, fetch)
-                    }
-                    (true, true) => {
-                        x86_avx512::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst, fetch)
-                    }
+                    (true, false, false) => x86_avx512::decode::<MIXED, 2, LANES>(
+                        plan, tables, words, lanes, position, dst, fetch,
+                    ),
+                    (true, false, true) => x86_avx512::decode::<MIXED, 4, MANY_LANES>(
+                        plan, tables, words, lanes, position, dst, fetch,
+                    ),
+                    (true, true, _) => x86_avx512::decode::<MIXED_PAIRS, 2, LANES>(
+                        plan, tables, words, lanes, position, dst, fetch,
+                    ),
                 }
             }
         }
@@ -322,14 +335,24 @@ fn decode_vectors(
             // SAFETY: as above.
             unsafe {
                 match plan.kind() {
-                    (false, false) => x86_avx2::decode::<1>(plan, tables, words, lanes, position, dst, fetch),
-                    (false, true) => x86_avx2::decode::<2>(plan, tables, words, lanes, position, dst, fetch),
-                    (true, false) => {
-                        x86_avx2::decode::<MIXED>(plan, tables, words, lanes, position, dst, fetch)
+                    (false, false, false) => {
+                        x86_avx2::decode::<1, 4, LANES>(plan, tables, words, lanes, position, dst, fetch)
                     }
-                    (true, true) => {
-                        x86_avx2::decode::<MIXED_PAIRS>(plan, tables, words, lanes, position, dst, fetch)
+                    (false, false, true) => {
+                        x86_avx2::decode::<1, 8, MANY_LANES>(plan, tables, words, lanes, position, dst, fetch)
                     }
+                    (false, true, _) => {
+                        x86_avx2::decode::<2, 4, LANES>(plan, tables, words, lanes, position, dst, fetch)
+                    }
+                    (true, false, false) => {
+                        x86_avx2::decode::<MIXED, 4, LANES>(plan, tables, words, lanes, position, dst, fetch)
+                    }
+                    (true, false, true) => x86_avx2::decode::<MIXED, 8, MANY_LANES>(
+                        plan, tables, words, lanes, position, dst, fetch,
+                    ),
+                    (true, true, _) => x86_avx2::decode::<MIXED_PAIRS, 4, LANES>(
+                        plan, tables, words, lanes, position, dst, fetch,
+                    ),
                 }
             }
         }
@@ -373,8 +396,8 @@ pub fn encode_buffer_len(n_symbols: usize) -> usize {
     2 * n_symbols + SLACK_BYTES
 }
 
-/// Room in front of the words, for stores of whole vectors.
-const SLACK_BYTES: usize = 64;
+/// Room in front of the words, for stores of whole vectors, and for a row that is taken for longer than it is.
+const SLACK_BYTES: usize = 128;
 
 /// Encodes `symbols` backwards into the end of `buffer`, from `states` on and leaving the states there that a decoder
 /// starts from; returns where the words begin.
@@ -389,7 +412,7 @@ pub fn encode(
     tables: &[EncodeTable],
     symbols: &[u8],
     quantizers: &[u32],
-    states: &mut [u32; LANES],
+    states: &mut States,
     buffer: &mut [u8],
 ) -> Option<usize> {
     let has_quantizers = !plan.paired || quantizers.len() >= symbols.len().div_ceil(LANES);
@@ -400,29 +423,36 @@ pub fn encode(
         return None;
     }
     // What is left of the last row first: it is coded backwards.
-    let (rows, rest) = symbols.as_chunks::<LANES>();
-    let at = scalar::encode(plan, tables, rest, rows.len(), quantizers, states, buffer, buffer.len())?;
+    let (rows, rest) = symbols.split_at(symbols.len() - symbols.len() % plan.n_lanes.max(LANES));
+    let at =
+        scalar::encode(plan, tables, rest, rows.len() / LANES, quantizers, states, buffer, buffer.len())?;
     match isa {
-        _ if plan.n_lanes < LANES => {
-            scalar::encode(plan, tables, rows.as_flattened(), 0, quantizers, states, buffer, at)
+        _ if plan.n_lanes == FEW_LANES => {
+            scalar::encode(plan, tables, rows, 0, quantizers, states, buffer, at)
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the functions enable.
             unsafe {
                 match plan.kind() {
-                    (false, false) => {
-                        x86_avx512::encode::<1>(plan, tables, rows, quantizers, states, buffer, at)
+                    (false, false, false) => {
+                        x86_avx512::encode::<1, 2, LANES>(plan, tables, rows, quantizers, states, buffer, at)
                     }
-                    (false, true) => {
-                        x86_avx512::encode::<2>(plan, tables, rows, quantizers, states, buffer, at)
+                    (false, false, true) => x86_avx512::encode::<1, 4, MANY_LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
+                    (false, true, _) => {
+                        x86_avx512::encode::<2, 2, LANES>(plan, tables, rows, quantizers, states, buffer, at)
                     }
-                    (true, false) => {
-                        x86_avx512::encode::<MIXED>(plan, tables, rows, quantizers, states, buffer, at)
-                    }
-                    (true, true) => {
-                        x86_avx512::encode::<MIXED_PAIRS>(plan, tables, rows, quantizers, states, buffer, at)
-                    }
+                    (true, false, false) => x86_avx512::encode::<MIXED, 2, LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
+                    (true, false, true) => x86_avx512::encode::<MIXED, 4, MANY_LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
+                    (true, true, _) => x86_avx512::encode::<MIXED_PAIRS, 2, LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
                 }
             }
         }
@@ -431,22 +461,28 @@ pub fn encode(
             // SAFETY: as above.
             unsafe {
                 match plan.kind() {
-                    (false, false) => {
-                        x86_avx2::encode::<1>(plan, tables, rows, quantizers, states, buffer, at)
+                    (false, false, false) => {
+                        x86_avx2::encode::<1, 4, LANES>(plan, tables, rows, quantizers, states, buffer, at)
                     }
-                    (false, true) => {
-                        x86_avx2::encode::<2>(plan, tables, rows, quantizers, states, buffer, at)
+                    (false, false, true) => x86_avx2::encode::<1, 8, MANY_LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
+                    (false, true, _) => {
+                        x86_avx2::encode::<2, 4, LANES>(plan, tables, rows, quantizers, states, buffer, at)
                     }
-                    (true, false) => {
-                        x86_avx2::encode::<MIXED>(plan, tables, rows, quantizers, states, buffer, at)
-                    }
-                    (true, true) => {
-                        x86_avx2::encode::<MIXED_PAIRS>(plan, tables, rows, quantizers, states, buffer, at)
-                    }
+                    (true, false, false) => x86_avx2::encode::<MIXED, 4, LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
+                    (true, false, true) => x86_avx2::encode::<MIXED, 8, MANY_LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
+                    (true, true, _) => x86_avx2::encode::<MIXED_PAIRS, 4, LANES>(
+                        plan, tables, rows, quantizers, states, buffer, at,
+                    ),
                 }
             }
         }
-        _ => scalar::encode(plan, tables, rows.as_flattened(), 0, quantizers, states, buffer, at),
+        _ => scalar::encode(plan, tables, rows, 0, quantizers, states, buffer, at),
     }
 }
 

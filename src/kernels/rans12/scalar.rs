@@ -1,6 +1,6 @@
 //! The definition of the coder, one symbol at a time.
 
-use super::{EncodeTable, LANES, Lanes, Plan, Position, SCALE_BITS, SLOTS, STATE_MIN, SlotTable};
+use super::{EncodeTable, LANES, Lanes, Plan, Position, SCALE_BITS, SLOTS, STATE_MIN, SlotTable, States};
 use crate::kernels::trellis::NEXT_STATE;
 
 /// Decodes one symbol without taking a word.
@@ -37,7 +37,7 @@ pub(super) fn decode(
     let rows = dst.get_mut(position.symbol..)?.chunks_mut(LANES);
     for (first, row) in (position.symbol..).step_by(LANES).zip(rows) {
         for (idx, (symbol, chain)) in row.iter_mut().zip(&mut lanes.chains).enumerate() {
-            let state = &mut lanes.states[idx & (plan.n_lanes - 1)];
+            let state = &mut lanes.states[(first + idx) & (plan.n_lanes - 1)];
             *symbol = step(table(plan, tables, plan.table_id(first + idx)?, *chain)?, state);
             if *state < STATE_MIN {
                 *state = *state << 16 | u32::from(u16::from_le_bytes(*rest.next()?));
@@ -80,7 +80,7 @@ pub(super) fn encode(
     symbols: &[u8],
     first_row: usize,
     quantizers: &[u32],
-    states: &mut [u32; LANES],
+    states: &mut States,
     buffer: &mut [u8],
     mut at: usize,
 ) -> Option<usize> {
@@ -88,9 +88,9 @@ pub(super) fn encode(
         let row_idx = first_row + row_idx;
         let quantizers = quantizers.get(row_idx).copied().unwrap_or(0);
         for (idx, &symbol) in row.iter().enumerate().rev() {
-            let id = plan.table_id(row_idx * LANES + idx)?;
-            let packed = entry(plan, tables, id, quantizers, idx, symbol)?;
-            let state = &mut states[idx & (plan.n_lanes - 1)];
+            let place = row_idx * LANES + idx;
+            let packed = entry(plan, tables, plan.table_id(place)?, quantizers, idx, symbol)?;
+            let state = &mut states[place & (plan.n_lanes - 1)];
             // 20: a state of 32 bits takes a symbol while it is below freq · 2^(32 − 12).
             if u64::from(*state) >= u64::from(packed & 0xffff) << 20 {
                 let [low, high, ..] = state.to_le_bytes();

@@ -1,7 +1,7 @@
 //! The last symbols of a block, in which states only grow and no word is written or read.
 
 use super::scalar::{entry, next_chain, put, step, table};
-use super::{EncodeTable, LANES, Lanes, Plan, STATE_MIN, SlotTable};
+use super::{EncodeTable, LANES, Lanes, MANY_LANES, Plan, STATE_MIN, SlotTable, States};
 
 /// Most steps of a tail.
 const MAX_STEPS: usize = 255;
@@ -17,7 +17,7 @@ pub fn encode_tail(
     tables: &[EncodeTable],
     symbols: &[u8],
     quantizers: &[u32],
-) -> Option<(usize, [u32; LANES])> {
+) -> Option<(usize, States)> {
     let entry_at = |idx: usize| {
         let id = plan.table_id(idx)?;
         let quantizers = quantizers.get(idx / LANES).copied().unwrap_or(0);
@@ -38,7 +38,7 @@ pub fn encode_tail(
         Some(state)
     };
     let mut steps = 0;
-    let mut states = [1u64; LANES];
+    let mut states = [1u64; MANY_LANES];
     'steps: while steps < n_steps.min(MAX_STEPS) {
         let first = (n_steps - steps - 1) * n_lanes;
         let mut next = states;
@@ -54,7 +54,7 @@ pub fn encode_tail(
     // One step always fits: 12 bits on top of 16.
     for steps in (1..=steps).rev() {
         let first = n_steps - steps;
-        let mut grown = [STATE_MIN; LANES];
+        let mut grown = [STATE_MIN; MANY_LANES];
         let mut fits = true;
         for (lane, state) in grown.iter_mut().take(n_lanes).enumerate() {
             // A larger state grows to a larger one.

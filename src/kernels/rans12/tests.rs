@@ -63,7 +63,11 @@ fn cases() -> Vec<Case> {
                     .flat_map(|symbol| std::iter::repeat_n(symbol, hump(len)[usize::from(symbol)].into()))
                     .collect();
                 let symbols = (0..n).map(|_| owners[rng.next_u32() as usize % owners.len()]).collect();
-                let n_lanes = if rng.next_u32() % 3 == 0 { FEW_LANES } else { LANES };
+                let n_lanes = match rng.next_u32() % 4 {
+                    0 => FEW_LANES,
+                    1 | 2 if !paired => MANY_LANES,
+                    _ => LANES,
+                };
                 cases.push(Case { n_lanes, freqs, paired, table_ids, segment_len, symbols });
             }
         }
@@ -76,7 +80,7 @@ fn isas() -> impl Iterator<Item = Isa> {
 }
 
 /// Steps of the tail, states and words.
-type Coded = (usize, [u32; LANES], Vec<u8>);
+type Coded = (usize, States, Vec<u8>);
 
 fn encode_case(isa: Isa, case: &Case) -> Coded {
     let plan = case.plan();
@@ -122,21 +126,22 @@ fn every_pairing_of_encoder_and_decoder_round_trips_and_words_are_equal() {
 #[test]
 fn quotients_are_exact_on_every_isa() {
     // A row of one symbol of every frequency: states at multiples of it, one off, and at both ends of what it takes.
-    for freq in 1..4096u32 {
+    for (freq, n_lanes) in (1..4096u32).flat_map(|freq| [(freq, LANES), (freq, MANY_LANES)]) {
         let mut freqs = [0u16; 256];
         freqs[7] = u16::try_from(freq).unwrap();
         freqs[9] = u16::try_from(4096 - freq).unwrap();
         let tables = [encode_table(&freqs)];
-        let plan = Plan { n_lanes: LANES, paired: false, table_ids: single_table() };
-        let states: [u32; LANES] = std::array::from_fn(|lane| {
+        let plan = Plan { n_lanes, paired: false, table_ids: single_table() };
+        let states: States = std::array::from_fn(|lane| {
             let top = (freq << 20).wrapping_sub(1);
             let quotient = (1 << 20) - 1 - 0x8003 * (lane as u32 / 4);
             let near = (freq * quotient).wrapping_add([0, 1, freq - 1, u32::MAX][lane % 4]);
-            if lane == 31 { top } else { near.clamp(STATE_MIN, top) }
+            if lane % 32 == 31 { top } else { near.clamp(STATE_MIN, top) }
         });
         let coded = |isa| {
-            let (mut states, mut buffer) = (states, vec![0; encode_buffer_len(LANES)]);
-            let at = encode(isa, &plan, &tables, &[7; LANES], &[], &mut states, &mut buffer).unwrap();
+            let (mut states, mut buffer) = (states, vec![0; encode_buffer_len(n_lanes)]);
+            let symbols = &[7; MANY_LANES][..n_lanes];
+            let at = encode(isa, &plan, &tables, symbols, &[], &mut states, &mut buffer).unwrap();
             (states, buffer[at..].to_vec())
         };
         let expected = coded(Isa::Scalar);
@@ -148,7 +153,7 @@ fn quotients_are_exact_on_every_isa() {
 fn states_that_double_for_a_whole_tail_do_not_leave_64_bits() {
     let mut freqs = [0; 256];
     (freqs[128], freqs[129]) = (2048, 2048);
-    for n_lanes in [FEW_LANES, LANES] {
+    for n_lanes in [FEW_LANES, LANES, MANY_LANES] {
         for n in [64, 1000, 20_000] {
             let (freqs, table_ids, symbols) = (vec![freqs], vec![0], vec![128; n]);
             let case = Case { n_lanes, freqs, paired: false, table_ids, segment_len: 1 << 31, symbols };
@@ -196,7 +201,7 @@ fn a_symbol_without_frequency_is_refused_on_every_isa() {
     for at in [0, 500, 999] {
         symbols[at] = 3;
         for isa in isas() {
-            let mut states = [STATE_MIN; LANES];
+            let mut states = [STATE_MIN; MANY_LANES];
             let coded = encode(isa, &plan, &tables, &symbols, &[], &mut states, &mut buffer);
             assert_eq!(coded, None, "{isa:?} {at}");
         }
@@ -213,7 +218,7 @@ fn plans_and_tables_that_do_not_fit_are_refused() {
     assert_eq!(fill_slots(&single, &mut slots), None);
     single[5] = 4095;
     assert_eq!(fill_slots(&single, &mut slots), None);
-    let mut lanes = Lanes::new([STATE_MIN; LANES]);
+    let mut lanes = Lanes::new([STATE_MIN; MANY_LANES]);
     for (paired, id, segment_len) in
         [(false, 1, 64), (true, 0, 64), (false, 0, 48), (false, 0, 0), (false, 0, 32)]
     {
@@ -221,6 +226,12 @@ fn plans_and_tables_that_do_not_fit_are_refused() {
         let plan = Plan { n_lanes: LANES, paired, table_ids };
         let decoded = decode(Isa::detect(), &plan, &[slots], &[], &mut lanes, &mut [0; 64], &[]);
         assert_eq!(decoded, None, "{paired} {id} {segment_len}");
+    }
+    // Pairs have 32 chains; a row is part of one segment.
+    for (n_lanes, paired, segment_len) in [(64, true, 64), (64, false, 96), (16, false, 64)] {
+        let plan = Plan { n_lanes, paired, table_ids: TableIds::OfSegments { ids: &[0], segment_len } };
+        let decoded = decode(Isa::detect(), &plan, &[slots; 2], &[], &mut lanes, &mut [0; 64], &[]);
+        assert_eq!(decoded, None, "{n_lanes} {paired} {segment_len}");
     }
     for (n_tables, ids) in [(15, [0; 64].as_slice()), (16, &[0; 63]), (16, &[16; 64])] {
         let plan = Plan { n_lanes: LANES, paired: false, table_ids: TableIds::OfSymbols(ids) };

@@ -1,4 +1,4 @@
-//! AVX2: a row's 32 lanes in four vectors. Where AVX-512 expands and compresses, a permutation is looked up for each mask
+//! AVX2: a row's lanes in four vectors, or eight. Where AVX-512 expands and compresses, a permutation is looked up for each mask
 //! of eight lanes.
 
 use std::arch::x86_64::*;
@@ -6,7 +6,8 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::{
-    EncodeTable, FREQ_SUM, LANES, Lanes, MIXED, Plan, Position, SlotTable, WINDOW, gather_256, is_paired,
+    EncodeTable, FREQ_SUM, LANES, Lanes, MANY_LANES, MIXED, Plan, Position, SlotTable, States, WINDOW,
+    gather_256, is_paired,
 };
 use crate::kernels::prefetch::Spread;
 use crate::kernels::trellis::NEXT_STATE;
@@ -70,9 +71,12 @@ fn next_chains(chains: __m256i, parities: __m256i) -> __m256i {
     _mm256_shuffle_epi8(next, _mm256_or_si256(idx, others))
 }
 
+/// The low bits of where a vector's words begin within a row's.
+const TAKEN_MASK: usize = 2 * MANY_LANES - 1;
+
 /// As [`super::x86_avx512::decode`].
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-pub(super) fn decode<const N: usize>(
+pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
     plan: &Plan<'_>,
     tables: &[SlotTable],
     words: &[[u8; 2]],
@@ -83,24 +87,26 @@ pub(super) fn decode<const N: usize>(
 ) -> Position {
     let mask = _mm256_set1_epi32(FREQ_SUM.cast_signed() - 1);
     let one = _mm256_set1_epi32(1);
-    let mut x: [__m256i; 4] = cast(lanes.states);
+    const { assert!(R == 8 * V && R <= MANY_LANES && (!is_paired(N) || R == LANES)) }
+    let all: [__m256i; 8] = cast(lanes.states);
+    let mut x: [__m256i; V] = std::array::from_fn(|i| all[i]);
     let mut chains: [__m256i; 4] = cast(lanes.chains.map(u32::from));
     let bytes = words.as_flattened();
     let mut at = 2 * position.word;
     'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
         let Some(tables) = tables.as_chunks::<N>().0.get(usize::from(id)) else { break };
-        for row in segment.as_chunks_mut::<LANES>().0 {
+        for row in segment.as_chunks_mut::<R>().0 {
             let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
                 break 'segments;
             };
             fetch.turn();
-            let mut slots = [_mm256_setzero_si256(); 4];
-            let ids = if N >= MIXED { plan.row_ids(position.symbol) } else { None };
-            for quarter in 0..4 {
-                let mut idx = _mm256_and_si256(x[quarter], mask);
+            let mut slots = [_mm256_setzero_si256(); V];
+            let ids = if N >= MIXED { plan.row_ids::<R>(position.symbol) } else { None };
+            for part in 0..V {
+                let mut idx = _mm256_and_si256(x[part], mask);
                 if let Some(ids) = ids {
-                    let (quarters, _) = ids.as_chunks::<8>();
-                    let ids = _mm256_cvtepu8_epi32(cast([quarters[quarter], [0; 8]]));
+                    let (parts, _) = ids.as_chunks::<8>();
+                    let ids = _mm256_cvtepu8_epi32(cast([parts[part], [0; 8]]));
                     let shifted = if is_paired(N) {
                         _mm256_slli_epi32::<13>(ids)
                     } else {
@@ -109,35 +115,37 @@ pub(super) fn decode<const N: usize>(
                     idx = _mm256_or_si256(idx, shifted);
                 }
                 if is_paired(N) {
-                    let second = _mm256_slli_epi32::<12>(_mm256_and_si256(chains[quarter], one));
+                    let second = _mm256_slli_epi32::<12>(_mm256_and_si256(chains[part], one));
                     idx = _mm256_or_si256(idx, second);
                 }
-                slots[quarter] = gather_256(tables, idx);
+                slots[part] = gather_256(tables, idx);
             }
             let mut taken = 0;
-            for quarter in 0..4 {
-                let slot = slots[quarter];
+            for part in 0..V {
+                let slot = slots[part];
                 let offset = _mm256_and_si256(_mm256_srli_epi32::<8>(slot), mask);
                 let product =
-                    _mm256_mullo_epi32(_mm256_srli_epi32::<20>(slot), _mm256_srli_epi32::<12>(x[quarter]));
-                (x[quarter], taken) = refill(_mm256_add_epi32(product, offset), window, taken);
+                    _mm256_mullo_epi32(_mm256_srli_epi32::<20>(slot), _mm256_srli_epi32::<12>(x[part]));
+                (x[part], taken) = refill(_mm256_add_epi32(product, offset), window, taken);
                 if is_paired(N) {
-                    chains[quarter] = next_chains(chains[quarter], _mm256_and_si256(slot, one));
+                    chains[part] = next_chains(chains[part], _mm256_and_si256(slot, one));
                 }
             }
             let low_byte = _mm256_set1_epi32(0xff);
             let symbols = slots.map(|slot| _mm256_and_si256(slot, low_byte));
-            let packed = _mm256_packus_epi16(
-                _mm256_packus_epi32(symbols[0], symbols[1]),
-                _mm256_packus_epi32(symbols[2], symbols[3]),
-            );
-            // The packs work within halves: put the words of four symbols in order.
-            *row = cast(_mm256_permutevar8x32_epi32(packed, cast([0u32, 4, 1, 5, 2, 6, 3, 7])));
+            for (part, symbols) in row.as_chunks_mut::<32>().0.iter_mut().zip(symbols.as_chunks::<4>().0) {
+                let packed = _mm256_packus_epi16(
+                    _mm256_packus_epi32(symbols[0], symbols[1]),
+                    _mm256_packus_epi32(symbols[2], symbols[3]),
+                );
+                // The packs work within halves: put the words of four symbols in order.
+                *part = cast(_mm256_permutevar8x32_epi32(packed, cast([0u32, 4, 1, 5, 2, 6, 3, 7])));
+            }
             at += taken;
-            position.symbol += LANES;
+            position.symbol += R;
         }
     }
-    lanes.states = cast(x);
+    lanes.states.as_chunks_mut().0.iter_mut().zip(x).for_each(|(states, x)| *states = cast::<_, [u32; 8]>(x));
     let states: [u32; LANES] = cast(chains);
     lanes.chains = states.map(|state| state.to_le_bytes()[0]);
     Position { word: at / 2, ..position }
@@ -149,7 +157,7 @@ pub(super) fn decode<const N: usize>(
 fn refill(x: __m256i, window: &[u8; WINDOW], taken: usize) -> (__m256i, usize) {
     let small = _mm256_cmpeq_epi32(_mm256_srli_epi32::<16>(x), _mm256_setzero_si256());
     let mask = _mm256_movemask_ps(_mm256_castsi256_ps(small)).to_le_bytes()[0];
-    let next: [u8; 16] = std::array::from_fn(|i| window[(taken & 63) + i]);
+    let next: [u8; 16] = std::array::from_fn(|i| window[(taken & TAKEN_MASK) + i]);
     let spread: [u8; 16] = cast([SPREAD[usize::from(mask)], [0; 8]]);
     let words =
         _mm256_permutevar8x32_epi32(_mm256_cvtepu16_epi32(cast(next)), _mm256_cvtepu8_epi32(cast(spread)));
@@ -181,38 +189,40 @@ fn fill_entries(tables: &[EncodeTable], entries: &mut [[Entry; 256]]) {
 /// As [`super::x86_avx512::encode`]. States are divided by multiplying with the reciprocals of frequencies: dividing took
 /// 1.6 of 3.6 cycles a symbol on a Zen 3.
 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-pub(super) fn encode<const N: usize>(
+pub(super) fn encode<const N: usize, const V: usize, const R: usize>(
     plan: &Plan<'_>,
     tables: &[EncodeTable],
-    symbols: &[[u8; LANES]],
+    symbols: &[u8],
     quantizers: &[u32],
-    states: &mut [u32; LANES],
+    states: &mut States,
     buffer: &mut [u8],
     mut at: usize,
 ) -> Option<usize> {
     let mut entries = [[[0; 4]; 256]; MAX_TABLES];
     let entries = entries.get_mut(..tables.len())?;
     fill_entries(tables, entries);
-    let mut x: [__m256i; 4] = cast(*states);
+    const { assert!(R == 8 * V && R <= MANY_LANES && (!is_paired(N) || R == LANES)) }
+    let all: [__m256i; 8] = cast(*states);
+    let mut x: [__m256i; V] = std::array::from_fn(|i| all[i]);
     let (segment_ids, segment_len) = plan.segments();
-    let rows_of_segment = segment_len / LANES;
+    let rows_of_segment = segment_len / R;
     let zero = _mm256_setzero_si256();
     let mut missing = zero;
-    for (segment_idx, rows) in symbols.chunks(rows_of_segment).enumerate().rev() {
+    for (segment_idx, rows) in symbols.as_chunks::<R>().0.chunks(rows_of_segment).enumerate().rev() {
         let tables = entries.as_chunks::<N>().0.get(usize::from(*segment_ids.get(segment_idx)?))?;
         let entries = tables.as_flattened();
         for (row_idx, row) in rows.iter().enumerate().rev() {
             let row_idx = segment_idx * rows_of_segment + row_idx;
             let quantizers = if is_paired(N) { *quantizers.get(row_idx)? } else { 0 };
-            let ids = if N >= MIXED { plan.row_ids(row_idx * LANES)? } else { &[0; LANES] };
+            let ids = if N >= MIXED { plan.row_ids::<R>(row_idx * R)? } else { &[0; R] };
             let id_shift = if is_paired(N) { 9 } else { 8 };
-            let (quarters, _) = row.as_chunks::<8>();
+            let (parts, _) = row.as_chunks::<8>();
             let words = buffer.get_mut(..at)?.last_chunk_mut::<ROW_BYTES>()?;
             let mut taken = 0;
-            for quarter in (0..4).rev() {
-                let symbols = &quarters[quarter];
+            for part in (0..V).rev() {
+                let symbols = &parts[part];
                 let entry = |lane: usize| -> __m128i {
-                    let at = 8 * quarter + lane;
+                    let at = 8 * part + lane;
                     let second = if is_paired(N) { (quantizers >> at & 1) << 8 } else { 0 };
                     let id = if N >= MIXED { usize::from(ids[at]) << id_shift } else { 0 };
                     // The mask is for the compiler: ids are below N, as has been checked.
@@ -227,21 +237,21 @@ pub(super) fn encode<const N: usize>(
                 ];
                 let (reciprocals, threshold, cum) = transposed(pairs);
                 missing = _mm256_or_si256(missing, _mm256_cmpeq_epi32(threshold, zero));
-                let full = _mm256_cmpeq_epi32(_mm256_max_epu32(x[quarter], threshold), x[quarter]);
-                taken = push(x[quarter], full, words, taken);
-                let rest = _mm256_blendv_epi8(x[quarter], _mm256_srli_epi32::<16>(x[quarter]), full);
-                x[quarter] = put(rest, reciprocals, threshold, cum);
+                let full = _mm256_cmpeq_epi32(_mm256_max_epu32(x[part], threshold), x[part]);
+                taken = push(x[part], full, words, taken);
+                let rest = _mm256_blendv_epi8(x[part], _mm256_srli_epi32::<16>(x[part]), full);
+                x[part] = put(rest, reciprocals, threshold, cum);
             }
             at -= taken;
         }
     }
-    *states = cast(x);
+    states.as_chunks_mut().0.iter_mut().zip(x).for_each(|(states, x)| *states = cast::<_, [u32; 8]>(x));
     (_mm256_movemask_epi8(missing) == 0).then_some(at)
 }
 
 /// Bytes in front of the words so far that encoding a row may write: a word for each lane, and what the last store takes
 /// besides.
-const ROW_BYTES: usize = 2 * LANES + 16;
+const ROW_BYTES: usize = 2 * MANY_LANES + 16;
 
 /// The parts of eight entries, those of lanes `i` and `i` + 4 in `pairs[i]`: reciprocals of lanes 0, 1, 4, 5 and of 2, 3, 6,
 /// 7; thresholds; sums of frequencies.
@@ -265,8 +275,8 @@ fn push(x: __m256i, full: __m256i, words: &mut [u8; ROW_BYTES], taken: usize) ->
     let low = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
     let packed = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256::<1>(low));
     let collected: [u8; 16] = cast(_mm_shuffle_epi8(packed, cast(COLLECT[usize::from(mask)])));
-    // The mask is for the compiler: no more than three quarters have been written.
-    let start = ROW_BYTES - 16 - (taken & (2 * LANES - 1));
+    // The mask is for the compiler: all but the last vector's words have been written at most.
+    let start = ROW_BYTES - 16 - (taken & TAKEN_MASK);
     words[start..start + 16].copy_from_slice(&collected);
     taken + 2 * mask.count_ones() as usize
 }

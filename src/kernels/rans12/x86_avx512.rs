@@ -1,4 +1,4 @@
-//! AVX-512: a row's 32 lanes in two vectors, so that the chains from state to state of both overlap.
+//! AVX-512: a row's lanes in two vectors, or four, so that the chains from state to state of all overlap.
 //!
 //! Slots come by gathers, which is what takes the time. The next words are spread over the lanes that need one by
 //! `vpexpandd`, and collected from them by `vpcompressd`. The encoder divides in double precision, whose quotients of such
@@ -9,8 +9,8 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::{
-    EncodeTable, FREQ_SUM, LANES, Lanes, MIXED, Plan, Position, STATE_MIN, SlotTable, WINDOW, gather_512,
-    is_paired,
+    EncodeTable, FREQ_SUM, LANES, Lanes, MANY_LANES, MIXED, Plan, Position, STATE_MIN, SlotTable, States,
+    WINDOW, gather_512, is_paired,
 };
 use crate::kernels::prefetch::Spread;
 use crate::kernels::trellis::NEXT_STATE;
@@ -28,10 +28,14 @@ const NEXT: [i32; 16] = {
     next
 };
 
+/// The low bits of where a vector's words begin within a row's.
+const TAKEN_MASK: usize = 2 * MANY_LANES - 1;
+
 /// Decodes whole rows from `position` on while a window of words is left; where it stops. `N` tables belong together: a
-/// symbol's chain chooses of a pair, its id of [`MIXED`] tables, both of `MIXED_PAIRS`. The caller has checked the plan.
+/// symbol's chain chooses of a pair, its id of [`MIXED`] tables, both of `MIXED_PAIRS`. A row is of `R` symbols in `V` vectors.
+/// The caller has checked the plan.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
-pub(super) fn decode<const N: usize>(
+pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
     plan: &Plan<'_>,
     tables: &[SlotTable],
     words: &[[u8; 2]],
@@ -43,7 +47,9 @@ pub(super) fn decode<const N: usize>(
     let mask = _mm512_set1_epi32(FREQ_SUM.cast_signed() - 1);
     let next = cast(NEXT);
     let (one, second) = (_mm512_set1_epi32(1), _mm512_set1_epi32(FREQ_SUM.cast_signed()));
-    let mut x: [__m512i; 2] = cast(lanes.states);
+    const { assert!(R == 16 * V && R <= MANY_LANES && (!is_paired(N) || R == LANES)) }
+    let all: [__m512i; 4] = cast(lanes.states);
+    let mut x: [__m512i; V] = std::array::from_fn(|i| all[i]);
     let chain = |half: usize| -> __m512i {
         cast::<[i32; 16], _>(std::array::from_fn(|i| {
             let state = i32::from(lanes.chains[16 * half + i]);
@@ -55,19 +61,19 @@ pub(super) fn decode<const N: usize>(
     let mut at = 2 * position.word;
     'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
         let Some(tables) = tables.as_chunks::<N>().0.get(usize::from(id)) else { break };
-        for row in segment.as_chunks_mut::<LANES>().0 {
+        for row in segment.as_chunks_mut::<R>().0 {
             let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
                 break 'segments;
             };
             fetch.turn();
             let mut taken = 0;
-            let (halves, _) = row.as_chunks_mut::<16>();
-            let mut slots = [_mm512_setzero_si512(); 2];
-            let ids = if N >= MIXED { plan.row_ids(position.symbol) } else { None };
-            for half in 0..2 {
-                let mut idx = _mm512_and_si512(x[half], mask);
+            let (parts, _) = row.as_chunks_mut::<16>();
+            let mut slots = [_mm512_setzero_si512(); V];
+            let ids = if N >= MIXED { plan.row_ids::<R>(position.symbol) } else { None };
+            for part in 0..V {
+                let mut idx = _mm512_and_si512(x[part], mask);
                 if let Some(ids) = ids {
-                    let ids = _mm512_cvtepu8_epi32(cast(ids.as_chunks::<16>().0[half]));
+                    let ids = _mm512_cvtepu8_epi32(cast(ids.as_chunks::<16>().0[part]));
                     let shifted = if is_paired(N) {
                         _mm512_slli_epi32::<13>(ids)
                     } else {
@@ -77,28 +83,34 @@ pub(super) fn decode<const N: usize>(
                 }
                 if is_paired(N) {
                     // 0xEA: a & b | c.
-                    idx = _mm512_ternarylogic_epi32::<0xEA>(chains[half], second, idx);
+                    idx = _mm512_ternarylogic_epi32::<0xEA>(chains[part], second, idx);
                 }
-                slots[half] = gather_512(tables, idx);
+                slots[part] = gather_512(tables, idx);
             }
-            for half in 0..2 {
-                let slot = slots[half];
+            for part in 0..V {
+                let slot = slots[part];
                 let offset = _mm512_and_si512(_mm512_srli_epi32::<8>(slot), mask);
                 let product =
-                    _mm512_mullo_epi32(_mm512_srli_epi32::<20>(slot), _mm512_srli_epi32::<12>(x[half]));
-                (x[half], taken) = refill(_mm512_add_epi32(product, offset), window, taken);
+                    _mm512_mullo_epi32(_mm512_srli_epi32::<20>(slot), _mm512_srli_epi32::<12>(x[part]));
+                (x[part], taken) = refill(_mm512_add_epi32(product, offset), window, taken);
                 if is_paired(N) {
                     // 0xEA: a & b | c.
-                    let idx = _mm512_ternarylogic_epi32::<0xEA>(slot, one, chains[half]);
-                    chains[half] = _mm512_permutexvar_epi32(idx, next);
+                    let idx = _mm512_ternarylogic_epi32::<0xEA>(slot, one, chains[part]);
+                    chains[part] = _mm512_permutexvar_epi32(idx, next);
                 }
-                halves[half] = cast(_mm512_cvtepi32_epi8(slot));
+                parts[part] = cast(_mm512_cvtepi32_epi8(slot));
             }
             at += taken;
-            position.symbol += LANES;
+            position.symbol += R;
         }
     }
-    lanes.states = cast(x);
+    lanes
+        .states
+        .as_chunks_mut()
+        .0
+        .iter_mut()
+        .zip(x)
+        .for_each(|(states, x)| *states = cast::<_, [u32; 16]>(x));
     for (half, chains) in chains.into_iter().enumerate() {
         let states: [i32; 16] = cast(chains);
         for (place, state) in lanes.chains[16 * half..].iter_mut().zip(states) {
@@ -113,57 +125,59 @@ pub(super) fn decode<const N: usize>(
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt")]
 fn refill(x: __m512i, window: &[u8; WINDOW], taken: usize) -> (__m512i, usize) {
     let small = _mm512_cmplt_epu32_mask(x, _mm512_set1_epi32(STATE_MIN.cast_signed()));
-    let next: [u8; 32] = std::array::from_fn(|i| window[(taken & 63) + i]);
+    let next: [u8; 32] = std::array::from_fn(|i| window[(taken & TAKEN_MASK) + i]);
     let words = _mm512_maskz_expand_epi32(small, _mm512_cvtepu16_epi32(cast(next)));
     let shifted = _mm512_mask_slli_epi32::<16>(x, small, x);
     (_mm512_or_si512(shifted, words), taken + 2 * small.count_ones() as usize)
 }
 
-/// Encodes whole rows; `None` if a symbol has no frequency. The caller has checked plan and buffer.
+/// Encodes whole rows; `None` if a symbol has no frequency. Numbers as for [`decode`]. The caller has checked plan and buffer.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
-pub(super) fn encode<const N: usize>(
+pub(super) fn encode<const N: usize, const V: usize, const R: usize>(
     plan: &Plan<'_>,
     tables: &[EncodeTable],
-    symbols: &[[u8; LANES]],
+    symbols: &[u8],
     quantizers: &[u32],
-    states: &mut [u32; LANES],
+    states: &mut States,
     buffer: &mut [u8],
     mut at: usize,
 ) -> Option<usize> {
-    let mut x: [__m512i; 2] = cast(*states);
+    const { assert!(R == 16 * V && R <= MANY_LANES && (!is_paired(N) || R == LANES)) }
+    let all: [__m512i; 4] = cast(*states);
+    let mut x: [__m512i; V] = std::array::from_fn(|i| all[i]);
     let (segment_ids, segment_len) = plan.segments();
-    let rows_of_segment = segment_len / LANES;
+    let rows_of_segment = segment_len / R;
     let mut missing = 0;
-    for (segment_idx, rows) in symbols.chunks(rows_of_segment).enumerate().rev() {
+    for (segment_idx, rows) in symbols.as_chunks::<R>().0.chunks(rows_of_segment).enumerate().rev() {
         let tables = tables.as_chunks::<N>().0.get(usize::from(*segment_ids.get(segment_idx)?))?;
         for (row_idx, row) in rows.iter().enumerate().rev() {
             let row_idx = segment_idx * rows_of_segment + row_idx;
             let quantizers = if is_paired(N) { *quantizers.get(row_idx)? } else { 0 };
-            let ids = if N >= MIXED { plan.row_ids(row_idx * LANES) } else { None };
-            let (halves, _) = row.as_chunks::<16>();
-            for half in [1, 0] {
-                let mut idx = _mm512_cvtepu8_epi32(cast(halves[half]));
+            let ids = if N >= MIXED { plan.row_ids::<R>(row_idx * R) } else { None };
+            let (parts, _) = row.as_chunks::<16>();
+            for part in (0..V).rev() {
+                let mut idx = _mm512_cvtepu8_epi32(cast(parts[part]));
                 if let Some(ids) = ids {
-                    let ids = _mm512_cvtepu8_epi32(cast(ids.as_chunks::<16>().0[half]));
+                    let ids = _mm512_cvtepu8_epi32(cast(ids.as_chunks::<16>().0[part]));
                     let shifted =
                         if is_paired(N) { _mm512_slli_epi32::<9>(ids) } else { _mm512_slli_epi32::<8>(ids) };
                     idx = _mm512_or_si512(idx, shifted);
                 }
                 if is_paired(N) {
                     let [a, b, c, d] = quantizers.to_le_bytes();
-                    let odd = u16::from_le_bytes(if half == 0 { [a, b] } else { [c, d] });
+                    let odd = u16::from_le_bytes(if part == 0 { [a, b] } else { [c, d] });
                     idx = _mm512_mask_or_epi32(idx, odd, idx, _mm512_set1_epi32(256));
                 }
                 let entry = gather_512(tables, idx);
                 let freq = _mm512_and_si512(entry, _mm512_set1_epi32(0xffff));
                 missing |= _mm512_testn_epi32_mask(freq, freq);
-                let full = _mm512_cmpge_epu32_mask(x[half], _mm512_slli_epi32::<20>(freq));
-                at = push(x[half], full, buffer, at)?;
-                x[half] = put(_mm512_mask_srli_epi32::<16>(x[half], full, x[half]), entry, freq);
+                let full = _mm512_cmpge_epu32_mask(x[part], _mm512_slli_epi32::<20>(freq));
+                at = push(x[part], full, buffer, at)?;
+                x[part] = put(_mm512_mask_srli_epi32::<16>(x[part], full, x[part]), entry, freq);
             }
         }
     }
-    *states = cast(x);
+    states.as_chunks_mut().0.iter_mut().zip(x).for_each(|(states, x)| *states = cast::<_, [u32; 16]>(x));
     (missing == 0).then_some(at)
 }
 
