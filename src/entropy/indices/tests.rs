@@ -91,6 +91,61 @@ proptest! {
     }
 }
 
+/// Long sections have more lanes, unless tables come in pairs.
+#[test]
+fn long_sections_round_trip_and_stay_as_they_are() {
+    /// An index of its place and a random number.
+    type Index = dyn Fn((usize, u64)) -> i32;
+    // Scales that differ by segment, by column, or not at all; a tail that ends within a row.
+    let scaled = |scale: fn(usize) -> u64| {
+        move |(idx, state): (usize, u64)| {
+            let span = 2 * scale(idx) + 1;
+            i32::try_from((state >> 33) % span).unwrap() - i32::try_from(scale(idx)).unwrap()
+        }
+    };
+    let indices = |n: usize, index: &Index| -> Vec<i32> {
+        let states = std::iter::successors(Some(7u64), |state| {
+            Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407))
+        });
+        (0..n).zip(states).map(index).collect()
+    };
+    let few = |(_, state): (usize, u64)| {
+        i32::from(state >> 58 == 0) * if state >> 57 & 1 == 0 { 1 } else { -70_000 }
+    };
+    let cases: [(usize, &Index); 5] = [
+        (LEAST_LEN_OF_MANY_LANES - 1, &scaled(|_| 9)),
+        (LEAST_LEN_OF_MANY_LANES, &scaled(|idx| 3 << (idx >> 12 & 3))),
+        (LEAST_LEN_OF_MANY_LANES + 33, &scaled(|idx| if idx % 64 < 9 { 300 } else { 5 })),
+        (LEAST_LEN_OF_MANY_LANES + 100, &few),
+        (200_001, &scaled(|_| 40)),
+    ];
+    let mut hasher = blake3::Hasher::new();
+    for (n, index) in cases {
+        let indices = indices(n, index);
+        for dependent in [false, true] {
+            let section = section_of(Isa::Scalar, &indices, dependent);
+            hasher.update(&section);
+            let mut damaged = section.clone();
+            let at = section.len() / 3 + n % 64;
+            damaged[at] ^= 0x10;
+            let verdict = decoded(Isa::Scalar, &damaged, dependent, n);
+            for isa in isas() {
+                assert!(section_of(isa, &indices, dependent) == section, "{isa:?} {n} {dependent}");
+                assert!(
+                    decoded(isa, &section, dependent, n).as_ref() == Some(&indices),
+                    "{isa:?} {n} {dependent}"
+                );
+                assert!(decoded(isa, &damaged, dependent, n) == verdict, "{isa:?} {n} {dependent}");
+                assert_eq!(decoded(isa, &section[..section.len() - 2], dependent, n), None);
+            }
+        }
+    }
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "6dce75aa0d491b4bfdb3cf95900117e02092d7373ffb4459474afb97f5c9969b"
+    );
+}
+
 /// Standard normal numbers, by the polar method from a fixed generator.
 fn gaussian(n: usize, seed: u64) -> Vec<f64> {
     let mut x = seed | 1;
