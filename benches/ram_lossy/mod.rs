@@ -26,20 +26,28 @@ fn is_lossy(tensor: &TensorInfo) -> bool {
     is_float && tensor.shape.len() >= 2 && tensor.n_elements() >= MIN_ELEMENTS
 }
 
+/// Memory of planning that the next tensor uses again.
+#[derive(Default)]
+struct Planning {
+    sample: Vec<u8>,
+    values: Vec<f32>,
+    tuner: Tuner,
+}
+
 /// How `bytes`, the elements of `tensor`, are quantized so that about `goal` is lost.
-fn plan(isa: Isa, tensor: &TensorInfo, bytes: &[u8], goal: f64) -> QuantSpec {
+fn plan(isa: Isa, tensor: &TensorInfo, bytes: &[u8], goal: f64, memory: &mut Planning) -> QuantSpec {
+    let Planning { sample, values, tuner } = memory;
     let dtype = tensor.dtype.expect("floats");
     let rms = Squares::measure(isa, dtype, bytes).expect("floats").mean().sqrt();
     // Short runs from all over the tensor.
     let run = dtype.unit_bytes() << 9;
     let one_in = (bytes.len() / dtype.unit_bytes()).div_ceil(SAMPLE_LEN).max(1);
-    let mut sample = Vec::with_capacity(bytes.len() / one_in + run);
+    sample.clear();
     bytes.chunks(run).step_by(one_in).for_each(|run| sample.extend_from_slice(run));
-    let mut values = vec![0.0; sample.len() / dtype.unit_bytes()];
-    convert::to_f32(isa, dtype, &sample, &mut values).expect("floats");
+    values.resize(sample.len() / dtype.unit_bytes(), 0.0);
+    convert::to_f32(isa, dtype, sample, values).expect("floats");
     let even_step = goal * rms * 12f64.sqrt();
-    let mut tuner = Tuner::default();
-    let rounding = tuner.thresholds(isa, &values, even_step as f32, UNIFORM_LAMBDA);
+    let rounding = tuner.thresholds(isa, values, even_step as f32, UNIFORM_LAMBDA);
     let mut row_len = 1;
     let row_lens = tensor.shape.iter().skip(1).rev().map(|dimension| {
         row_len *= *dimension as usize;
@@ -122,13 +130,16 @@ pub(super) fn measure(options: &Options, file: &str, bytes: &[u8], goal: f64) {
         for &isa in &options.isas {
             let mut team = Team::new(threads, Level::Default, isa);
             let scratches = Mutex::new(vec![vec![1u8; longest]; threads]);
+            let plannings = Mutex::new(Vec::new());
             let mut seconds = Vec::new();
             // The first round warms up.
             for _ in 0..=options.rounds {
                 let mut specs: Vec<Option<QuantSpec>> = vec![None; tensors.len()];
                 let planning = team.time(tensors.iter().zip(&mut specs), |_, (tensor, spec)| {
                     let elements = &bytes[tensor.start as usize..tensor.end as usize];
-                    *spec = Some(plan(isa, tensor, elements, goal));
+                    let mut memory: Planning = plannings.lock().expect("no panics").pop().unwrap_or_default();
+                    *spec = Some(plan(isa, tensor, elements, goal, &mut memory));
+                    plannings.lock().expect("no panics").push(memory);
                 });
                 let coding = team.time(coded.iter_mut(), |coders, block| {
                     let mut scratch = scratches.lock().expect("no panics").pop().expect("one a thread");

@@ -17,6 +17,7 @@ pub use squares::Squares;
 
 use super::Isa;
 use super::convert::{is_convertible, to_f32};
+use super::prefetch::prefetch_ahead;
 use crate::dtype::Dtype;
 
 /// Elements summed about one pivot.
@@ -204,10 +205,17 @@ fn for_each_block(isa: Isa, dtype: Dtype, bytes: &[u8], mut take: impl FnMut(&[f
     if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
         return None;
     }
+    /// Values that are converted at a time, and fetched: what is asked for all at once waits for its turn.
+    const PART_LEN: usize = 256;
+    /// How far ahead, in bytes.
+    const AHEAD: usize = 8 << 10;
     let mut values = [0f32; BLOCK_LEN];
     for block in bytes.chunks(BLOCK_LEN * dtype.unit_bytes()) {
         let values = &mut values[..block.len() / dtype.unit_bytes()];
-        to_f32(isa, dtype, block, values)?;
+        for (part, values) in block.chunks(PART_LEN * dtype.unit_bytes()).zip(values.chunks_mut(PART_LEN)) {
+            prefetch_ahead(part, AHEAD, PART_LEN * dtype.unit_bytes() / 64);
+            to_f32(isa, dtype, part, values)?;
+        }
         take(values);
     }
     Some(())
