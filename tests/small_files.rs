@@ -54,12 +54,12 @@ fn small_files_are_smallest_at_default_whichever_way_they_come() {
 }
 
 #[test]
-fn longer_files_are_coded_to_be_fast_unless_all_is_asked_for() {
+fn longer_files_are_coded_to_be_fast() {
     let dir = tempdir().unwrap();
     for (n_elements, level, expected) in [
-        (60_000, "default", "adaptive"),
-        (66_000, "default", "fields"),
-        (66_000, "high", "adaptive"),
+        (60_000, "fast", "fields"),
+        (260_000, "default", "adaptive"),
+        (263_000, "default", "fields"),
         (260_000, "high", "adaptive"),
         (263_000, "high", "fields"),
     ] {

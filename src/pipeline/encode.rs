@@ -65,8 +65,7 @@ pub(crate) type Fetch<'s> = dyn Fn(&BlockSpan, &mut [u8]) -> Result<()> + Sync +
 pub(crate) fn is_small(level: Level, len: u64) -> bool {
     let most = match level {
         Level::Fast => 0,
-        Level::Default => 128 << 10,
-        Level::High => 512 << 10,
+        Level::Default | Level::High => 512 << 10,
     };
     len <= most
 }

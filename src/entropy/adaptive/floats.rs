@@ -1,6 +1,8 @@
 //! Floats: whether it is zero, the sign, the exponent, and the upper bits of the mantissa by adaptive decisions; the
 //! rest as it is. Exponents may depend on those before, as magnitudes in optimizer states do.
 
+use std::borrow::Cow;
+
 use super::binary::{Bit, BitCoder, BitDecoder, BitEncoder, tree, tree_in_context};
 use crate::bits::{BitReader, BitWriter, ByteCursor};
 
@@ -51,8 +53,8 @@ const HEAD_BYTES: usize = 6;
 const MAX_MODELLED_BITS: u32 = 7;
 /// The numbers of bits that an encoder tries.
 const TRIED_BITS: [u32; 3] = [0, 2, 7];
-/// Elements that the number of bits is chosen by.
-const SAMPLE_LEN: usize = 1 << 13;
+/// Elements that the model is chosen by, the first ones and those in the middle: all of a block that is no longer.
+const SAMPLE_LEN: usize = 1 << 14;
 /// Flag of the first byte.
 const HAS_CONTEXTS: u8 = 0x80;
 /// Bits of an exponent that are a context.
@@ -213,22 +215,34 @@ fn encode_decisions(layout: FloatLayout, modelled: Modelled, bytes: &[u8], dst: 
     encoder.finish();
 }
 
-/// The number of mantissa bits that are worth modelling, as the first elements of `bytes` say.
-fn worthy_bits(layout: FloatLayout, bytes: &[u8]) -> u32 {
-    let sample = &bytes[..bytes.len().min(SAMPLE_LEN * layout.n_bytes)];
-    let certain = Modelled::of(layout, sample);
-    let len = |&mantissa_bits: &u32| {
-        let (modelled, mut decisions) = (Modelled { mantissa_bits, ..certain }, Vec::new());
-        encode_decisions(layout, modelled, sample, &mut decisions);
+/// What is worth modelling of `bytes`, as a sample of them says.
+fn worth_modelling(layout: FloatLayout, bytes: &[u8]) -> Modelled {
+    let run_bytes = SAMPLE_LEN / 2 * layout.n_bytes;
+    let middle = bytes.len() / layout.n_bytes / 2 * layout.n_bytes;
+    let sample: Cow<'_, [u8]> =
+        match (bytes.get(..run_bytes), bytes.get(middle..).and_then(|rest| rest.get(..run_bytes))) {
+            (Some(first), Some(second)) if middle > run_bytes => [first, second].concat().into(),
+            _ => bytes.into(),
+        };
+    let certain = Modelled::of(layout, &sample);
+    let len = |modelled: Modelled| {
+        let mut decisions = Vec::new();
+        encode_decisions(layout, modelled, &sample, &mut decisions);
         decisions.len() + modelled.rest_bytes(layout, sample.len() / layout.n_bytes)
     };
-    TRIED_BITS.into_iter().filter(|&bits| bits <= layout.mantissa_bits).min_by_key(len).unwrap_or(0)
+    let tried = TRIED_BITS.into_iter().filter(|&bits| bits <= layout.mantissa_bits);
+    let plain = tried.map(|mantissa_bits| Modelled { mantissa_bits, ..certain });
+    let best = plain.map(|modelled| (len(modelled), modelled)).min_by_key(|&(len, _)| len);
+    let (plain_len, plain) = best.unwrap_or((usize::MAX, certain));
+    let in_contexts = Modelled { has_contexts: true, ..plain };
+    let best = if len(in_contexts) < plain_len { in_contexts } else { plain };
+    let Modelled { mantissa_bits, has_contexts, .. } = best;
+    Modelled { mantissa_bits, has_contexts, ..Modelled::of(layout, bytes) }
 }
 
 /// Appends the section of `bytes`, a whole number of elements: what is modelled, the bits that are not, and the decisions.
 pub fn encode_floats(layout: FloatLayout, bytes: &[u8], dst: &mut Vec<u8>) {
-    let modelled = Modelled { mantissa_bits: worthy_bits(layout, bytes), ..Modelled::of(layout, bytes) };
-    let start = dst.len();
+    let modelled = worth_modelling(layout, bytes);
     dst.extend_from_slice(&modelled.head());
     let rest_bits = modelled.rest_bits(layout);
     let mut writer = BitWriter::new(dst);
@@ -238,17 +252,7 @@ pub fn encode_floats(layout: FloatLayout, bytes: &[u8], dst: &mut Vec<u8>) {
         writer.put(u32::from_le_bytes([e, f, g, h]), rest_bits.saturating_sub(u32::BITS));
     }
     writer.finish();
-    let middle = dst.len();
     encode_decisions(layout, modelled, bytes, dst);
-    let in_contexts = Modelled { has_contexts: true, ..modelled };
-    let end = dst.len();
-    encode_decisions(layout, in_contexts, bytes, dst);
-    if dst.len() - end < end - middle {
-        dst.drain(middle..end);
-        dst[start..start + HEAD_BYTES].copy_from_slice(&in_contexts.head());
-    } else {
-        dst.truncate(end);
-    }
 }
 
 /// Fills `dst` with the elements of `section`; `None` where it is not what [`encode_floats`] made.
