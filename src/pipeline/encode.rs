@@ -60,8 +60,8 @@ pub(super) struct Scratch {
 /// Fetches a block's bytes into a buffer of its size.
 pub(crate) type Fetch<'s> = dyn Fn(&BlockSpan, &mut [u8]) -> Result<()> + Sync + 's;
 
-/// Whether an original of `len` bytes is coded to be small above all, at ten million elements a second: no longer one would be
-/// worth it.
+/// Whether an original of `len` bytes is coded to be small above all, at some five million elements a second: behind that
+/// tables take too little for it.
 pub(crate) fn is_small(level: Level, len: u64) -> bool {
     let most = match level {
         Level::Fast => 0,

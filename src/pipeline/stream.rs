@@ -47,7 +47,7 @@ pub fn compress_stream(
         is_small: regions
             .as_deref()
             .and_then(<[Region]>::last)
-            .is_some_and(|last| is_small(coding.level, last.offset + last.len)),
+            .is_some_and(|last| is_small(coding.level, last.offset.saturating_add(last.len))),
         sha256: coding.sha256,
         file_idx: 0,
         serial: false,

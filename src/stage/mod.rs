@@ -194,13 +194,9 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Coding {
-        let coding = self.encode_over(source, start, dst, visit);
-        let end = dst.len();
-        if source.bytes.is_empty() || !adaptive::encode(source.dtype, source.bytes, dst) {
-            dst.truncate(end);
-            return coding;
-        }
-        if keep_shorter(dst, start, end) { Coding::Adaptive } else { coding }
+        self.encode_shorter(source, start, dst, visit, Coding::Adaptive, |_, dst| {
+            !source.bytes.is_empty() && adaptive::encode(source.dtype, source.bytes, dst)
+        })
     }
 
     /// Like [`Self::encode_over`], of a block that is much like `base`, an earlier one that begins at `base_offset` of the
@@ -213,13 +209,28 @@ impl BlockEncoder {
         dst: &mut Vec<u8>,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Coding {
+        self.encode_shorter(source, start, dst, visit, Coding::Delta, |encoder, dst| {
+            encoder.encode_delta(source, base_offset, base, dst).is_some()
+        })
+    }
+
+    /// Like [`Self::encode_over`], or by `other` where `encode_other`, which says whether it can, is shorter.
+    fn encode_shorter(
+        &mut self,
+        source: BlockSource<'_>,
+        start: usize,
+        dst: &mut Vec<u8>,
+        visit: &mut dyn FnMut(&[u8]),
+        other: Coding,
+        encode_other: impl FnOnce(&mut Self, &mut Vec<u8>) -> bool,
+    ) -> Coding {
         let coding = self.encode_over(source, start, dst, visit);
         let end = dst.len();
-        if self.encode_delta(source, base_offset, base, dst).is_none() {
+        if !encode_other(self, dst) {
             dst.truncate(end);
             return coding;
         }
-        if keep_shorter(dst, start, end) { Coding::Delta } else { coding }
+        if keep_shorter(dst, start, end) { other } else { coding }
     }
 
     fn encode_varying(
