@@ -273,6 +273,11 @@ fn coding_fixtures() -> Vec<Fixture> {
                 sign << 31 | exponent << 23 | random.word() as u32 >> 9
             }),
         ),
+        // Two tensors that are the same, and a few elements of each.
+        fixture("adaptive-matches-f32", Dtype::F32, Coding::Adaptive, {
+            let once = bell_block(Dtype::F32, 300, 0.05, 27);
+            [&once[..], &once[..400], &once[..]].concat()
+        }),
         fixture("adaptive-f64", Dtype::F64, Coding::Adaptive, {
             let mut bytes = bell_block(Dtype::F64, 200, 0.05, 26);
             bytes[..16].fill(0);

@@ -253,6 +253,7 @@ fn broken_blocks() -> Vec<Broken> {
         file(Corrupt, "adaptive-long", one("adaptive-f32", &longer)),
         file(Corrupt, "adaptive-type", one("adaptive-f32", &|payload| payload[0] = 4)),
         file(Corrupt, "adaptive-modelled-bits", one("adaptive-f32", &|payload| payload[1] = 8)),
+        file(Corrupt, "adaptive-bare", one("adaptive-matches-f32", &|payload| payload[4] ^= 1)),
         file(Corrupt, "adaptive-window", one("adaptive-f32", &|payload| payload[3] = 0xff)),
         file(Corrupt, "adaptive-zeros", one("adaptive-f32", &|payload| payload[6] = 1)),
         file(Corrupt, "fields-empty", one("dtype-bf16", &Vec::clear)),

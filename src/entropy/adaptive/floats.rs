@@ -1,9 +1,11 @@
 //! Floats: whether it is zero, the sign, the exponent, and the upper bits of the mantissa by adaptive decisions; the
-//! rest as it is. Exponents may depend on those before, as magnitudes in optimizer states do.
+//! rest as it is. Exponents may depend on those before, as magnitudes in optimizer states do; and where elements repeat, as
+//! the moments of two biases that are added up do, one may be what stood behind the last two before.
 
 use std::borrow::Cow;
 
 use super::binary::{Bit, BitCoder, BitDecoder, BitEncoder, tree, tree_in_context};
+use super::matches::{self, Matches};
 use crate::bits::{BitReader, BitWriter, ByteCursor};
 
 /// Widths of a float's fields; below the sign bit.
@@ -43,8 +45,10 @@ struct Modelled {
     lowest: u32,
     /// … below this and two to the power of this.
     exponent_bits: u32,
-    /// Elements that are zero.
-    n_zeros: u32,
+    /// Whether elements may be told by earlier ones.
+    has_matches: bool,
+    /// Elements that have no bits which are stored as they are: zeros, and those told by earlier ones.
+    n_bare: u32,
 }
 
 /// Bytes of the head of a section.
@@ -57,6 +61,8 @@ const TRIED_BITS: [u32; 3] = [0, 2, 7];
 const SAMPLE_LEN: usize = 1 << 14;
 /// Flag of the first byte.
 const HAS_CONTEXTS: u8 = 0x80;
+/// The same.
+const HAS_MATCHES: u8 = 0x40;
 /// Bits of an exponent that are a context.
 const CONTEXT_BITS: u32 = 8;
 /// Bits of the lowest exponent.
@@ -73,41 +79,46 @@ impl Modelled {
             exponents.fold((u64::MAX, 0), |(low, high), exponent| (low.min(exponent), high.max(exponent)));
         let lowest = lowest.min(highest);
         let exponent_bits = u64::BITS - (highest - lowest).leading_zeros();
-        let n_zeros = magnitudes().filter(|&magnitude| magnitude == 0).count();
+        let n_bare = magnitudes().filter(|&magnitude| magnitude == 0).count();
         Self {
             mantissa_bits: 0,
             has_contexts: false,
             lowest: u32::try_from(lowest).unwrap_or(0),
             exponent_bits,
-            n_zeros: u32::try_from(n_zeros).unwrap_or(u32::MAX),
+            has_matches: false,
+            n_bare: u32::try_from(n_bare).unwrap_or(u32::MAX),
         }
     }
 
     fn head(self) -> [u8; HEAD_BYTES] {
         let [modelled, ..] = self.mantissa_bits.to_le_bytes();
-        let flag = if self.has_contexts { HAS_CONTEXTS } else { 0 };
+        let contexts = if self.has_contexts { HAS_CONTEXTS } else { 0 };
+        let matches = if self.has_matches { HAS_MATCHES } else { 0 };
         let [low, high, ..] = (self.lowest | self.exponent_bits << LOWEST_BITS).to_le_bytes();
-        let [a, b, c, _] = self.n_zeros.to_le_bytes();
-        [modelled | flag, low, high, a, b, c]
+        let [a, b, c, _] = self.n_bare.to_le_bytes();
+        [modelled | contexts | matches, low, high, a, b, c]
     }
 
     /// What `head` says of `n_elements`; `None` where it cannot be.
     fn from_head(layout: FloatLayout, head: [u8; HEAD_BYTES], n_elements: usize) -> Option<Self> {
         let [modelled, low, high, a, b, c] = head;
-        let mantissa_bits = u32::from(modelled & !HAS_CONTEXTS);
+        let mantissa_bits = u32::from(modelled & !(HAS_CONTEXTS | HAS_MATCHES));
+        let has_matches = modelled & HAS_MATCHES != 0;
         let window = u32::from(u16::from_le_bytes([low, high]));
         let (lowest, exponent_bits) = (window & ((1 << LOWEST_BITS) - 1), window >> LOWEST_BITS);
-        let n_zeros = u32::from_le_bytes([a, b, c, 0]);
+        let n_bare = u32::from_le_bytes([a, b, c, 0]);
         let is_known = mantissa_bits <= MAX_MODELLED_BITS.min(layout.mantissa_bits)
             && lowest < 1 << layout.exponent_bits
             && exponent_bits <= layout.exponent_bits
-            && n_zeros as usize <= n_elements;
+            && n_bare as usize <= n_elements
+            && (!has_matches || n_elements <= matches::MAX_LEN);
         is_known.then_some(Self {
             mantissa_bits,
             has_contexts: modelled & HAS_CONTEXTS != 0,
             lowest,
             exponent_bits,
-            n_zeros,
+            has_matches,
+            n_bare,
         })
     }
 
@@ -118,7 +129,7 @@ impl Modelled {
 
     /// Bytes of these, of `n_elements`.
     fn rest_bytes(self, layout: FloatLayout, n_elements: usize) -> usize {
-        ((n_elements - self.n_zeros as usize) * self.rest_bits(layout) as usize).div_ceil(8)
+        ((n_elements - self.n_bare as usize) * self.rest_bits(layout) as usize).div_ceil(8)
     }
 }
 
@@ -136,6 +147,7 @@ struct Model {
     exponents: Vec<Vec<Bit>>,
     /// For each exponent the tree of the mantissa's upper bits.
     mantissas: Vec<Bit>,
+    matches: Option<Matches>,
     last_was_zero: bool,
     last_was_negative: bool,
     /// Exponents of the two elements before, from the lowest on; 0 for zeros.
@@ -154,16 +166,22 @@ impl Model {
             exponent: vec![Bit::NEW; 1 << exponent_bits],
             exponents: vec![Vec::new(); n_contexts],
             mantissas: vec![Bit::EVEN; 1 << (exponent_bits + mantissa_bits)],
+            matches: modelled.has_matches.then(Matches::default),
             last_was_zero: false,
             last_was_negative: false,
             last: [0; 2],
         }
     }
 
-    /// Codes one element but for the bits that are stored as they are, which are 0 in what it returns, with whether it is
-    /// zero; `element` is its own where encoding.
+    /// Codes one element but for the bits that are stored as they are, which are 0 in what it returns, with whether it has
+    /// none; `element` is its own where encoding. [`Self::take`] must follow.
     #[inline]
     fn code<C: BitCoder>(&mut self, coder: &mut C, element: u64) -> (u64, bool) {
+        let told = self.matches.as_mut().and_then(|matches| matches.code(coder, element));
+        if let Some(element) = told {
+            self.note(element);
+            return (element, true);
+        }
         let FloatLayout { mantissa_bits, .. } = self.layout;
         let sign_at = self.layout.sign_at();
         let magnitude = self.layout.magnitude(element);
@@ -191,6 +209,27 @@ impl Model {
         (sign | magnitude | (upper as u64) << rest_bits, false)
     }
 
+    /// Takes note of an element that was told by an earlier one: what follows depends on it as on any other.
+    fn note(&mut self, element: u64) {
+        let magnitude = self.layout.magnitude(element);
+        self.last_was_zero = magnitude == 0;
+        self.last_was_negative = element >> self.layout.sign_at() & 1 == 1;
+        let exponent = if magnitude == 0 {
+            0
+        } else {
+            (magnitude >> self.layout.mantissa_bits).saturating_sub(self.modelled.lowest.into())
+        };
+        self.last = [usize::try_from(exponent).unwrap_or(0), self.last[0]];
+    }
+
+    /// Takes note of a whole element, after [`Self::code`].
+    #[inline]
+    fn take(&mut self, element: u64) {
+        if let Some(matches) = &mut self.matches {
+            matches.take(element);
+        }
+    }
+
     #[inline]
     fn code_exponent<C: BitCoder>(&mut self, coder: &mut C, exponent: usize) -> usize {
         let context =
@@ -205,14 +244,31 @@ impl Model {
     }
 }
 
-/// Appends the decisions of `bytes`.
-fn encode_decisions(layout: FloatLayout, modelled: Modelled, bytes: &[u8], dst: &mut Vec<u8>) {
+/// Appends the decisions of `bytes`, and to `rest` the bits that are stored as they are; the elements that have none.
+fn encode_decisions(
+    layout: FloatLayout,
+    modelled: Modelled,
+    bytes: &[u8],
+    (rest, dst): (&mut Vec<u8>, &mut Vec<u8>),
+) -> u32 {
     let mut encoder = BitEncoder::new(dst);
+    let mut writer = BitWriter::new(rest);
     let mut model = Model::new(layout, modelled);
+    let rest_bits = modelled.rest_bits(layout);
+    let mut n_bare = 0;
     for element in layout.elements(bytes) {
-        model.code(&mut encoder, element);
+        let (_, is_bare) = model.code(&mut encoder, element);
+        model.take(element);
+        n_bare += u32::from(is_bare);
+        if !is_bare {
+            let [a, b, c, d, e, f, g, h] = (element & ((1 << rest_bits) - 1)).to_le_bytes();
+            writer.put(u32::from_le_bytes([a, b, c, d]), rest_bits.min(u32::BITS));
+            writer.put(u32::from_le_bytes([e, f, g, h]), rest_bits.saturating_sub(u32::BITS));
+        }
     }
+    writer.finish();
     encoder.finish();
+    n_bare
 }
 
 /// What is worth modelling of `bytes`, as a sample of them says.
@@ -226,9 +282,9 @@ fn worth_modelling(layout: FloatLayout, bytes: &[u8]) -> Modelled {
         };
     let certain = Modelled::of(layout, &sample);
     let len = |modelled: Modelled| {
-        let mut decisions = Vec::new();
-        encode_decisions(layout, modelled, &sample, &mut decisions);
-        decisions.len() + modelled.rest_bytes(layout, sample.len() / layout.n_bytes)
+        let (mut rest, mut decisions) = (Vec::new(), Vec::new());
+        encode_decisions(layout, modelled, &sample, (&mut rest, &mut decisions));
+        decisions.len() + rest.len()
     };
     let tried = TRIED_BITS.into_iter().filter(|&bits| bits <= layout.mantissa_bits);
     let plain = tried.map(|mantissa_bits| Modelled { mantissa_bits, ..certain });
@@ -237,22 +293,19 @@ fn worth_modelling(layout: FloatLayout, bytes: &[u8]) -> Modelled {
     let in_contexts = Modelled { has_contexts: true, ..plain };
     let best = if len(in_contexts) < plain_len { in_contexts } else { plain };
     let Modelled { mantissa_bits, has_contexts, .. } = best;
-    Modelled { mantissa_bits, has_contexts, ..Modelled::of(layout, bytes) }
+    let has_matches = matches::are_common(layout.elements(bytes));
+    Modelled { mantissa_bits, has_contexts, has_matches, ..Modelled::of(layout, bytes) }
 }
 
 /// Appends the section of `bytes`, a whole number of elements: what is modelled, the bits that are not, and the decisions.
 pub fn encode_floats(layout: FloatLayout, bytes: &[u8], dst: &mut Vec<u8>) {
-    let modelled = worth_modelling(layout, bytes);
+    let mut modelled = worth_modelling(layout, bytes);
+    let start = dst.len();
     dst.extend_from_slice(&modelled.head());
-    let rest_bits = modelled.rest_bits(layout);
-    let mut writer = BitWriter::new(dst);
-    for element in layout.elements(bytes).filter(|&element| layout.magnitude(element) > 0) {
-        let [a, b, c, d, e, f, g, h] = (element & ((1 << rest_bits) - 1)).to_le_bytes();
-        writer.put(u32::from_le_bytes([a, b, c, d]), rest_bits.min(u32::BITS));
-        writer.put(u32::from_le_bytes([e, f, g, h]), rest_bits.saturating_sub(u32::BITS));
-    }
-    writer.finish();
-    encode_decisions(layout, modelled, bytes, dst);
+    let mut decisions = Vec::new();
+    modelled.n_bare = encode_decisions(layout, modelled, bytes, (dst, &mut decisions));
+    dst[start..start + HEAD_BYTES].copy_from_slice(&modelled.head());
+    dst.extend_from_slice(&decisions);
 }
 
 /// Fills `dst` with the elements of `section`; `None` where it is not what [`encode_floats`] made.
@@ -265,12 +318,13 @@ pub fn decode_floats(layout: FloatLayout, section: &[u8], dst: &mut [u8]) -> Opt
     let mut decoder = BitDecoder::new(src.rest());
     let mut model = Model::new(layout, modelled);
     for element in dst.chunks_exact_mut(layout.n_bytes) {
-        let (mut bits, is_zero) = model.code(&mut decoder, 0);
-        if !is_zero {
+        let (mut bits, is_bare) = model.code(&mut decoder, 0);
+        if !is_bare {
             let low = reader.get(rest_bits.min(u32::BITS))?;
             let high = reader.get(rest_bits.saturating_sub(u32::BITS))?;
             bits |= u64::from(high) << u32::BITS | u64::from(low);
         }
+        model.take(bits);
         element.copy_from_slice(bits.to_le_bytes().get(..layout.n_bytes)?);
         if decoder.is_exhausted() {
             return None;
@@ -297,9 +351,10 @@ mod tests {
         fn any_elements_round_trip_and_damage_does_no_harm(
             words in prop::collection::vec(prop_oneof![any::<u64>(), Just(0), Just(1 << 31), Just(1 << 63)], 0..300),
             layout in prop::sample::select(&LAYOUTS[..]),
+            times in 1usize..4,
             flip in any::<prop::sample::Index>(),
         ) {
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>().repeat(times);
             let mut section = Vec::new();
             encode_floats(layout, &bytes, &mut section);
             let mut back = vec![0xcc; bytes.len()];

@@ -7,6 +7,7 @@
 mod binary;
 mod floats;
 mod indices;
+mod matches;
 
 pub use floats::{FloatLayout, decode_floats, encode_floats};
 pub use indices::{decode_indices, encode_indices};
