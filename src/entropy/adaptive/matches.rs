@@ -53,24 +53,25 @@ impl Matches {
 }
 
 /// Whether so many of `elements` would be told by earlier ones that it pays to ask of each.
-pub(super) fn are_common(elements: impl Iterator<Item = u64>) -> bool {
-    /// Places that are remembered, by a hash of what stands there.
-    const N_PLACES_LOG2: u32 = 16;
+pub(super) fn are_common(elements: impl ExactSizeIterator<Item = u64>) -> bool {
+    /// Most places that are remembered, by a hash of what stands there; no more than four for each element.
+    const MAX_PLACES_LOG2: u32 = 16;
     /// One in so many has to be told.
     const ONE_IN: usize = 64;
-    let mut places = vec![([0u64; 2], 0u64); 1 << N_PLACES_LOG2];
-    let (mut last, mut n, mut n_told) = ([0u64; 2], 0usize, 0usize);
+    let n = elements.len();
+    let places_log2 = (4 * n.max(1)).ilog2().min(MAX_PLACES_LOG2);
+    let mut places = vec![([0u64; 2], 0u64); 1 << places_log2];
+    let (mut last, mut n_told) = ([0u64; 2], 0usize);
     for element in elements {
         // The multiplier of Fibonacci hashing (D. Knuth, The Art of Computer Programming 3, 6.4).
         let mixed = (last[0].rotate_left(29) ^ last[1]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let place = usize::try_from(mixed >> (u64::BITS - N_PLACES_LOG2)).unwrap_or(0);
+        let place = usize::try_from(mixed >> (u64::BITS - places_log2)).unwrap_or(0);
         if let Some(place) = places.get_mut(place) {
             // Zeros are told by whether the one before was one.
             n_told += usize::from(*place == (last, element) && (last != [0; 2] || element != 0));
             *place = (last, element);
         }
         last = [last[1], element];
-        n += 1;
     }
     n <= MAX_LEN && n_told > 64 && n_told * ONE_IN > n
 }

@@ -39,7 +39,7 @@ const IS_CONSTANT: u8 = 1 << 6;
 
 /// Header flag: 8 lanes instead of 32 or 64.
 const HAS_FEW_LANES: u8 = 1 << 7;
-/// Least indices that are coded with 64 lanes, whose states take 25 bytes more than those of 32.
+/// Least indices that are coded with 64 lanes, whose states take some 45 bytes more than those of 32.
 const LEAST_LEN_OF_MANY_LANES: usize = 1 << 17;
 
 /// Lanes of a section of `n` indices with this head, whose tables come in pairs or do not.
