@@ -200,7 +200,7 @@ fn rate_control(ctx: &Context<'_>, file: &Path, record: &mut Vec<Value>) -> Resu
             ]);
         }
     }
-    table.note("counted: no prediction; indices are counted at every step that is tried.");
+    table.note("counted: no prediction; what tensors take is counted at every step that is tried, as fast as the encoder can.");
     Ok(table)
 }
 

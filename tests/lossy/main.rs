@@ -332,6 +332,26 @@ fn rates_of_tensors_that_are_hard_to_foretell_are_met() {
 }
 
 #[test]
+fn counting_meets_rates_of_tensors_of_any_scale() {
+    let dir = tempdir().unwrap();
+    let bell = |scale: f32, seed| {
+        let mut tensor = Tensor::new(Dtype::F32, Kind::Bell, &[256, 300], seed);
+        tensor.name = format!("bell{seed}");
+        for bytes in tensor.bytes.as_chunks_mut().0 {
+            *bytes = (f32::from_le_bytes(*bytes) * scale).to_le_bytes();
+        }
+        tensor
+    };
+    // At 8 bits the indices of the last are beyond any table, and few are those of the first.
+    let tensors = [bell(1e-9, 1), bell(1.0, 2), bell(1e6, 3)];
+    for bits in [2.0, 8.0] {
+        let (stored, rate) =
+            stored_rate(dir.path(), &tensors, &format!("--bits {bits} --rate-model counted"));
+        assert!((stored / bits - 1.0).abs() < 0.005, "{stored:.3} bits for {bits}: {rate}");
+    }
+}
+
+#[test]
 fn a_rate_that_no_step_leads_to_is_reported() {
     let dir = tempdir().unwrap();
     // Two values: a bit an element, or as many as low bits more.

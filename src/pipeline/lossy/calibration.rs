@@ -47,8 +47,8 @@ impl TensorSource<'_> {
     ) -> Result<f64> {
         let spec = self.rate_spec(settings, own, step)?;
         let spans = self.spans();
-        if let [span] = spans.as_slice() {
-            return self.block_bits(span, &spec);
+        if spans.len() == 1 {
+            return self.counted_bits(&spec);
         }
         let question =
             Question { model, common: Method::best_of(settings.quantizer), own, step, spec: &spec };
@@ -67,12 +67,21 @@ impl TensorSource<'_> {
         if let (Some(span), Some(by_sample)) = (sampled.get(counted), excesses.get(counted)) {
             let n_elements = span.len as u64 / self.unit_bytes();
             let first = self.first_element(span);
-            let within = own.iter().filter(|unit| (first..first + n_elements).contains(&unit.first_element));
+            let place = |element| own.partition_point(|unit| unit.first_element < element);
+            let within = own.get(place(first)..place(first + n_elements)).unwrap_or_default();
             let predicted = self.time(Step::Prediction, || question.mean_bits(within));
             excess += self.block_bits(span, &spec)? / n_elements as f64 - predicted - by_sample;
         }
-        let predicted = self.time(Step::Prediction, || question.mean_bits(own.iter()));
+        let predicted = self.time(Step::Prediction, || question.mean_bits(own));
         Ok((predicted + excess) * self.n_elements() as f64)
+    }
+
+    /// Bits that the tensor takes quantized by `spec`, everything counted.
+    pub(super) fn counted_bits(&self, spec: &QuantSpec) -> Result<f64> {
+        let blocks: Vec<Result<f64>> =
+            self.spans().par_iter().with_max_len(1).map(|span| self.block_bits(span, spec)).collect();
+        // In order, so that the sum does not depend on the threads.
+        blocks.into_iter().sum()
     }
 
     /// Bits of the record of the block at `span`, quantized by `spec`.
@@ -169,12 +178,7 @@ impl TensorSource<'_> {
 
 impl Question<'_> {
     /// Bits an element that the model says of `units`.
-    fn mean_bits<'u>(&self, units: impl Iterator<Item = &'u RateUnit>) -> f64 {
-        let mut total = (0.0, 0.0);
-        for unit in units {
-            let bits = unit.bits_per_element(self.model, self.common, self.step);
-            total = (total.0 + bits * unit.weight, total.1 + unit.weight);
-        }
-        if total.1 > 0.0 { total.0 / total.1 } else { 0.0 }
+    fn mean_bits(&self, units: &[RateUnit]) -> f64 {
+        rate::predicted_rate(self.model, self.common, units, self.step, rate::MAX_UNITS)
     }
 }

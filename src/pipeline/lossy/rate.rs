@@ -18,7 +18,7 @@ pub(super) const UNIT_LEN: usize = 1024;
 /// Most units that are kept in memory, 0.6 KB each, but for one of each tensor.
 const MAX_KEPT_UNITS: u64 = 1 << 16;
 /// Most units that the rate is predicted for at every step that is tried; of more, evenly spread ones.
-const MAX_UNITS: usize = 8192;
+pub(super) const MAX_UNITS: usize = 2048;
 /// Header and index entry of a record, in bytes.
 pub(super) const RECORD_BYTES: u64 = 32 + INDEX_ENTRY_BYTES;
 /// The latter alone.
@@ -29,10 +29,10 @@ pub(super) const BLOCK_BITS: f64 = 8.0 * (RECORD_BYTES as f64 + 12.0 + 128.0 + 8
 const MAX_ROUNDS: usize = 40;
 /// The predicted rate is then this close to the goal, in bits an element; samples make it closer.
 const TOLERANCE: f64 = 4e-3;
-/// The same of a counted rate, which nothing makes closer.
-const COUNTED_TOLERANCE: f64 = 1e-4;
-/// Units that are asked for a slope.
-const MAX_SLOPE_UNITS: usize = 1024;
+/// The same where few units are asked first, and of floors and caps.
+const ROUGH_TOLERANCE: f64 = 0.03;
+/// Units that are asked for a slope, or first.
+const MAX_ROUGH_UNITS: usize = 512;
 
 /// A unit of a tensor, the channels that it covers, and the multiplier of its step.
 #[derive(Debug, Clone)]
@@ -70,24 +70,28 @@ pub(super) fn keep_one_in(n_elements: u64) -> u64 {
     (n_elements / UNIT_LEN as u64).div_ceil(MAX_KEPT_UNITS).max(1)
 }
 
+/// One in so many of `n` units is asked where at most `most` are to be.
+fn stride(n: usize, most: usize) -> usize {
+    n.div_ceil(most).max(1)
+}
+
 /// Predicted bits an element of `units` at `step`, by at most `max_units` of them.
-fn predicted_rate(
+pub(super) fn predicted_rate(
     model: &dyn EntropyModel,
     common: Method,
     units: &[RateUnit],
     step: f64,
     max_units: usize,
 ) -> f64 {
-    let stride = units.len().div_ceil(max_units).max(1);
     let bits: Vec<(f64, f64)> = units
         .par_iter()
-        .step_by(stride)
+        .step_by(stride(units.len(), max_units))
         .with_min_len(16)
         .map(|unit| (unit.bits_per_element(model, common, step) * unit.weight, unit.weight))
         .collect();
     // In order, so that the sum does not depend on the threads.
     let (bits, n_elements) = bits.iter().fold((0.0, 0.0), |(bits, n), unit| (bits + unit.0, n + unit.1));
-    bits / n_elements
+    if n_elements > 0.0 { bits / n_elements } else { 0.0 }
 }
 
 /// What to share among units.
@@ -123,7 +127,23 @@ pub(super) fn common_step(
 ) -> Option<f64> {
     let (goal, start) = goal_and_start(units, budget)?;
     let common = Method::best_of(settings.quantizer);
-    find(&mut |step| predicted_rate(model, common, units, step, MAX_UNITS), start, goal, TOLERANCE)
+    let few = &mut |step| predicted_rate(model, common, units, step, MAX_ROUGH_UNITS);
+    let rough = find(few, (start, 1.0), goal, ROUGH_TOLERANCE)?;
+    common_step_near(model, settings, units, budget, rough)
+}
+
+/// [`common_step`] where it is known roughly.
+fn common_step_near(
+    model: &dyn EntropyModel,
+    settings: &LossySettings,
+    units: &[RateUnit],
+    budget: Budget,
+    rough: f64,
+) -> Option<f64> {
+    let (goal, _) = goal_and_start(units, budget)?;
+    let common = Method::best_of(settings.quantizer);
+    let all = &mut |step| predicted_rate(model, common, units, step, MAX_UNITS);
+    find(all, (rough, slope(model, settings, units, rough)), goal, TOLERANCE)
 }
 
 /// As [`common_step`], after units beyond a floor or a cap have got multipliers.
@@ -137,24 +157,24 @@ pub(super) fn solve(
     let (goal, _) = goal_and_start(units, budget)?;
     let all_are_kept = units.iter().all(|unit| unit.weight == unit.n_elements as f64);
     if all_are_kept && bound_units(model, settings, units, step, goal) {
-        return common_step(model, settings, units, budget);
+        return common_step_near(model, settings, units, budget, step);
     }
     Some(step)
 }
 
-/// As [`solve`] without floors and caps, but `counted` says how many bits all indices of plain rounding at a step
-/// have: what the models are to be measured against.
+/// As [`solve`] without floors and caps, but `counted` says how many bits the tensors take at a step, and the step found
+/// is the one where they take those of `budget` to within `tolerance`, a share: what the models are to be measured
+/// against.
 pub(super) fn solve_by_counting(
     counted: &mut dyn FnMut(f64) -> f64,
-    settings: &LossySettings,
     units: &[RateUnit],
     budget: Budget,
+    tolerance: f64,
 ) -> Option<f64> {
-    let (goal, start) = goal_and_start(units, budget)?;
+    let (_, start) = goal_and_start(units, budget)?;
     let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
-    let common = Method::best_of(settings.quantizer);
-    let mut rate = |step| common.coded_bits(counted(step) / n_elements);
-    find(&mut rate, start, goal, COUNTED_TOLERANCE)
+    let goal = budget.bits / n_elements;
+    find(&mut |step| counted(step) / n_elements, (start, 1.0), goal, tolerance * goal)
 }
 
 /// Bits by which the predicted rate of `units` falls where the step doubles; never below an eighth for each of the elements.
@@ -165,12 +185,18 @@ pub(super) fn slope(
     step: f64,
 ) -> f64 {
     let common = Method::best_of(settings.quantizer);
-    let at = |octaves: f64| predicted_rate(model, common, units, step * octaves.exp2(), MAX_SLOPE_UNITS);
+    let at = |octaves: f64| predicted_rate(model, common, units, step * octaves.exp2(), MAX_ROUGH_UNITS);
     ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
 }
 
-/// The step at which `rate` is within `tolerance` of `goal` bits an element, from `start` on.
-fn find(rate: &mut dyn FnMut(f64) -> f64, start: f64, goal: f64, tolerance: f64) -> Option<f64> {
+/// The step at which `rate` is within `tolerance` of `goal` bits an element, from a start on where the rate falls by some
+/// bits an octave.
+fn find(
+    rate: &mut dyn FnMut(f64) -> f64,
+    (start, first_slope): (f64, f64),
+    goal: f64,
+    tolerance: f64,
+) -> Option<f64> {
     // log2 of steps with too many and too few bits.
     let (mut finer, mut coarser): (Option<f64>, Option<f64>) = (None, None);
     let mut at = start.log2();
@@ -186,7 +212,8 @@ fn find(rate: &mut dyn FnMut(f64) -> f64, start: f64, goal: f64, tolerance: f64)
             coarser = Some(at);
         }
         // One bit an octave where the rate is high, less where it is low, as the last two show.
-        let slope = last.map_or(1.0, |(last_at, last_excess)| (last_excess - excess) / (at - last_at));
+        let slope =
+            last.map_or(first_slope, |(last_at, last_excess)| (last_excess - excess) / (at - last_at));
         let slope = if slope.is_finite() { slope.clamp(0.1, 2.0) } else { 1.0 };
         let newton = at + (excess / slope).clamp(-6.0, 6.0);
         last = Some((at, excess));
@@ -223,7 +250,8 @@ fn bound_units(
             return false;
         }
         // Of most distributions the rate falls by a bit where the step doubles.
-        let found = find(&mut |multiplier| bits(multiplier), (now - aim).exp2(), aim, TOLERANCE);
+        let start = ((now - aim).exp2(), 1.0);
+        let found = find(&mut |multiplier| bits(multiplier), start, aim, ROUGH_TOLERANCE);
         unit.multiplier = found.unwrap_or(1.0);
         found.is_some()
     };

@@ -163,7 +163,7 @@ pub enum RateModel {
     /// The learned network on moments and octaves.
     #[default]
     Profile,
-    /// None: the indices are counted at every step that is tried. For comparison; it is slow and has no floors and caps.
+    /// None: what tensors take is counted at every step that is tried. There are no floors and caps.
     Counted,
 }
 

@@ -98,12 +98,12 @@ impl LossyPlanner<'_> {
         let counted = if self.settings.rate_model == RateModel::Counted {
             let mut failed = None;
             let mut count = |step| {
-                self.counted_bits(goal, files, step).unwrap_or_else(|e| {
+                self.counted_bits((goal, files), &units, step).unwrap_or_else(|e| {
                     failed = Some(e);
                     0.0
                 })
             };
-            let step = rate::solve_by_counting(&mut count, self.settings, &units, budget);
+            let step = rate::solve_by_counting(&mut count, &units, budget, CALIBRATED);
             failed.map_or(Ok(step), Err)?.map(|step| Calibrated { step, bits })
         } else {
             self.choose_methods((goal, files), model.as_ref(), &mut units, budget)?;
@@ -325,9 +325,19 @@ impl LossyPlanner<'_> {
         specs.into_iter().collect()
     }
 
-    /// Entropy of the indices of the tensors that wait for `goal` at the common `step`, in bits, unit by unit.
-    fn counted_bits(&self, goal: Goal, files: &[(Vec<Found>, Opened)], step: f64) -> Result<f64> {
-        self.waiting(goal, files).map(|(_, tensor)| tensor.counted_bits(step)).sum()
+    /// [`Self::stored_bits`] without a model: everything is counted.
+    fn counted_bits(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<f64> {
+        let tensors = self.waiting_with(goal, files, units);
+        let bits = |(tensor, own): &(TensorSource<'_>, &[RateUnit])| {
+            tensor.counted_bits(&tensor.rate_spec(self.settings, own, step)?)
+        };
+        let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
+        found.into_iter().sum()
     }
 
     /// Bytes that the tensors that wait for `goal` take, coded by `specs`.

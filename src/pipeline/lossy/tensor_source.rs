@@ -20,7 +20,7 @@ use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
 use crate::pipeline::timings::{Step, Timings};
-use crate::quantize::predictor::{Unit, target};
+use crate::quantize::predictor::Unit;
 use crate::quantize::rdo::Tuner;
 use crate::stage::{ChannelSteps, Domain, QuantSpec};
 
@@ -137,19 +137,6 @@ impl TensorSource<'_> {
             merge(&mut total, &part?);
         }
         Ok(total)
-    }
-
-    /// Entropy of the indices at `step`, unit by unit, in bits.
-    pub(super) fn counted_bits(&self, step: f64) -> Result<f64> {
-        let dtype = self.candidate.dtype;
-        let parts = self.map_blocks(Step::Prediction, |_, bytes, _| {
-            let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
-            let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
-            let unit_bits =
-                |unit: &[f32]| target::counted_bits(unit, step).map_or(0.0, |counted| counted.bits);
-            values.chunks(UNIT_LEN).map(|unit| unit_bits(unit) * unit.len() as f64).sum::<f64>()
-        })?;
-        Ok(parts.iter().sum())
     }
 
     /// The units of the tensor, one in `keep_one_in` of them and all of `method`, or `None` where it is to stay exact whatever the goal.
