@@ -4,7 +4,8 @@
 use super::super::freq::log2_fast_q16;
 use super::MIN_SEGMENT_LOG2;
 use super::columns::Columns;
-use super::plan::{choose_segment_log2, geometric_cost_q16};
+use super::geometric::{geometric_cost_q16, geometric_costs_q16};
+use super::plan::choose_segment_log2;
 use crate::kernels::Isa;
 use crate::kernels::index_split::distance_sum;
 
@@ -79,8 +80,7 @@ impl ColumnScales {
             let (together, seen) = match combination {
                 Combination::Product => {
                     let total = self.sum_even_columns(isa, runs, row_len);
-                    let apart: u64 =
-                        self.by_column.sums.iter().map(|&sum| geometric_cost_q16(n_seen, sum)).sum();
+                    let apart = geometric_costs_q16(n_seen, &self.by_column.sums);
                     let together = geometric_cost_q16(n_seen * row_len as u64, total);
                     (together, together.saturating_sub(apart))
                 }
@@ -178,21 +178,18 @@ impl ColumnScales {
         }
         let all = self.scale_sum(0, symbols.len());
         // Sums as they would be if all columns had the same scale.
-        let even = |(idx, &sum): (usize, &u16)| {
-            let sum = u64::from(sum);
+        let mean = all as f64 / symbols.len() as f64;
+        let even = |idx: usize| {
             let start = idx << MIN_SEGMENT_LOG2;
             let len = (symbols.len() - start).min(1 << MIN_SEGMENT_LOG2);
-            let own = self.scale_sum(start, len);
-            u64::try_from(
-                u128::from(sum * len as u64) * u128::from(all)
-                    / (u128::from(own.max(1)) * symbols.len() as u128),
-            )
-            .unwrap_or(u64::MAX)
+            let own = self.scale_sum(start, len).max(1) as f64;
+            let even = f64::from(segment_sums[idx]) * len as f64 * mean / own;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
             // What a mean magnitude can be.
-            .min(127 << MIN_SEGMENT_LOG2)
+            (even as u64).min(127 << MIN_SEGMENT_LOG2)
         };
-        let even: Vec<u64> = segment_sums.iter().enumerate().map(even).collect();
-        let segment_log2 = choose_segment_log2(symbols.len(), |segments| even[segments].to_vec());
+        let segment_log2 =
+            choose_segment_log2(symbols.len(), |segments, sums| sums.extend(segments.map(even)));
         let relative = |(idx, sums): (usize, &[u16])| {
             let start = idx << segment_log2;
             let len = (symbols.len() - start).min(1 << segment_log2);
@@ -221,15 +218,22 @@ impl ColumnScales {
     /// Sum of the scales of the columns of `len` indices from `start` on.
     fn scale_sum(&self, start: usize, len: usize) -> u64 {
         let period = self.before.len() - 1;
-        let up_to = |end: usize| self.before[period] * (end / period) as u64 + self.before[end % period];
-        up_to(start + len) - up_to(start)
+        let column = start % period;
+        let end = column + len;
+        // Segments are short, and seldom reach into another row.
+        let (rows, end) = if end < period { (0, end) } else { (end / period, end % period) };
+        self.before[period] * rows as u64 + self.before[end] - self.before[column]
     }
 }
 
 /// The quotient in 1/65536; at least 1.
 fn q16(dividend: u64, divisor: u64) -> u32 {
-    let quotient = (u128::from(dividend) << 16) / u128::from(divisor.max(1));
-    u32::try_from(quotient).unwrap_or(u32::MAX).max(1)
+    let divisor = divisor.max(1);
+    let quotient = match dividend.checked_mul(1 << 16) {
+        Some(dividend) => u32::try_from(dividend / divisor),
+        None => u32::try_from((u128::from(dividend) << 16) / u128::from(divisor)),
+    };
+    quotient.unwrap_or(u32::MAX).max(1)
 }
 
 /// Whether nearly all symbols stand for indices on one side of zero.

@@ -14,6 +14,7 @@ mod columns;
 mod decode;
 mod encode;
 mod escapes;
+mod geometric;
 mod low_bits;
 mod low_planes;
 mod plan;

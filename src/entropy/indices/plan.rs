@@ -7,6 +7,7 @@ use super::super::freq::log2_fast_q16;
 use super::super::log_freq::{self, Fitted};
 use super::column_scales::{ColumnScales, Combination, LEAST_SAVING as LEAST_SAVING_OF_COLUMNS};
 use super::columns::{BOUND_BITS, Columns};
+use super::geometric::geometric_costs_q16;
 use super::{MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len};
 use crate::kernels::Isa;
 use crate::kernels::index_split::distance_sums;
@@ -35,36 +36,26 @@ const LEAST_SAVING: u64 = 256;
 /// How long segments are: as short as the scale of indices changes. Kernels of a convolution and the channels that they
 /// read often differ in scale, rows of a matrix seldom do.
 ///
-/// Of `n` symbols, `sums` being those of the magnitudes of a range of shortest segments.
-pub(super) fn choose_segment_log2(n: usize, sums: impl Fn(Range<usize>) -> Vec<u64>) -> u32 {
-    const N_LOG2S: usize = (MAX_SEGMENT_LOG2 - MIN_SEGMENT_LOG2) as usize + 1;
+/// Of `n` symbols, `sums` adding those of the magnitudes of a range of shortest segments.
+pub(super) fn choose_segment_log2(n: usize, mut push_sums: impl FnMut(Range<usize>, &mut Vec<u64>)) -> u32 {
     let longest = (n / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, MAX_SEGMENT_LOG2);
-    let mut costs = [0u64; N_LOG2S];
     // 64 Ki tell enough.
     let one_in = (n >> 16).max(1);
     let in_longest = 1 << (longest - MIN_SEGMENT_LOG2);
+    let mut sums = Vec::new();
     for run_idx in (0..n >> longest).step_by(one_in) {
-        let mut sums = sums(run_idx * in_longest..(run_idx + 1) * in_longest);
-        for (log2, cost) in (MIN_SEGMENT_LOG2..=longest).zip(&mut costs) {
-            *cost += sums
-                .iter()
-                .map(|&sum| geometric_cost_q16(1 << log2, sum) + (SEGMENT_BITS << 16))
-                .sum::<u64>();
-            sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
-        }
+        push_sums(run_idx * in_longest..(run_idx + 1) * in_longest, &mut sums);
     }
-    let costs = &costs[..=(longest - MIN_SEGMENT_LOG2) as usize];
+    let cost = |log2: u32| {
+        let cost = geometric_costs_q16(1 << log2, &sums) + ((SEGMENT_BITS * sums.len() as u64) << 16);
+        sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
+        cost
+    };
+    let costs: Vec<u64> = (MIN_SEGMENT_LOG2..=longest).map(cost).collect();
     let least = costs.iter().min().copied().unwrap_or(0);
     let enough = least + least / LEAST_SAVING;
     let place = costs.iter().rposition(|cost| *cost <= enough).unwrap_or(costs.len() - 1);
     MIN_SEGMENT_LOG2 + u32::try_from(place).unwrap_or(0)
-}
-
-/// Bits of `n` indices whose magnitudes sum to `sum`, if these are geometrically distributed, in 1/65536.
-pub(super) fn geometric_cost_q16(n: u64, sum: u64) -> u64 {
-    let times_log2 = |x: u64| x * u64::from(log2_fast_q16(u32::try_from(x).unwrap_or(u32::MAX)));
-    let signs = ((n * sum) << 16) / (n + sum).max(1);
-    (times_log2(n + sum) + signs).saturating_sub(times_log2(n) + times_log2(sum))
 }
 
 /// Bits that symbols of these counts take ideally, all together, in 1/65536.
@@ -227,7 +218,9 @@ impl Planner {
         self.shortest_sums.resize(symbols.len().div_ceil(1 << MIN_SEGMENT_LOG2), 0);
         distance_sums::<{ 1 << MIN_SEGMENT_LOG2 }>(isa, symbols, &mut self.shortest_sums);
         let sums = &self.shortest_sums;
-        let shortest = |segments: Range<usize>| sums[segments].iter().map(|&sum| sum.into()).collect();
+        let shortest = |segments: Range<usize>, all: &mut Vec<u64>| {
+            all.extend(sums[segments].iter().map(|&sum| u64::from(sum)));
+        };
         self.segment_log2 = choose_segment_log2(symbols.len(), shortest);
         let segment_len = segment_len(2, self.segment_log2);
         self.sums.clear();

@@ -17,7 +17,7 @@ pub use squares::Squares;
 
 use super::Isa;
 use super::convert::{is_convertible, to_f32};
-use super::prefetch::prefetch_ahead;
+use super::prefetch::{Spread, prefetch_ahead};
 use crate::dtype::Dtype;
 
 /// Elements summed about one pivot.
@@ -221,21 +221,21 @@ fn for_each_block(isa: Isa, dtype: Dtype, bytes: &[u8], mut take: impl FnMut(&[f
     Some(())
 }
 
-/// The squares of one block, at most [`BLOCK_LEN`] values.
+/// The squares of one block, at most [`BLOCK_LEN`] values, while `ahead` is fetched.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
-fn block_squares(isa: Isa, values: &[f32]) -> Squares {
+fn block_squares(isa: Isa, values: &[f32], ahead: &mut Spread<'_>) -> Squares {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::squares_avx512(values) }
+            unsafe { x86::squares_avx512(values, ahead) }
         }
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86::squares_avx2(values) }
+            unsafe { x86::squares_avx2(values, ahead) }
         }
-        _ => squares::block(values),
+        _ => squares::block(values, ahead),
     }
 }
 

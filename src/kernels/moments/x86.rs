@@ -6,18 +6,19 @@ use bytemuck::cast;
 
 use super::scalar::Lanes;
 use super::{Block, CHUNK, Squares, padded, padding, squares};
+use crate::kernels::prefetch::Spread;
 
 /// Classes of `vfpclassps`: quiet NaN, positive and negative infinity, signalling NaN.
 const NOT_FINITE: i32 = 0x01 | 0x08 | 0x10 | 0x80;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vl")]
-pub(super) fn squares_avx512(values: &[f32]) -> Squares {
-    squares::block(values)
+pub(super) fn squares_avx512(values: &[f32], ahead: &mut Spread<'_>) -> Squares {
+    squares::block(values, ahead)
 }
 
 #[target_feature(enable = "avx2")]
-pub(super) fn squares_avx2(values: &[f32]) -> Squares {
-    squares::block(values)
+pub(super) fn squares_avx2(values: &[f32], ahead: &mut Spread<'_>) -> Squares {
+    squares::block(values, ahead)
 }
 
 #[target_feature(enable = "avx512f,avx512dq")]

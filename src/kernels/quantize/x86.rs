@@ -96,6 +96,10 @@ const NOT_FINITE: i32 = 0x99;
 
 /// As [`in_place::replace_f32`], with everything in registers. The sums are those of [`error_sums`]: 16 lanes, that of each
 /// run of [`error_sums::CHUNK_LEN`] elements added to the total by itself.
+///
+/// Where the first threshold is at least one half, as it mostly is, errors are differences of `f32` and yet exact: the
+/// reconstruction is 0, or neither of the two is more than twice the other (P. Sterbenz, "Floating-Point Computation",
+/// 1974).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn replace_f32_avx512(
     elements: &mut [[u8; 4]],
@@ -114,22 +118,22 @@ pub(super) fn replace_f32_avx512(
             total.add(&in_place::replace_f32(Isa::Avx512, elements, step, &rounding, indices));
             continue;
         }
-        total.add(&replace_chunk(
-            elements.as_chunks_mut().0,
-            step,
-            table,
-            indices.as_chunks_mut().0,
-            &mut next,
-        ));
+        let (rows, indices) = (elements.as_chunks_mut().0, indices.as_chunks_mut().0);
+        let replaced = match table[0] >= 0.5 {
+            true => replace_chunk::<true>(rows, step, table, indices, &mut next),
+            false => replace_chunk::<false>(rows, step, table, indices, &mut next),
+        };
+        total.add(&replaced);
     }
     total
 }
 
-/// Sums and counts over rows of 16.
+/// Sums and counts over rows of 16; `NARROW` where differences of `f32` are exact.
 #[derive(Clone, Copy)]
-struct RowSums {
-    /// Halves of a row apart.
-    max_abs: [__m512d; 2],
+struct RowSums<const NARROW: bool> {
+    max_abs: __m512,
+    /// The same where they are not; halves of a row apart, as of sums.
+    max_abs_wide: [__m512d; 2],
     error_sq: [__m512d; 2],
     value_sq: [__m512d; 2],
     /// Zeros by lane.
@@ -147,25 +151,45 @@ fn widened(x: __m512) -> [__m512d; 2] {
     [_mm512_cvtps_pd(_mm512_castps512_ps256(x)), _mm512_cvtps_pd(_mm512_extractf32x8_ps::<1>(x))]
 }
 
-impl RowSums {
+impl<const NARROW: bool> RowSums<NARROW> {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
     fn new() -> Self {
-        let zeros = [_mm512_setzero_pd(); 2];
-        let (max_abs, error_sq, value_sq) = (zeros, zeros, zeros);
-        let zeros = _mm512_setzero_si512();
-        Self { max_abs, error_sq, value_sq, zeros, n_same: 0, n_same_zeros: 0, n_escapes: 0 }
+        let none = [_mm512_setzero_pd(); 2];
+        Self {
+            max_abs: _mm512_setzero_ps(),
+            max_abs_wide: none,
+            error_sq: none,
+            value_sq: none,
+            zeros: _mm512_setzero_si512(),
+            n_same: 0,
+            n_same_zeros: 0,
+            n_escapes: 0,
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
-    fn add_sums(&mut self, values: [__m512d; 2], errors: [__m512d; 2]) {
+    fn add_sums(&mut self, values: __m512, from: __m512, to: __m512) {
+        let values = widened(values);
+        let errors = if NARROW {
+            let errors = _mm512_sub_ps(from, to);
+            self.max_abs = _mm512_max_ps(self.max_abs, _mm512_abs_ps(errors));
+            widened(errors)
+        } else {
+            let (from, to) = (widened(from), widened(to));
+            [_mm512_sub_pd(from[0], to[0]), _mm512_sub_pd(from[1], to[1])]
+        };
         for half in 0..2 {
             let (value, error) = (values[half], errors[half]);
-            self.max_abs[half] = _mm512_max_pd(self.max_abs[half], _mm512_abs_pd(error));
-            self.error_sq[half] = _mm512_add_pd(self.error_sq[half], _mm512_mul_pd(error, error));
             // The square of an `f32` is exact: the sum is rounded once, as if it were done in two steps.
             self.value_sq[half] = _mm512_fmadd_pd(value, value, self.value_sq[half]);
+            if NARROW {
+                self.error_sq[half] = _mm512_fmadd_pd(error, error, self.error_sq[half]);
+            } else {
+                self.error_sq[half] = _mm512_add_pd(self.error_sq[half], _mm512_mul_pd(error, error));
+                self.max_abs_wide[half] = _mm512_max_pd(self.max_abs_wide[half], _mm512_abs_pd(error));
+            }
         }
     }
 
@@ -173,8 +197,7 @@ impl RowSums {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     #[inline]
     fn add_plain(&mut self, x: __m512, k: __m512i, rebuilt: __m512) {
-        let (from, to) = (widened(x), widened(rebuilt));
-        self.add_sums(from, [_mm512_sub_pd(from[0], to[0]), _mm512_sub_pd(from[1], to[1])]);
+        self.add_sums(x, x, rebuilt);
         let is_zero = _mm512_testn_epi32_mask(k, k);
         self.zeros = _mm512_mask_sub_epi32(self.zeros, is_zero, self.zeros, _mm512_set1_epi32(-1));
         let is_same = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(x, rebuilt);
@@ -197,15 +220,14 @@ impl RowSums {
         self.n_escapes += u64::from((!is_in_range).count_ones());
         // What is not finite has no square, and what has no index no error.
         let finite = _mm512_maskz_mov_ps(!_mm512_fpclass_ps_mask::<NOT_FINITE>(x), x);
-        let from = widened(_mm512_maskz_mov_ps(is_in_range, x));
-        let to = widened(_mm512_maskz_mov_ps(is_in_range, rebuilt));
-        self.add_sums(widened(finite), [_mm512_sub_pd(from[0], to[0]), _mm512_sub_pd(from[1], to[1])]);
+        let in_range = |x| _mm512_maskz_mov_ps(is_in_range, x);
+        self.add_sums(finite, in_range(x), in_range(rebuilt));
         self
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn replace_chunk(
+fn replace_chunk<const NARROW: bool>(
     rows: &mut [[[u8; 4]; 16]],
     step: f32,
     table: &[f32; N_THRESHOLDS],
@@ -214,7 +236,7 @@ fn replace_chunk(
 ) -> Replaced {
     let [low, high]: [__m512; 2] = cast(*table);
     let step = _mm512_set1_ps(step);
-    let mut sums = RowSums::new();
+    let mut sums = RowSums::<NARROW>::new();
     let n_elements = 16 * rows.len() as u64;
     for (row, dst) in rows.iter_mut().zip(indices) {
         next.turn();
@@ -233,15 +255,16 @@ fn replace_chunk(
             sums = sums.with_any(x, rebuilt, is_in_range);
         }
     }
-    let RowSums { max_abs, error_sq, value_sq, zeros, n_same, n_same_zeros, n_escapes } = sums;
+    let RowSums { max_abs, max_abs_wide, error_sq, value_sq, zeros, n_same, n_same_zeros, n_escapes } = sums;
     let lanes = |halves: [__m512d; 2]| -> [f64; 16] { cast(halves) };
+    let max_abs = cast::<_, [f32; 16]>(max_abs).into_iter().fold(0.0, f32::max);
     let n_zeros = cast::<_, [u32; 16]>(zeros).into_iter().map(u64::from).sum::<u64>();
     Replaced {
         errors: ErrorSums {
             n_elements,
             n_changed: n_elements - n_escapes - n_same,
             n_zeroed: n_zeros - n_same_zeros,
-            max_abs: lanes(max_abs).into_iter().fold(0.0, f64::max),
+            max_abs: lanes(max_abs_wide).into_iter().fold(max_abs.into(), f64::max),
             error_sq: lanes(error_sq).into_iter().fold(0.0, |sum, lane| sum + lane),
             value_sq: lanes(value_sq).into_iter().fold(0.0, |sum, lane| sum + lane),
         },
