@@ -8,7 +8,7 @@ mod common;
 use std::hint::black_box;
 
 use alcm::Dtype;
-use alcm::kernels::quantize::{Rounding, dequantize, measure, quantize};
+use alcm::kernels::quantize::{Rounding, dequantize, measure, quantize, replace_f32};
 use alcm::kernels::{Isa, convert, log_domain, trellis};
 use alcm::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
 use common::{isas, weights};
@@ -16,6 +16,8 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 /// Elements of a block of F32.
 const N: usize = 1 << 20;
+/// Elements that are replaced at a time, of which all forms stay in the nearest cache.
+const TILE_LEN: usize = 4096;
 /// About 4 bits per element of the weights, whose scales lie around 0.02.
 const STEP: f32 = 0.005;
 
@@ -63,10 +65,17 @@ fn bench_uniform(c: &mut Criterion) {
             black_box(tuner.thresholds(isa, black_box(&values), STEP, UNIFORM_LAMBDA));
         });
         let thresholds = tuner.thresholds(isa, &values, STEP, UNIFORM_LAMBDA);
-        for (name, rounding) in [("quantize_nearest", Rounding::Nearest), ("quantize_thresholds", thresholds)]
-        {
+        let roundings =
+            [("quantize_nearest", Rounding::Nearest), ("quantize_thresholds", thresholds.clone())];
+        for (name, rounding) in roundings {
             bench(c, name, isa, 4 * N, || quantize(isa, black_box(&values), STEP, &rounding, &mut indices));
         }
+        let (elements, mut tile) = (weights(Dtype::F32, 1, N), vec![0; 4 * TILE_LEN]);
+        bench(c, "replace", isa, 4 * N, || {
+            for (elements, indices) in elements.chunks(tile.len()).zip(indices.chunks_mut(TILE_LEN)) {
+                black_box(replace_f32(isa, Some(elements), &mut tile, STEP, &thresholds, indices, &[]));
+            }
+        });
         bench(c, "dequantize", isa, 4 * N, || dequantize(isa, black_box(&indices), STEP, &mut back));
     }
 }

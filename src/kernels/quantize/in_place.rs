@@ -28,11 +28,15 @@ const RUN_LEN: usize = 4096;
 
 pub(super) fn replace_f32(
     isa: Isa,
+    source: Option<&[[u8; 4]]>,
     elements: &mut [[u8; 4]],
     step: f32,
     rounding: &Rounding,
     indices: &mut [i32],
 ) -> Replaced {
+    if let Some(source) = source {
+        elements.copy_from_slice(source);
+    }
     let (mut values, mut rebuilt) = ([0.0; RUN_LEN], [[0; 4]; RUN_LEN]);
     let mut total = Replaced::default();
     for (elements, indices) in elements.chunks_mut(RUN_LEN).zip(indices.chunks_mut(RUN_LEN)) {

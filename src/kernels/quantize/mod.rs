@@ -126,13 +126,15 @@ pub fn dequantize_elements(
     Some(())
 }
 
-/// [`quantize`], [`dequantize`] and [`measure`] in one go over the little-endian F32 elements in `bytes`, which become their
-/// reconstruction; those whose index is [`ESCAPE`] stay as they are. `None`, with nothing done, unless `bytes` are as many
-/// elements as `indices`. Meanwhile `next` is fetched from memory, as far as it is no longer than `bytes`.
+/// [`quantize`], [`dequantize`] and [`measure`] in one go over the little-endian F32 elements in `source`, or in `bytes`
+/// themselves, which become their reconstruction; those whose index is [`ESCAPE`] stay as they are. `None`, with nothing done,
+/// unless all of them are as many elements as `indices`. Meanwhile `next` is fetched from memory, as far as it is no longer
+/// than `bytes`.
 #[must_use]
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 pub fn replace_f32(
     isa: Isa,
+    source: Option<&[u8]>,
     bytes: &mut [u8],
     step: f32,
     rounding: &Rounding,
@@ -140,6 +142,11 @@ pub fn replace_f32(
     next: &[u8],
 ) -> Option<Replaced> {
     let (elements, []) = bytes.as_chunks_mut::<4>() else { return None };
+    let source = match source.map(<[u8]>::as_chunks::<4>) {
+        Some((source, [])) if source.len() == elements.len() => Some(source),
+        Some(_) => return None,
+        None => None,
+    };
     if elements.len() != indices.len() {
         return None;
     }
@@ -147,14 +154,14 @@ pub fn replace_f32(
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, Rounding::Thresholds(table)) if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::replace_f32_avx512(elements, step, table, indices, next) }
+            unsafe { x86::replace_f32_avx512(source, elements, step, table, indices, next) }
         }
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx2, Rounding::Thresholds(table)) if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86_avx2::replace_f32(elements, step, table, indices, next) }
+            unsafe { x86_avx2::replace_f32(source, elements, step, table, indices, next) }
         }
-        _ => in_place::replace_f32(isa, elements, step, rounding, indices),
+        _ => in_place::replace_f32(isa, source, elements, step, rounding, indices),
     })
 }
 

@@ -88,18 +88,26 @@ fn replacing_is_quantizing_rebuilding_and_measuring() {
                 let rebuilt: Vec<u8> = rebuilt.iter().flat_map(|value| value.to_le_bytes()).collect();
                 let errors = measure(Isa::Scalar, Dtype::F32, &elements[..4 * n], &rebuilt).unwrap();
                 for isa in isas() {
-                    let (mut bytes, mut indices) = (elements[..4 * n].to_vec(), vec![77; n]);
-                    let replaced =
-                        replace_f32(isa, &mut bytes, step, &rounding, &mut indices, &elements).unwrap();
-                    assert!(bytes == rebuilt && indices == expected, "{isa:?} {step} {n}");
-                    let n_escapes = indices.iter().filter(|index| **index == ESCAPE).count() as u64;
-                    assert_eq!(replaced, Replaced { errors, n_zeros, n_escapes }, "{isa:?} {step} {n}");
+                    let source = &elements[..4 * n];
+                    for (source, mut bytes) in [(None, source.to_vec()), (Some(source), vec![7; 4 * n])] {
+                        let mut indices = vec![77; n];
+                        let indices = &mut indices[..];
+                        let replaced =
+                            replace_f32(isa, source, &mut bytes, step, &rounding, indices, &elements);
+                        assert!(bytes == rebuilt && indices == expected, "{isa:?} {step} {n}");
+                        let n_escapes = indices.iter().filter(|index| **index == ESCAPE).count() as u64;
+                        let expected = Replaced { errors, n_zeros, n_escapes };
+                        assert_eq!(replaced, Some(expected), "{isa:?} {step} {n}");
+                    }
                 }
             }
         }
     }
-    assert!(replace_f32(Isa::Scalar, &mut [0; 7], 1.0, &Rounding::Nearest, &mut [0; 1], &[]).is_none());
-    assert!(replace_f32(Isa::Scalar, &mut [0; 8], 1.0, &Rounding::Nearest, &mut [0; 1], &[]).is_none());
+    let replace = |source: Option<&[u8]>, bytes: &mut [u8]| {
+        replace_f32(Isa::Scalar, source, bytes, 1.0, &Rounding::Nearest, &mut [0; 1], &[])
+    };
+    assert!(replace(None, &mut [0; 7]).is_none() && replace(None, &mut [0; 8]).is_none());
+    assert!(replace(Some(&[0; 8]), &mut [0; 4]).is_none() && replace(Some(&[0; 4]), &mut [0; 4]).is_some());
 }
 
 #[test]

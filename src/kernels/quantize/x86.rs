@@ -102,6 +102,7 @@ const NOT_FINITE: i32 = 0x99;
 /// 1974).
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn replace_f32_avx512(
+    source: Option<&[[u8; 4]]>,
     elements: &mut [[u8; 4]],
     step: f32,
     table: &[f32; N_THRESHOLDS],
@@ -112,16 +113,18 @@ pub(super) fn replace_f32_avx512(
     let mut next = Spread::over(next, next.len().div_ceil(64));
     let mut total = Replaced::default();
     let chunks = elements.chunks_mut(error_sums::CHUNK_LEN).zip(indices.chunks_mut(error_sums::CHUNK_LEN));
-    for (elements, indices) in chunks {
+    for (chunk_idx, (elements, indices)) in chunks.enumerate() {
+        let source = source.map(|all| &all[chunk_idx * error_sums::CHUNK_LEN..][..elements.len()]);
         if !elements.len().is_multiple_of(16) {
             let rounding = Rounding::Thresholds(*table);
-            total.add(&in_place::replace_f32(Isa::Avx512, elements, step, &rounding, indices));
+            total.add(&in_place::replace_f32(Isa::Avx512, source, elements, step, &rounding, indices));
             continue;
         }
+        let source = source.map(|source| source.as_chunks().0);
         let (rows, indices) = (elements.as_chunks_mut().0, indices.as_chunks_mut().0);
         let replaced = match table[0] >= 0.5 {
-            true => replace_chunk::<true>(rows, step, table, indices, &mut next),
-            false => replace_chunk::<false>(rows, step, table, indices, &mut next),
+            true => replace_chunk::<true>(source, rows, step, table, indices, &mut next),
+            false => replace_chunk::<false>(source, rows, step, table, indices, &mut next),
         };
         total.add(&replaced);
     }
@@ -228,6 +231,7 @@ impl<const NARROW: bool> RowSums<NARROW> {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn replace_chunk<const NARROW: bool>(
+    source: Option<&[[[u8; 4]; 16]]>,
     rows: &mut [[[u8; 4]; 16]],
     step: f32,
     table: &[f32; N_THRESHOLDS],
@@ -238,9 +242,9 @@ fn replace_chunk<const NARROW: bool>(
     let step = _mm512_set1_ps(step);
     let mut sums = RowSums::<NARROW>::new();
     let n_elements = 16 * rows.len() as u64;
-    for (row, dst) in rows.iter_mut().zip(indices) {
+    for (row_idx, (row, dst)) in rows.iter_mut().zip(indices).enumerate() {
         next.turn();
-        let x: __m512 = cast(*row);
+        let x: __m512 = cast(source.map_or(*row, |source| source[row_idx]));
         let (k, is_in_range) = indices_of(x, step, low, high);
         let values = _mm512_cvtepi32_ps(k);
         if is_in_range == __mmask16::MAX {

@@ -18,6 +18,7 @@ const ROW_LEN: usize = 16;
 /// As [`in_place::replace_f32`].
 #[target_feature(enable = "avx2,popcnt")]
 pub(super) fn replace_f32(
+    source: Option<&[[u8; 4]]>,
     elements: &mut [[u8; 4]],
     step: f32,
     table: &[f32; N_THRESHOLDS],
@@ -28,12 +29,16 @@ pub(super) fn replace_f32(
     let mut next = Spread::over(next, next.len().div_ceil(64));
     let mut total = Replaced::default();
     let chunks = elements.chunks_mut(error_sums::CHUNK_LEN).zip(indices.chunks_mut(error_sums::CHUNK_LEN));
-    for (elements, indices) in chunks {
+    for (chunk_idx, (elements, indices)) in chunks.enumerate() {
+        let source = source.map(|all| &all[chunk_idx * error_sums::CHUNK_LEN..][..elements.len()]);
         let replaced = match (elements.as_chunks_mut::<ROW_LEN>(), indices.as_chunks_mut::<ROW_LEN>()) {
-            ((rows, []), (indices, [])) => replace_chunk(rows, step, table, indices, &mut next),
+            ((rows, []), (indices, [])) => {
+                let source = source.map(|source| source.as_chunks().0);
+                replace_chunk(source, rows, step, table, indices, &mut next)
+            }
             _ => {
                 let rounding = Rounding::Thresholds(*table);
-                in_place::replace_f32(Isa::Avx2, elements, step, &rounding, indices)
+                in_place::replace_f32(Isa::Avx2, source, elements, step, &rounding, indices)
             }
         };
         total.add(&replaced);
@@ -141,6 +146,7 @@ impl Sums {
 
 #[target_feature(enable = "avx2,popcnt")]
 fn replace_chunk(
+    source: Option<&[[[u8; 4]; ROW_LEN]]>,
     rows: &mut [[[u8; 4]; ROW_LEN]],
     step: f32,
     table: &[f32; N_THRESHOLDS],
@@ -153,9 +159,9 @@ fn replace_chunk(
     let mut sums =
         Sums { max_abs, error_sq: none, value_sq: none, zeros, n_same: 0, n_same_zeros: 0, n_escapes: 0 };
     let n_elements = (ROW_LEN * rows.len()) as u64;
-    for (row, dst) in rows.iter_mut().zip(indices) {
+    for (row_idx, (row, dst)) in rows.iter_mut().zip(indices).enumerate() {
         next.turn();
-        let x: [__m256; 2] = cast(*row);
+        let x: [__m256; 2] = cast(source.map_or(*row, |source| source[row_idx]));
         let found = [indices_of(x[0], step, quarters), indices_of(x[1], step, quarters)];
         let in_range = _mm256_and_ps(found[0].1, found[1].1);
         let replaced = if _mm256_movemask_ps(in_range) == 0xff {

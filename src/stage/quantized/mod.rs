@@ -212,12 +212,13 @@ impl BlockQuantizer {
         let indices = &mut indices[from..from + bytes.len() / unit_bytes];
         let block_tiles = bytes.chunks_mut(tile_bytes).zip(indices.chunks_mut(TILE_LEN));
         for (from, (bytes, indices)) in (from..).step_by(TILE_LEN).zip(block_tiles) {
-            if let Some(source) = source_tiles.next() {
-                bytes.copy_from_slice(&source[..bytes.len()]);
-            }
+            let source = source_tiles.next().map(|source| &source[..bytes.len()]);
             let next = source_tiles.peek().copied().unwrap_or_default();
-            if tiles.replace(bytes, indices, loss, escapes, next).is_some() {
+            if tiles.replace(source, bytes, indices, loss, escapes, next).is_some() {
                 continue;
+            }
+            if let Some(source) = source {
+                bytes.copy_from_slice(source);
             }
             let values = if is_path {
                 &mut values[from..from + indices.len()]
@@ -268,7 +269,7 @@ impl BlockQuantizer {
                 let n_elements = bytes.len() / unit_bytes;
                 let (values, indices) = (&mut values[..n_elements], &mut indices[..n_elements]);
                 escapes.clear();
-                if tiles.replace(bytes, indices, &mut loss, escapes, &[]).is_some() {
+                if tiles.replace(None, bytes, indices, &mut loss, escapes, &[]).is_some() {
                     continue;
                 }
                 tiles.choose(from, bytes, values, indices, tile, enter);

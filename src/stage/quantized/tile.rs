@@ -128,9 +128,11 @@ impl Tiles<'_> {
     }
 
     /// All of the work on a tile at once, where nothing stands between its elements and their indices: `bytes` become what a
-    /// decoder will make of them. `None`, with nothing done, elsewhere. `next` is what the next tile is made of.
+    /// decoder will make of `source`, or of what they are themselves. `None`, with nothing done, elsewhere. `next` is what the
+    /// next tile is made of.
     pub(super) fn replace(
         &self,
+        source: Option<&[u8]>,
         bytes: &mut [u8],
         indices: &mut [i32],
         loss: &mut BlockLoss,
@@ -147,7 +149,7 @@ impl Tiles<'_> {
         if !is_plain {
             return None;
         }
-        let replaced = quantize::replace_f32(isa, bytes, header.step, rounding, indices, next)?;
+        let replaced = quantize::replace_f32(isa, source, bytes, header.step, rounding, indices, next)?;
         loss.errors.add(&replaced.errors);
         loss.max_scaled = loss.max_scaled.max(replaced.errors.max_abs);
         loss.zeros += replaced.n_zeros;
