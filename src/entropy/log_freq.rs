@@ -198,7 +198,9 @@ impl Fitted {
         let mut best: Option<(u64, Self)> = None;
         for precision in precision..=(precision + 1).min(MAX_PRECISION) {
             let mut before = u64::MAX;
-            for parameter in 0..3 {
+            // Finer steps have larger residuals.
+            let first = best.as_ref().map_or(0, |(_, coarser)| coarser.parameter);
+            for parameter in first..3 {
                 let fitted = Self::with(range, counts, &escapes, precision, parameter);
                 let cost = fitted.cost_q16(counts);
                 // Past the best parameter it only gets worse.
