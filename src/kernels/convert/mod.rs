@@ -13,6 +13,7 @@ mod x86;
 pub(super) use scalar::{f16_to_f32, from_values};
 
 use super::Isa;
+use super::prefetch::{Spread, prefetch_ahead};
 use crate::dtype::Dtype;
 
 /// Whether [`to_f32`] and [`from_f32`] take this dtype.
@@ -41,6 +42,51 @@ pub fn to_f32(isa: Isa, dtype: Dtype, bytes: &[u8], values: &mut [f32]) -> Optio
             unsafe { x86::to_f32_avx2(dtype, bytes, values) }
         }
         _ => scalar::to_f32(dtype, bytes, values),
+    }
+    Some(())
+}
+
+/// How far ahead of the elements that are read memory is fetched, in bytes.
+const AHEAD: usize = 8 << 10;
+
+/// Shows `take` the values of `bytes`, little-endian elements of `dtype`, in blocks of `LEN`, of which the last may be shorter:
+/// F32 where they lie, if they lie as floats do. With a block comes what is to be fetched meanwhile, a part with each 16
+/// values. `None`, with nothing shown, unless they convert and are whole.
+pub fn for_each_block<const LEN: usize>(
+    isa: Isa,
+    dtype: Dtype,
+    bytes: &[u8],
+    mut take: impl FnMut(&[f32], &mut Spread<'_>),
+) -> Option<()> {
+    if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
+        return None;
+    }
+    if let (Dtype::F32, Ok(values), true) =
+        (dtype, bytemuck::try_cast_slice::<u8, f32>(bytes), cfg!(target_endian = "little"))
+    {
+        for (block_idx, values) in values.chunks(LEN).enumerate() {
+            let ahead = bytes.get(4 * LEN * block_idx + AHEAD..).unwrap_or_default();
+            let ahead = &ahead[..ahead.len().min(4 * values.len())];
+            take(values, &mut Spread::over(ahead, values.len() / 16));
+        }
+        return Some(());
+    }
+    let mut values = [0f32; LEN];
+    for block in bytes.chunks(LEN * dtype.unit_bytes()) {
+        let values = &mut values[..block.len() / dtype.unit_bytes()];
+        convert_block(isa, dtype, block, values)?;
+        take(values, &mut Spread::none());
+    }
+    Some(())
+}
+
+/// [`to_f32`] part by part, fetching what follows: what is asked for all at once waits for its turn.
+fn convert_block(isa: Isa, dtype: Dtype, block: &[u8], values: &mut [f32]) -> Option<()> {
+    const PART_LEN: usize = 256;
+    let part_bytes = PART_LEN * dtype.unit_bytes();
+    for (part, values) in block.chunks(part_bytes).zip(values.chunks_mut(PART_LEN)) {
+        prefetch_ahead(part, AHEAD, part_bytes / 64);
+        to_f32(isa, dtype, part, values)?;
     }
     Some(())
 }

@@ -16,8 +16,8 @@ mod x86;
 pub use squares::Squares;
 
 use super::Isa;
-use super::convert::{is_convertible, to_f32};
-use super::prefetch::{Spread, prefetch_ahead};
+use super::convert::for_each_block;
+use super::prefetch::Spread;
 use crate::dtype::Dtype;
 
 /// Elements summed about one pivot.
@@ -58,7 +58,7 @@ impl Moments {
     #[must_use]
     pub fn measure(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Self> {
         let mut total = Self::default();
-        for_each_block(isa, dtype, bytes, |values| total.merge(&block_moments(isa, values)))?;
+        for_each_block::<BLOCK_LEN>(isa, dtype, bytes, |values, _| total.merge(&block_moments(isa, values)))?;
         Some(total)
     }
 
@@ -197,28 +197,6 @@ fn block_moments(isa: Isa, values: &[f32]) -> Moments {
         _ => scalar::block(pivot, values),
     };
     block.moments(values.len())
-}
-
-/// Shows `take` the values of `bytes`, little-endian elements of `dtype`, block by block; `None`, with nothing shown, unless
-/// they convert and are whole.
-fn for_each_block(isa: Isa, dtype: Dtype, bytes: &[u8], mut take: impl FnMut(&[f32])) -> Option<()> {
-    if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
-        return None;
-    }
-    /// Values that are converted at a time, and fetched: what is asked for all at once waits for its turn.
-    const PART_LEN: usize = 256;
-    /// How far ahead, in bytes.
-    const AHEAD: usize = 8 << 10;
-    let mut values = [0f32; BLOCK_LEN];
-    for block in bytes.chunks(BLOCK_LEN * dtype.unit_bytes()) {
-        let values = &mut values[..block.len() / dtype.unit_bytes()];
-        for (part, values) in block.chunks(PART_LEN * dtype.unit_bytes()).zip(values.chunks_mut(PART_LEN)) {
-            prefetch_ahead(part, AHEAD, PART_LEN * dtype.unit_bytes() / 64);
-            to_f32(isa, dtype, part, values)?;
-        }
-        take(values);
-    }
-    Some(())
 }
 
 /// The squares of one block, at most [`BLOCK_LEN`] values, while `ahead` is fetched.

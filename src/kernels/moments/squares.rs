@@ -1,7 +1,8 @@
 //! The mean square alone, in a third of the time that all moments take.
 
-use super::{BLOCK_LEN, Isa, block_squares, for_each_block};
+use super::{BLOCK_LEN, Isa, block_squares};
 use crate::dtype::Dtype;
+use crate::kernels::convert::for_each_block;
 use crate::kernels::prefetch::Spread;
 
 /// Running sums: element `i` of a block belongs to lane `i mod 16`.
@@ -21,24 +22,9 @@ impl Squares {
     /// elements are whole. Summed by blocks in lanes, so that every `isa` gives the same bits.
     #[must_use]
     pub fn measure(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Self> {
-        /// How far ahead elements are fetched, in bytes.
-        const AHEAD: usize = 8 << 10;
         let mut total = Self::default();
-        if let (Dtype::F32, Ok(values), true) =
-            (dtype, bytemuck::try_cast_slice::<u8, f32>(bytes), cfg!(target_endian = "little"))
-        {
-            // As they lie.
-            for (block_idx, values) in values.chunks(BLOCK_LEN).enumerate() {
-                let start = 4 * BLOCK_LEN * block_idx + AHEAD;
-                let ahead = bytes.get(start..).unwrap_or_default();
-                let ahead = &ahead[..ahead.len().min(4 * values.len())];
-                let mut ahead = Spread::over(ahead, values.len() / LANES);
-                total.merge(&block_squares(isa, values, &mut ahead));
-            }
-            return Some(total);
-        }
-        for_each_block(isa, dtype, bytes, |values| {
-            total.merge(&block_squares(isa, values, &mut Spread::none()));
+        for_each_block::<BLOCK_LEN>(isa, dtype, bytes, |values, ahead| {
+            total.merge(&block_squares(isa, values, ahead));
         })?;
         Some(total)
     }

@@ -2,7 +2,7 @@
 
 use crate::dtype::Dtype;
 use crate::kernels::Isa;
-use crate::kernels::convert::{is_convertible, to_f32};
+use crate::kernels::convert::for_each_block;
 use crate::kernels::moments::{BLOCK_LEN, Moments};
 use crate::kernels::octaves::{OctaveCounts, count};
 
@@ -35,21 +35,16 @@ impl Unit {
     /// are whole. The same for every `isa`.
     #[must_use]
     pub fn measure(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Self> {
-        if !is_convertible(dtype) || !bytes.len().is_multiple_of(dtype.unit_bytes()) {
-            return None;
-        }
         let mut unit = Self::default();
-        let mut values = [0f32; BLOCK_LEN];
-        for run in bytes.chunks(RUN_BLOCKS * BLOCK_LEN * dtype.unit_bytes()) {
-            let mut counts = [0; 512];
-            let mut moments = Moments::default();
-            for block in run.chunks(BLOCK_LEN * dtype.unit_bytes()) {
-                let values = &mut values[..block.len() / dtype.unit_bytes()];
-                to_f32(isa, dtype, block, values)?;
-                moments.merge(&Moments::of_values(isa, values));
-                count(values, &mut counts);
+        let mut waiting = Waiting::default();
+        for_each_block::<BLOCK_LEN>(isa, dtype, bytes, |values, _| {
+            waiting.add(isa, values);
+            if waiting.n_blocks == RUN_BLOCKS {
+                unit.merge(&std::mem::take(&mut waiting).unit());
             }
-            unit.merge(&Self { moments, octaves: Octaves::new(&counts, moments.zeros) });
+        })?;
+        if waiting.n_blocks > 0 {
+            unit.merge(&waiting.unit());
         }
         Some(unit)
     }
@@ -63,6 +58,31 @@ impl Unit {
 
 /// Blocks counted before the counts are added up: far from overflow, and rare enough to cost nothing.
 const RUN_BLOCKS: usize = 1 << 10;
+
+/// What is known of some blocks, whose octaves have not been gathered.
+struct Waiting {
+    moments: Moments,
+    counts: OctaveCounts,
+    n_blocks: usize,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { moments: Moments::default(), counts: [0; 512], n_blocks: 0 }
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, isa: Isa, values: &[f32]) {
+        self.moments.merge(&Moments::of_values(isa, values));
+        count(values, &mut self.counts);
+        self.n_blocks += 1;
+    }
+
+    fn unit(self) -> Unit {
+        Unit { moments: self.moments, octaves: Octaves::new(&self.counts, self.moments.zeros) }
+    }
+}
 
 impl Octaves {
     /// Gathers `counts`, of which the `zeros` lie among the subnormals.
