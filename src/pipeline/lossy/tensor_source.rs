@@ -116,27 +116,31 @@ impl TensorSource<'_> {
         measure: impl Fn(&[u8]) -> Option<T> + Sync,
         merge: impl Fn(&mut T, &T) + Sync,
     ) -> Result<T> {
-        let measure = |span: &BlockSpan| -> Result<T> {
+        let add = |sum: &mut T, _, bytes: &[u8]| merge(sum, &measure(bytes).unwrap_or_default());
+        let mut total = T::default();
+        self.map_parts(add)?.iter().for_each(|part| merge(&mut total, part));
+        Ok(total)
+    }
+
+    /// Takes in each block, in parallel, in parts that do not leave the second cache, of whole units but for the last: what is
+    /// known of each block so far, the element that the part begins with, and the part.
+    fn map_parts<T: Default + Send>(&self, add: impl Fn(&mut T, u64, &[u8]) + Sync) -> Result<Vec<T>> {
+        let visit = |span: &BlockSpan| -> Result<T> {
             let mut timings = Timings::default();
-            let mut total = T::default();
+            let mut known = T::default();
             let mut buffer = self.memory.buffer(span.len.min(MOMENTS_BYTES));
             for from in (0..span.len).step_by(MOMENTS_BYTES) {
                 let part = span.part(from, MOMENTS_BYTES.min(span.len - from));
                 let bytes = &mut buffer[..part.len];
                 timings.time(Step::Read, || self.source.read(part.offset, bytes))?;
-                let measured = timings.time(Step::Statistics, || measure(bytes));
-                merge(&mut total, &measured.unwrap_or_default());
+                timings.time(Step::Statistics, || add(&mut known, self.first_element(&part), bytes));
             }
             self.memory.give_back(buffer);
             self.book(&timings);
-            Ok(total)
+            Ok(known)
         };
-        let parts: Vec<Result<T>> = self.spans().par_iter().with_max_len(1).map(measure).collect();
-        let mut total = T::default();
-        for part in parts {
-            merge(&mut total, &part?);
-        }
-        Ok(total)
+        let parts: Vec<Result<T>> = self.spans().par_iter().with_max_len(1).map(visit).collect();
+        parts.into_iter().collect()
     }
 
     /// The units of the tensor, one in `keep_one_in` of them and all of `method`, or `None` where it is to stay exact whatever the goal.
@@ -145,11 +149,10 @@ impl TensorSource<'_> {
         let isa = self.ctx.isa;
         let element_bits = dtype.element_bits() as f64;
         let is_log = self.candidate.treatment.domain == Domain::Log2;
-        let parts = self.map_blocks(Step::Statistics, |first_element, bytes, _| {
-            let mut first_element = first_element;
-            let (mut units, mut others) = (Vec::new(), Moments::default());
-            for run in bytes.chunks(UNIT_LEN * dtype.unit_bytes()) {
+        let measure = |(units, others): &mut (Vec<RateUnit>, Moments), first_element: u64, bytes: &[u8]| {
+            for (run_idx, run) in (0..).zip(bytes.chunks(UNIT_LEN * dtype.unit_bytes())) {
                 let n_elements = (run.len() / dtype.unit_bytes()) as u64;
+                let first_element = first_element + run_idx * UNIT_LEN as u64;
                 if (first_element / UNIT_LEN as u64).is_multiple_of(keep_one_in) {
                     let unit = self.measure_unit(run).unwrap_or_default();
                     let weight = n_elements as f64;
@@ -165,10 +168,9 @@ impl TensorSource<'_> {
                 } else {
                     others.merge(&Moments::measure(isa, dtype, run).unwrap_or_default());
                 }
-                first_element += n_elements;
             }
-            (units, others)
-        })?;
+        };
+        let parts = self.map_parts(measure)?;
         let n_blocks = parts.len() as u64;
         let (mut units, mut total): (Vec<RateUnit>, _) = (Vec::new(), Moments::default());
         for (part, others) in parts {

@@ -4,7 +4,7 @@ use crate::dtype::Dtype;
 use crate::kernels::Isa;
 use crate::kernels::convert::for_each_block;
 use crate::kernels::moments::{BLOCK_LEN, Moments};
-use crate::kernels::octaves::{OctaveCounts, count};
+use crate::kernels::octaves::OctaveCounts;
 
 /// Octaves that are told apart below a unit's largest magnitude; what is smaller counts to the last.
 pub const N_OCTAVES: usize = 32;
@@ -38,14 +38,14 @@ impl Unit {
         let mut unit = Self::default();
         let mut waiting = Waiting::default();
         for_each_block::<BLOCK_LEN>(isa, dtype, bytes, |values, _| {
-            waiting.add(isa, values);
-            if waiting.n_blocks == RUN_BLOCKS {
-                unit.merge(&std::mem::take(&mut waiting).unit());
+            let moments = Moments::of_values(isa, values);
+            if waiting.counts.room() < values.len() {
+                unit.octaves.merge(&std::mem::take(&mut waiting).octaves());
             }
+            waiting.add(values, &moments);
+            unit.moments.merge(&moments);
         })?;
-        if waiting.n_blocks > 0 {
-            unit.merge(&waiting.unit());
-        }
+        unit.octaves.merge(&waiting.octaves());
         Some(unit)
     }
 
@@ -56,62 +56,45 @@ impl Unit {
     }
 }
 
-/// Blocks counted before the counts are added up: far from overflow, and rare enough to cost nothing.
-const RUN_BLOCKS: usize = 1 << 10;
-
-/// What is known of some blocks, whose octaves have not been gathered.
+/// Blocks that have been counted, before their octaves are put in order.
+#[derive(Default)]
 struct Waiting {
-    moments: Moments,
     counts: OctaveCounts,
-    n_blocks: usize,
-}
-
-impl Default for Waiting {
-    fn default() -> Self {
-        Self { moments: Moments::default(), counts: [0; 512], n_blocks: 0 }
-    }
+    zeros: u64,
+    abs_max: f64,
 }
 
 impl Waiting {
-    fn add(&mut self, isa: Isa, values: &[f32]) {
-        self.moments.merge(&Moments::of_values(isa, values));
-        count(values, &mut self.counts);
-        self.n_blocks += 1;
+    fn add(&mut self, values: &[f32], moments: &Moments) {
+        self.counts.add(values);
+        self.zeros += moments.zeros;
+        self.abs_max = self.abs_max.max(moments.abs_max());
     }
 
-    fn unit(self) -> Unit {
-        Unit { moments: self.moments, octaves: Octaves::new(&self.counts, self.moments.zeros) }
+    fn octaves(self) -> Octaves {
+        if self.abs_max == 0.0 {
+            return Octaves::default();
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "it is one of the values")]
+        let top = (self.abs_max as f32).to_bits() >> 23;
+        let mut counts = [[0u64; N_OCTAVES]; 2];
+        for (sign_bit, counts) in [0, 256].into_iter().zip(&mut counts) {
+            for below in 0..=top {
+                // The last holds all that is smaller.
+                let place = (below as usize).min(N_OCTAVES - 1);
+                counts[place] += u64::from(self.counts.of(sign_bit + (top - below) as usize));
+            }
+        }
+        // Zeros of either sign come off the subnormals together; which of the two they were has no effect on indices.
+        let last = (top as usize).min(N_OCTAVES - 1);
+        let from_positive = self.zeros.min(self.counts.of(0).into());
+        counts[0][last] -= from_positive;
+        counts[1][last] -= (self.zeros - from_positive).min(self.counts.of(256).into());
+        Octaves { top_log2: top.cast_signed() - EXPONENT_BIAS, counts }
     }
 }
 
 impl Octaves {
-    /// Gathers `counts`, of which the `zeros` lie among the subnormals.
-    fn new(counts: &OctaveCounts, zeros: u64) -> Self {
-        let (positive, negative) = counts.split_at(256);
-        let mut signs = [[0u64; 255]; 2];
-        for (sign, counts) in signs.iter_mut().zip([positive, negative]) {
-            for (octave, count) in sign.iter_mut().zip(counts) {
-                *octave = u64::from(*count);
-            }
-        }
-        // Zeros of either sign come off the subnormals together; which of the two they were has no effect on indices.
-        let [positive, negative] = &mut signs;
-        let from_positive = zeros.min(positive[0]);
-        positive[0] -= from_positive;
-        negative[0] -= (zeros - from_positive).min(negative[0]);
-        let mut octaves = Self::default();
-        let Some(top) = (0..255usize).rev().find(|octave| signs.iter().any(|sign| sign[*octave] > 0)) else {
-            return octaves;
-        };
-        octaves.top_log2 = i32::try_from(top).unwrap_or(0) - EXPONENT_BIAS;
-        for (kept, sign) in octaves.counts.iter_mut().zip(&signs) {
-            for (below, count) in sign[..=top].iter().rev().enumerate() {
-                kept[below.min(N_OCTAVES - 1)] += count;
-            }
-        }
-        octaves
-    }
-
     fn is_empty(&self) -> bool {
         self.counts.iter().flatten().all(|count| *count == 0)
     }
