@@ -45,7 +45,10 @@ pub(super) fn normal_bits(mean: f64, std: f64) -> f64 {
     let mean = (mean - (mean + 0.5).floor()).abs();
     let cell_end = |k: i32| normal_cdf((f64::from(k) + 0.5 - mean) / std);
     let (mut bits, mut before) = (0.0, 0.0);
-    for k in -8..=8 {
+    // Eight deviations to either side of the mean, beyond which less than 1e-15 lies.
+    #[expect(clippy::cast_possible_truncation, reason = "at most 9")]
+    let reach = (8.0 * std + 0.5).ceil() as i32;
+    for k in -reach..=reach {
         let end = cell_end(k);
         bits += surprise(end - before);
         before = end;
