@@ -36,7 +36,7 @@ const LEAST_SAVING: u64 = 256;
 /// How long segments are: as short as the scale of indices changes. Kernels of a convolution and the channels that they
 /// read often differ in scale, rows of a matrix seldom do.
 ///
-/// Of `n` symbols, `sums` adding those of the magnitudes of a range of shortest segments.
+/// Of `n` symbols, `push_sums` adding the sums of the magnitudes of a range of shortest segments to a list.
 pub(super) fn choose_segment_log2(n: usize, mut push_sums: impl FnMut(Range<usize>, &mut Vec<u64>)) -> u32 {
     let longest = (n / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, MAX_SEGMENT_LOG2);
     // 64 Ki tell enough.

@@ -3,7 +3,7 @@
 //! One variant for all instruction sets: counting is bound by stores, and four tables keep runs of one octave from
 //! waiting for their own last addition.
 
-/// Values that 16-bit counters take without overflow: each table sees a quarter.
+/// Values that no 16-bit counter overflows by, even if one counts them all.
 pub const MAX_VALUES: usize = 1 << 15;
 
 /// Counts by the top nine bits of at most [`MAX_VALUES`] values: sign, then the exponent field; 0 and subnormals, 255
@@ -38,9 +38,8 @@ impl OctaveCounts {
                 table[octave(*value)] += 1;
             }
         }
-        // Not all in the first: room is for a quarter of the values in each.
-        for (table, value) in self.tables.iter_mut().zip(rest) {
-            table[octave(*value)] += 1;
+        for value in rest {
+            self.tables[0][octave(*value)] += 1;
         }
     }
 
@@ -71,7 +70,7 @@ mod tests {
     #[test]
     fn no_counter_overflows() {
         let mut counts = OctaveCounts::default();
-        // Bit by bit, too: each time the first table comes first.
+        // Value by value, too, which all come to the first table.
         for _ in 0..5 {
             counts.add(&[1.0]);
         }

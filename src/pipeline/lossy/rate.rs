@@ -229,16 +229,19 @@ fn find(
     Some(at.exp2())
 }
 
-/// Whether `unit` surely takes more bits at `step` than `floor` and fewer than `cap`: most units do, and need not be asked for.
-fn is_well_within(unit: &Unit, step: f64, floor: f64, cap: f64) -> bool {
+/// Whether `unit` surely takes more bits at the common `step` than `floor` and fewer than `cap`: most units do, and no model
+/// need be asked.
+fn is_well_within(unit: &RateUnit, common: Method, step: f64, floor: f64, cap: f64) -> bool {
     /// Of normal and of Laplacian elements the entropy is this much above the logarithm of their mean magnitude in steps.
     const ABOVE_MAGNITUDE: f64 = 2.4;
-    /// No distribution without much more weight on its tails is further from that than this.
+    /// Others of as little kurtosis are hardly further from that, but for those of few values, which no step helps.
     const MARGIN: f64 = 1.5;
     /// Of nine zeros beside each normal element it is 30.
     const MOST_KURTOSIS: f64 = 12.0;
-    let bits = ABOVE_MAGNITUDE + log2(unit.moments.mean_abs() / step);
-    unit.moments.kurtosis() < MOST_KURTOSIS && bits > floor + MARGIN && bits < cap - MARGIN
+    let Unit { moments, .. } = &unit.unit;
+    let steps = moments.mean_abs() / (step * unit.method.step_beside(common));
+    let bits = unit.method.coded_bits(ABOVE_MAGNITUDE + log2(steps));
+    moments.kurtosis() < MOST_KURTOSIS && bits > floor + MARGIN && bits < cap - MARGIN
 }
 
 /// Gives units beyond the floor or the cap a step of their own; says whether there were any.
@@ -253,9 +256,8 @@ fn bound_units(
     let common = Method::best_of(settings.quantizer);
     let bound = |unit: &mut RateUnit| {
         let cap = settings.max_bits * unit.element_bits;
-        let own_step = step * unit.method.step_beside(common);
-        if unit.unit.moments.min == unit.unit.moments.max || is_well_within(&unit.unit, own_step, floor, cap)
-        {
+        let is_constant = unit.unit.moments.min == unit.unit.moments.max;
+        if is_constant || is_well_within(unit, common, step, floor, cap) {
             return false;
         }
         let bits = |multiplier: f64| unit.bits(model, common, step, multiplier);
