@@ -80,7 +80,7 @@ impl ColumnScales {
             let (together, seen) = match combination {
                 Combination::Product => {
                     let total = self.sum_even_columns(isa, runs, row_len);
-                    let apart = geometric_costs_q16(n_seen, &self.by_column.sums);
+                    let apart = geometric_costs_q16(isa, n_seen, &self.by_column.sums);
                     let together = geometric_cost_q16(n_seen * row_len as u64, total);
                     (together, together.saturating_sub(apart))
                 }
@@ -158,6 +158,7 @@ impl ColumnScales {
     /// of shortest segments.
     pub(super) fn fit(
         &mut self,
+        isa: Isa,
         symbols: &[u8],
         segment_sums: &[u16],
         period: usize,
@@ -189,7 +190,7 @@ impl ColumnScales {
             (even as u64).min(127 << MIN_SEGMENT_LOG2)
         };
         let segment_log2 =
-            choose_segment_log2(symbols.len(), |segments, sums| sums.extend(segments.map(even)));
+            choose_segment_log2(isa, symbols.len(), |segments, sums| sums.extend(segments.map(even)));
         let relative = |(idx, sums): (usize, &[u16])| {
             let start = idx << segment_log2;
             let len = (symbols.len() - start).min(1 << segment_log2);
@@ -386,7 +387,14 @@ mod tests {
             let period = scales.best_period(Isa::detect(), &symbols, &[16, 80], Combination::Sum);
             assert_eq!(period, Some(80));
             let mut columns = Columns::default();
-            let log2 = scales.fit(&symbols, &segment_sums(&symbols), 80, Combination::Sum, &mut columns);
+            let log2 = scales.fit(
+                Isa::detect(),
+                &symbols,
+                &segment_sums(&symbols),
+                80,
+                Combination::Sum,
+                &mut columns,
+            );
             let mut classes = [0; 64];
             columns.fill_classes(1 << log2, 0, &mut classes);
             assert!(classes.windows(2).all(|pair| pair[0] <= pair[1] + 1), "{classes:?}");
@@ -402,7 +410,8 @@ mod tests {
         loud[..1 << 16].iter_mut().for_each(|symbol| *symbol = 128 + (*symbol).abs_diff(128));
         loud[1 << 16..].iter_mut().for_each(|symbol| *symbol = 128 + symbol.abs_diff(128).div_ceil(2));
         let sums = segment_sums(&loud);
-        let log2 = ColumnScales::default().fit(&loud, &sums, 96, Combination::Product, &mut columns);
+        let log2 =
+            ColumnScales::default().fit(Isa::detect(), &loud, &sums, 96, Combination::Product, &mut columns);
         let mut classes = [0; 192];
         columns.fill_classes(1 << log2, 0, &mut classes);
         let mut later = [0; 192];

@@ -37,7 +37,11 @@ const LEAST_SAVING: u64 = 256;
 /// read often differ in scale, rows of a matrix seldom do.
 ///
 /// Of `n` symbols, `push_sums` adding the sums of the magnitudes of a range of shortest segments to a list.
-pub(super) fn choose_segment_log2(n: usize, mut push_sums: impl FnMut(Range<usize>, &mut Vec<u64>)) -> u32 {
+pub(super) fn choose_segment_log2(
+    isa: Isa,
+    n: usize,
+    mut push_sums: impl FnMut(Range<usize>, &mut Vec<u64>),
+) -> u32 {
     let longest = (n / 64).checked_ilog2().unwrap_or(0).clamp(MIN_SEGMENT_LOG2 + 2, MAX_SEGMENT_LOG2);
     // 64 Ki tell enough.
     let one_in = (n >> 16).max(1);
@@ -47,7 +51,7 @@ pub(super) fn choose_segment_log2(n: usize, mut push_sums: impl FnMut(Range<usiz
         push_sums(run_idx * in_longest..(run_idx + 1) * in_longest, &mut sums);
     }
     let cost = |log2: u32| {
-        let cost = geometric_costs_q16(1 << log2, &sums) + ((SEGMENT_BITS * sums.len() as u64) << 16);
+        let cost = geometric_costs_q16(isa, 1 << log2, &sums) + ((SEGMENT_BITS * sums.len() as u64) << 16);
         sums = sums.chunks(2).map(|pair| pair.iter().sum()).collect();
         cost
     };
@@ -166,7 +170,7 @@ impl Planner {
     ) -> Option<(Merged, u32)> {
         let period = self.scales.best_period(isa, symbols, row_lens, combination)?;
         let segment_log2 =
-            self.scales.fit(symbols, &self.shortest_sums, period, combination, &mut self.columns);
+            self.scales.fit(isa, symbols, &self.shortest_sums, period, combination, &mut self.columns);
         self.tallies.clear();
         self.tallies.resize(usize::from(self.columns.largest()) + 1, [[0; 512]; 4]);
         self.symbol_ids.resize(symbols.len(), 0);
@@ -221,7 +225,7 @@ impl Planner {
         let shortest = |segments: Range<usize>, all: &mut Vec<u64>| {
             all.extend(sums[segments].iter().map(|&sum| u64::from(sum)));
         };
-        self.segment_log2 = choose_segment_log2(symbols.len(), shortest);
+        self.segment_log2 = choose_segment_log2(isa, symbols.len(), shortest);
         let segment_len = segment_len(2, self.segment_log2);
         self.sums.clear();
         let segments = sums.chunks(1 << (self.segment_log2 - MIN_SEGMENT_LOG2));
