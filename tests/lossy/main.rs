@@ -352,6 +352,44 @@ fn counting_meets_rates_of_tensors_of_any_scale() {
 }
 
 #[test]
+fn every_channel_gets_its_floor_of_bits_whichever_model_is_asked() {
+    const ROW: usize = 1024;
+    let dir = tempdir().unwrap();
+    // More rows, each of a unit, than a model is asked about.
+    let mut tensor = Tensor::new(Dtype::F32, Kind::Bell, &[3072, ROW], 1);
+    let is_small = |row_idx: usize| (500..520).contains(&row_idx);
+    for (row_idx, row) in tensor.bytes.chunks_mut(4 * ROW).enumerate().filter(|row| is_small(row.0)) {
+        let scale = 1e-6 * (row_idx as f32);
+        row.as_chunks_mut()
+            .0
+            .iter_mut()
+            .for_each(|bytes| *bytes = (f32::from_le_bytes(*bytes) * scale).to_le_bytes());
+    }
+    fs::write(dir.path().join("none.yaml"), "version: 1\nmin_bits: 0\n").unwrap();
+    for (flags, has_floor) in [
+        ("", true),
+        ("--quant trellis", true),
+        ("--rate-model gaussian", true),
+        ("--rate-model counted", true),
+        ("--entropy-config none.yaml", false),
+        ("--rate-model counted --entropy-config none.yaml", false),
+    ] {
+        let (stored, _) =
+            stored_rate(dir.path(), std::slice::from_ref(&tensor), &format!("--bits 4 {flags}"));
+        assert!((stored / 4.0 - 1.0).abs() < 0.02, "{stored:.3} bits {flags}");
+        alcm(dir.path(), "decompress f.alcm -o back.safetensors -q -f").assert().code(0);
+        let back = fs::read(dir.path().join("back.safetensors")).unwrap();
+        let values = &back[back.len() - tensor.bytes.len()..];
+        for (row_idx, row) in values.chunks(4 * ROW).enumerate().filter(|row| is_small(row.0)) {
+            let kept =
+                row.as_chunks::<4>().0.iter().filter(|bytes| f32::from_le_bytes(**bytes) != 0.0).count();
+            // A fifth of 4 bits: at the least one element in eight is not zero.
+            assert!(if has_floor { kept > ROW / 8 } else { kept == 0 }, "row {row_idx}: {kept} {flags}");
+        }
+    }
+}
+
+#[test]
 fn a_rate_that_no_step_leads_to_is_reported() {
     let dir = tempdir().unwrap();
     // Two values: a bit an element, or as many as low bits more.

@@ -2,62 +2,57 @@
 //!
 //! A model knows moments and octaves of units, not which thresholds their tensor will have, which of them will share a
 //! table, how many low bits stay raw, and what lists of channels take. All that can be counted: of a tensor that is one
-//! block everything; of longer ones samples of some blocks, which say how far the model is off, and one whole block, which
-//! says how far samples are. Nothing is coded but tensors that are no longer than a sample.
+//! block everything; of longer ones samples of some blocks, made up for what the scales of the sampled units differ from
+//! those of all, and one whole block, which says how far samples are. Nothing is coded but tensors that are no longer than
+//! a sample.
 
 use rayon::prelude::*;
 
 use super::method::Method;
-use super::rate::{self, RateUnit, UNIT_LEN};
+use super::rate;
 use super::settings::LossySettings;
+use super::survey::{Scale, Survey, UNIT_LEN};
 use super::tensor_source::{RUN_LEN, SAMPLE_LEN, TensorSource, spread};
 use crate::checkpoint::BlockSpan;
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::convert;
 use crate::pipeline::timings::Step;
-use crate::quantize::predictor::EntropyModel;
-use crate::stage::{BlockEncoder, Level, QuantRun, QuantSpec};
+use crate::stage::{BlockEncoder, ChannelSteps, Level, QuantRun, QuantSpec};
 
-/// Most blocks of a tensor that are sampled.
-const MAX_SAMPLED_BLOCKS: usize = 4;
-/// Runs of a sample of a block. Twice as many do not bring rates closer.
+/// Most blocks of a tensor that are sampled: few do not stand for the others, as the first and last rows of an embedding
+/// are of other tokens than the rest.
+const MAX_SAMPLED_BLOCKS: usize = 16;
+/// Runs of all samples of a tensor together. Twice as many do not bring rates closer.
+const N_RUNS: u64 = 128;
+/// Most runs of the sample of a block.
 const MAX_RUNS: u64 = 32;
 
-/// A tensor at a step.
-struct Question<'q> {
-    model: &'q dyn EntropyModel,
-    common: Method,
-    /// The tensor's units.
-    own: &'q [RateUnit],
-    /// The common step.
-    step: f64,
-    spec: &'q QuantSpec,
-}
-
 impl TensorSource<'_> {
-    /// Bits that the tensor takes at the common `step`, everything included, by what can be counted and what `model` says of
-    /// the rest. `own` are its units.
+    /// Bits that the tensor takes by `method` at the common `step`, everything included, by what can be counted, and what
+    /// the scales of `survey` say of the rest.
     pub(super) fn stored_bits(
         &self,
-        model: &dyn EntropyModel,
         settings: &LossySettings,
-        own: &[RateUnit],
+        (survey, method): (&Survey, Method),
         step: f64,
     ) -> Result<f64> {
-        let spec = self.rate_spec(settings, own, step)?;
+        let spec = self.rate_spec(settings, (method, survey.channels.as_ref()), step)?;
         let spans = self.spans();
         if spans.len() == 1 {
             return self.counted_bits(&spec);
         }
-        let question =
-            Question { model, common: Method::best_of(settings.quantizer), own, step, spec: &spec };
+        let rough = self.rough_bits(survey, method, &spec);
         let n_sampled = spans.len().min(MAX_SAMPLED_BLOCKS);
         let sampled: Vec<&BlockSpan> = (0..n_sampled)
             .filter_map(|idx| spans.get((2 * idx + 1) * spans.len() / (2 * n_sampled)))
             .collect();
-        let excesses: Vec<Result<f64>> =
-            sampled.par_iter().with_max_len(1).map(|span| self.excess_of_sample(&question, span)).collect();
+        let max_runs = (N_RUNS / n_sampled as u64).min(MAX_RUNS);
+        let excesses: Vec<Result<f64>> = sampled
+            .par_iter()
+            .with_max_len(1)
+            .map(|span| self.excess_of_sample(&spec, &rough, (span, max_runs)))
+            .collect();
         let excesses = excesses.into_iter().collect::<Result<Vec<f64>>>()?;
         let weighted = |(excess, span): (&f64, &&BlockSpan)| excess * span.len as f64;
         let n_bytes: usize = sampled.iter().map(|span| span.len).sum();
@@ -67,13 +62,24 @@ impl TensorSource<'_> {
         if let (Some(span), Some(by_sample)) = (sampled.get(counted), excesses.get(counted)) {
             let n_elements = span.len as u64 / self.unit_bytes();
             let first = self.first_element(span);
-            let place = |element| own.partition_point(|unit| unit.first_element < element);
-            let within = own.get(place(first)..place(first + n_elements)).unwrap_or_default();
-            let predicted = self.time(Step::Prediction, || question.mean_bits(within));
-            excess += self.block_bits(span, &spec)? / n_elements as f64 - predicted - by_sample;
+            let within = (first..first + n_elements).step_by(UNIT_LEN);
+            excess += self.block_bits(span, &spec)? / n_elements as f64 - rough.mean(within) - by_sample;
         }
-        let predicted = self.time(Step::Prediction, || question.mean_bits(own));
-        Ok((predicted + excess) * self.n_elements() as f64)
+        let everywhere = (0..self.n_elements()).step_by(UNIT_LEN);
+        Ok((rough.mean(everywhere) + excess) * self.n_elements() as f64)
+    }
+
+    /// What scales say of all units, quantized by `spec`; nothing where there are none.
+    fn rough_bits(&self, survey: &Survey, method: Method, spec: &QuantSpec) -> RoughBits {
+        let step = f64::from(spec.step);
+        let bits = |(unit_idx, scale): (usize, &Scale)| {
+            let multiplier_of =
+                |channels: &ChannelSteps| channels.multiplier_of((unit_idx * UNIT_LEN) as u64);
+            let multiplier = spec.channels.as_ref().map_or(1.0, multiplier_of);
+            scale.rough_bits(method, step * f64::from(multiplier))
+        };
+        let of_units = self.time(Step::Prediction, || survey.scales.iter().enumerate().map(bits).collect());
+        RoughBits { of_units }
     }
 
     /// Bits that the tensor takes quantized by `spec`, everything counted.
@@ -105,11 +111,16 @@ impl TensorSource<'_> {
         Ok(bits + 8.0 * rate::RECORD_BYTES as f64)
     }
 
-    /// Bits an element by which a sample of the block at `span` takes more than the model says of it.
-    fn excess_of_sample(&self, question: &Question<'_>, span: &BlockSpan) -> Result<f64> {
+    /// Bits an element by which a sample of the block at `span`, quantized by `spec`, takes more than its scales say.
+    fn excess_of_sample(
+        &self,
+        spec: &QuantSpec,
+        rough: &RoughBits,
+        (span, max_runs): (&BlockSpan, u64),
+    ) -> Result<f64> {
         let first = self.first_element(span);
         let n_elements = span.len as u64 / self.unit_bytes();
-        let n_runs = (n_elements / RUN_LEN).clamp(1, MAX_RUNS);
+        let n_runs = (n_elements / RUN_LEN).clamp(1, max_runs);
         let starts: Vec<u64> =
             (0..n_runs).map(|idx| first + spread(idx, n_runs, n_elements, RUN_LEN)).collect();
         let mut bytes = self
@@ -123,32 +134,11 @@ impl TensorSource<'_> {
             })
         })?;
         let excess = self.time(Step::Prediction, || {
-            let predicted = self.predicted_bits(question, &starts, &bytes);
             let n_sampled = (bytes.len() / self.candidate.dtype.unit_bytes()) as f64;
-            self.estimated_bits(question.spec, &starts, &mut bytes) / n_sampled - predicted
+            self.estimated_bits(spec, &starts, &mut bytes) / n_sampled - rough.mean(starts.iter().copied())
         });
         self.memory.give_back(bytes);
         Ok(excess)
-    }
-
-    /// Bits an element that the model says of runs that begin at `starts` and are `sample`, unit by unit.
-    fn predicted_bits(&self, question: &Question<'_>, starts: &[u64], sample: &[u8]) -> f64 {
-        let Question { model, common, own, step, .. } = *question;
-        let mut bits = 0.0;
-        for (start, run) in starts.iter().zip(sample.chunks(UNIT_LEN * self.candidate.dtype.unit_bytes())) {
-            let kept = own.binary_search_by_key(start, |unit| unit.first_element);
-            let unit = match (kept.ok().and_then(|at| own.get(at)), own.first()) {
-                (Some(kept), _) => kept.bits_per_element(model, common, step),
-                // Where not all units are kept, none has a step of its own.
-                (None, Some(like)) => {
-                    let unit = self.measure_unit(run).unwrap_or_default();
-                    RateUnit { unit, ..like.clone() }.bits_per_element(model, common, step)
-                }
-                (None, None) => 0.0,
-            };
-            bits += unit * run.len() as f64;
-        }
-        bits / sample.len().max(1) as f64
     }
 
     /// Bits that `sample`, runs that begin at `starts`, takes quantized by `spec`, but for what every block takes.
@@ -176,9 +166,20 @@ impl TensorSource<'_> {
     }
 }
 
-impl Question<'_> {
-    /// Bits an element that the model says of `units`.
-    fn mean_bits(&self, units: &[RateUnit]) -> f64 {
-        rate::predicted_rate(self.model, self.common, units, self.step, rate::MAX_UNITS)
+/// Bits an element that scales say of units, in order.
+struct RoughBits {
+    of_units: Vec<f64>,
+}
+
+impl RoughBits {
+    /// Their mean over the units that begin with elements `starts`.
+    fn mean(&self, starts: impl Iterator<Item = u64>) -> f64 {
+        let (mut sum, mut n) = (0.0, 0u64);
+        for start in starts {
+            let unit_idx = usize::try_from(start).unwrap_or(usize::MAX) / UNIT_LEN;
+            sum += self.of_units.get(unit_idx).copied().unwrap_or(0.0);
+            n += 1;
+        }
+        sum / n.max(1) as f64
     }
 }

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::bounds::MAX_CHANNELS;
 use super::keep::WholeBlock;
 use super::method::Method;
 use super::plan::Candidate;
 use super::prune::{Fitted, Pruner, Saving};
 use super::search::{AIM, CLOSE, Search, Trial, to_step};
 use super::settings::{Goal, LossySettings};
-use super::tensor_source::{MAX_CHANNELS, RUN_LEN, SAMPLE_LEN, TensorSource};
+use super::tensor_source::{RUN_LEN, SAMPLE_LEN, TensorSource};
 use crate::error::Result;
 use crate::kernels::moments::Squares;
 use crate::kernels::quantize::Rounding;

@@ -9,6 +9,7 @@
 //! The plan is complete before the first byte is written: every step has been tried on the whole tensor and the
 //! error measured on decoded values, so that a bound that was asked for holds, or the tensor is exact.
 
+mod bounds;
 mod calibration;
 mod fit;
 mod keep;
@@ -21,6 +22,7 @@ mod search;
 pub mod series;
 pub mod settings;
 mod share_out;
+mod survey;
 mod tensor_source;
 mod trial;
 mod twins;

@@ -11,10 +11,10 @@ use super::fit::Fitter;
 use super::keep::Keeps;
 use super::method::Method;
 use super::prune::{Fitted, Saving};
-use super::rate;
 use super::series::PruneSeries;
 use super::settings::{Goal, LossySettings, LossyTreatment};
-use super::tensor_source::{Survey, TensorSource};
+use super::survey::{Density, Survey};
+use super::tensor_source::TensorSource;
 use super::twins::{Place, Twins};
 use crate::checkpoint::{SafetensorsHeader, TensorInfo};
 use crate::container::{GoalKind, TensorLoss};
@@ -204,13 +204,13 @@ impl LossyPlanner<'_> {
         }
         let candidates = opened.iter().flat_map(|file| &file.candidates);
         let n_elements = candidates.map(|candidate| candidate.info.n_elements()).sum();
-        let keep_one_in = rate::keep_one_in(n_elements);
+        let density = Density::of(n_elements);
         let tensors =
             opened.iter().flat_map(|file| file.candidates.iter().map(|tensor| (file.file_idx, tensor)));
         let twins = Twins::of(self.dedup, tensors);
         let mut found = Vec::new();
         for file in opened {
-            match self.survey(&file, &twins, keep_one_in) {
+            match self.survey(&file, &twins, density) {
                 Ok(tensors) => found.push((tensors, file)),
                 Err(error) => {
                     plans.insert(file.file_idx, Err(error));
@@ -274,7 +274,7 @@ impl LossyPlanner<'_> {
     }
 
     /// Plans the tensors that have a goal of their own, and measures the others.
-    fn survey(&self, file: &Opened, twins: &Twins, keep_one_in: u64) -> Result<Vec<Found>> {
+    fn survey(&self, file: &Opened, twins: &Twins, density: Density) -> Result<Vec<Found>> {
         let survey = |candidate: &Candidate| -> Result<Found> {
             if let Some(base) = twins.base_of(file.file_idx, candidate) {
                 return Ok(Found::Twin(base));
@@ -283,7 +283,7 @@ impl LossyPlanner<'_> {
             if candidate.goal.is_rate() {
                 let exact = || Found::Planned(Box::default());
                 return Ok(tensor
-                    .survey(Method::best_of(self.settings.quantizer), keep_one_in)?
+                    .survey(Method::best_of(self.settings.quantizer), density)?
                     .map_or_else(exact, Found::Surveyed));
             }
             // Pruning looks for another step; a SHA-256 is of bytes that are not kept.

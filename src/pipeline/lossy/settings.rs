@@ -163,12 +163,12 @@ pub enum RateModel {
     /// The learned network on moments and octaves.
     #[default]
     Profile,
-    /// None: what tensors take is counted at every step that is tried. There are no floors and caps.
+    /// None: what tensors take is counted at every step that is tried, and floors and caps go by what units take.
     Counted,
 }
 
 impl RateModel {
-    /// The model; for [`Self::Counted`] the one that floors, caps and corrections still go by.
+    /// The model; for [`Self::Counted`] the one that slopes for corrections still go by.
     #[must_use]
     pub fn model(self) -> Box<dyn EntropyModel> {
         match self {

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 
 use rayon::prelude::*;
 
+use super::bounds::{Bounded, Common, Entropies};
 use super::fit::Fitter;
 use super::method::Method;
 use super::plan::{Found, LossyPlanner, Opened};
 use super::rate::{self, Budget, RateUnit};
 use super::settings::{Goal, RateModel};
-use super::tensor_source::{Survey, TensorSource};
+use super::survey::Survey;
+use super::tensor_source::TensorSource;
 use super::twins::{Place, REFERENCE_BITS};
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +19,7 @@ use crate::pipeline::context::Checkout;
 use crate::pipeline::predict::predict_file;
 use crate::pipeline::timings::Step;
 use crate::quantize::predictor::EntropyModel;
-use crate::stage::QuantSpec;
+use crate::stage::{ChannelSteps, QuantSpec, Quantizer};
 
 /// Times that tensors are counted.
 const MAX_CALIBRATIONS: usize = 12;
@@ -69,6 +71,7 @@ impl LossyPlanner<'_> {
                     Found::Surveyed(survey) => {
                         n_elements += survey.n_elements;
                         n_blocks += survey.n_blocks;
+                        survey.channels = None;
                         units.append(&mut survey.units);
                     }
                     Found::Twin(base) if bases.contains(base) => {
@@ -95,22 +98,11 @@ impl LossyPlanner<'_> {
         let bits = bits - REFERENCE_BITS * n_references as f64;
         let model = self.settings.rate_model.model();
         let budget = Budget { bits, n_blocks };
+        units.iter_mut().for_each(|unit| unit.multiplier = 1.0);
         let counted = if self.settings.rate_model == RateModel::Counted {
-            let mut failed = None;
-            let mut count = |step| {
-                self.counted_bits((goal, files), &units, step).unwrap_or_else(|e| {
-                    failed = Some(e);
-                    0.0
-                })
-            };
-            let step = rate::solve_by_counting(&mut count, &units, budget, CALIBRATED);
-            failed.map_or(Ok(step), Err)?.map(|step| Calibrated { step, bits })
+            self.count_step((goal, &mut *files), &mut units, budget)?
         } else {
-            self.choose_methods((goal, files), model.as_ref(), &mut units, budget)?;
-            let solve = || rate::solve(model.as_ref(), self.settings, &mut units, budget);
-            let step = self.memory.time(Step::Prediction, solve);
-            step.map(|step| self.calibrate((goal, files), model.as_ref(), &units, bits, step, CALIBRATED))
-                .transpose()?
+            self.predict_step((goal, &mut *files), model.as_ref(), &mut units, budget)?
         };
         let counted = counted.ok_or_else(|| {
             let reason = if bits <= rate::BLOCK_BITS * n_blocks as f64 {
@@ -146,6 +138,98 @@ impl LossyPlanner<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The step for `goal` that `model` leads to, floors and caps included, as set right by counting.
+    fn predict_step(
+        &self,
+        (goal, files): (Goal, &mut [(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &mut [RateUnit],
+        budget: Budget,
+    ) -> Result<Option<Calibrated>> {
+        self.choose_methods((goal, files), model, units, budget)?;
+        let solve = |units: &[RateUnit], near| {
+            self.memory
+                .time(Step::Prediction, || rate::common_step(model, self.settings, units, budget, near))
+        };
+        let Some(mut step) = solve(units, None) else { return Ok(None) };
+        if self.bound((goal, &mut *files), Entropies::Predicted(model), units, budget, step)? {
+            match solve(units, Some(step)) {
+                Some(bounded) => step = bounded,
+                None => return Ok(None),
+            }
+        }
+        self.calibrate((goal, files), model, units, budget.bits, step, CALIBRATED).map(Some)
+    }
+
+    /// The same without a model: everything is counted at every step that is tried.
+    fn count_step(
+        &self,
+        (goal, files): (Goal, &mut [(Vec<Found>, Opened)]),
+        units: &mut [RateUnit],
+        budget: Budget,
+    ) -> Result<Option<Calibrated>> {
+        let solve = |files: &[(Vec<Found>, Opened)], units: &[RateUnit], near| {
+            let mut failed = None;
+            let mut count = |step| {
+                self.counted_bits((goal, files), units, step).unwrap_or_else(|e| {
+                    failed = Some(e);
+                    0.0
+                })
+            };
+            let step = rate::counted_step(&mut count, units, budget, CALIBRATED, near);
+            failed.map_or(Ok(step), Err)
+        };
+        let Some(mut step) = solve(files, units, None)? else { return Ok(None) };
+        if self.bound((goal, &mut *files), Entropies::Counted, units, budget, step)? {
+            match solve(files, units, Some(step))? {
+                Some(bounded) => step = bounded,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Calibrated { step, bits: budget.bits }))
+    }
+
+    /// Gives channels steps of their own that have units beyond the floor or the cap at the common `step`, and `units` the
+    /// same; whether there are any.
+    fn bound(
+        &self,
+        (goal, files): (Goal, &mut [(Vec<Found>, Opened)]),
+        entropies: Entropies<'_>,
+        units: &mut [RateUnit],
+        budget: Budget,
+        step: f64,
+    ) -> Result<bool> {
+        let common = Common {
+            step,
+            method: Method::best_of(self.settings.quantizer),
+            bits: rate::mean_bits(units, budget),
+        };
+        let tensors = self.waiting_with(goal, files, units);
+        let look = |(survey, tensor, own): &(&Survey, TensorSource<'_>, &[RateUnit])| {
+            let bounded =
+                tensor.bounded_units(self.settings, (survey, method_of(own)), entropies, &common)?;
+            let channels = tensor.channel_steps(&bounded);
+            Ok((bounded, channels))
+        };
+        let found: Vec<Result<(Vec<Bounded>, Option<ChannelSteps>)>> = tensors.par_iter().map(look).collect();
+        let mut found = found.into_iter().collect::<Result<Vec<_>>>()?.into_iter();
+        let (mut units, mut any) = (units, false);
+        for survey in surveys_waiting(goal, files) {
+            let (own, others) = units.split_at_mut(survey.n_units.min(units.len()));
+            units = others;
+            let Some((bounded, channels)) = found.next() else { break };
+            for unit in own {
+                let unit_idx = unit.unit_idx();
+                if let Ok(place) = bounded.binary_search_by_key(&unit_idx, |bounded| bounded.unit_idx) {
+                    unit.multiplier = bounded[place].multiplier;
+                }
+            }
+            any |= channels.is_some();
+            survey.channels = channels;
+        }
+        Ok(any)
     }
 
     /// Leaves tensors exact that wait for `goal` and take no more bytes so than by their `specs`; whether there are any. The
@@ -193,7 +277,7 @@ impl LossyPlanner<'_> {
         if Method::of_run(self.settings.quantizer).len() == 1 {
             return Ok(());
         }
-        let solve = || rate::common_step(model, self.settings, units, budget);
+        let solve = || rate::common_step(model, self.settings, units, budget, None);
         let Some(step) = self.memory.time(Step::Prediction, solve) else { return Ok(()) };
         let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
         let floor = self.settings.min_bits * budget.bits / n_elements;
@@ -228,7 +312,7 @@ impl LossyPlanner<'_> {
         // Octaves between them, the time before the last and the last time.
         let mut widths = [f64::INFINITY; 2];
         for _ in 0..MAX_CALIBRATIONS {
-            let found = Calibrated { step, bits: self.stored_bits((goal, files), model, units, step)? };
+            let found = Calibrated { step, bits: self.stored_bits((goal, files), units, step)? };
             let error = (found.bits - bits) / n_elements;
             // One bit an octave where the rate is high, less where it is low; more where many elements leave the dead zone
             // at once.
@@ -267,13 +351,12 @@ impl LossyPlanner<'_> {
     fn stored_bits(
         &self,
         (goal, files): (Goal, &[(Vec<Found>, Opened)]),
-        model: &dyn EntropyModel,
         units: &[RateUnit],
         step: f64,
     ) -> Result<f64> {
         let tensors = self.waiting_with(goal, files, units);
-        let bits = |(tensor, own): &(TensorSource<'_>, &[RateUnit])| {
-            tensor.stored_bits(model, self.settings, own, step)
+        let bits = |(survey, tensor, own): &(&Survey, TensorSource<'_>, &[RateUnit])| {
+            tensor.stored_bits(self.settings, (survey, method_of(own)), step)
         };
         let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
         // In order, so that the sum does not depend on the threads.
@@ -302,11 +385,11 @@ impl LossyPlanner<'_> {
         goal: Goal,
         files: &'f [(Vec<Found>, Opened)],
         mut units: &'f [RateUnit],
-    ) -> Vec<(TensorSource<'f>, &'f [RateUnit])> {
-        let with_own = |(survey, tensor): (&Survey, TensorSource<'f>)| {
+    ) -> Vec<(&'f Survey, TensorSource<'f>, &'f [RateUnit])> {
+        let with_own = |(survey, tensor): (&'f Survey, TensorSource<'f>)| {
             let (own, others) = units.split_at(survey.n_units.min(units.len()));
             units = others;
-            (tensor, own)
+            (survey, tensor, own)
         };
         self.waiting(goal, files).map(with_own).collect()
     }
@@ -320,8 +403,10 @@ impl LossyPlanner<'_> {
         step: f64,
     ) -> Result<Vec<QuantSpec>> {
         let tensors = self.waiting_with(goal, files, units);
-        let specs: Vec<Result<QuantSpec>> =
-            tensors.into_par_iter().map(|(tensor, own)| tensor.rate_spec(self.settings, own, step)).collect();
+        let spec = |(survey, tensor, own): (&Survey, TensorSource<'_>, &[RateUnit])| {
+            tensor.rate_spec(self.settings, (method_of(own), survey.channels.as_ref()), step)
+        };
+        let specs: Vec<Result<QuantSpec>> = tensors.into_par_iter().map(spec).collect();
         specs.into_iter().collect()
     }
 
@@ -333,8 +418,9 @@ impl LossyPlanner<'_> {
         step: f64,
     ) -> Result<f64> {
         let tensors = self.waiting_with(goal, files, units);
-        let bits = |(tensor, own): &(TensorSource<'_>, &[RateUnit])| {
-            tensor.counted_bits(&tensor.rate_spec(self.settings, own, step)?)
+        let bits = |(survey, tensor, own): &(&Survey, TensorSource<'_>, &[RateUnit])| {
+            let channels = survey.channels.as_ref();
+            tensor.counted_bits(&tensor.rate_spec(self.settings, (method_of(own), channels), step)?)
         };
         let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
         found.into_iter().sum()
@@ -378,6 +464,21 @@ impl LossyPlanner<'_> {
         );
         Err(Error::new(ErrorKind::InvalidConfig, message))
     }
+}
+
+/// The method of a tensor with `units`.
+fn method_of(units: &[RateUnit]) -> Method {
+    units.first().map_or(Method::best_of(Quantizer::Uniform), |unit| unit.method)
+}
+
+/// What is known of the tensors of `files` that wait for a step for `goal`, in order.
+fn surveys_waiting(goal: Goal, files: &mut [(Vec<Found>, Opened)]) -> impl Iterator<Item = &mut Survey> {
+    files.iter_mut().flat_map(move |(found, opened)| {
+        found.iter_mut().zip(&opened.candidates).filter_map(move |(found, candidate)| match found {
+            Found::Surveyed(survey) if candidate.goal == goal => Some(survey),
+            _ => None,
+        })
+    })
 }
 
 /// Where the tensors of `files` are that wait for a step for `goal`, twins aside.

@@ -8,19 +8,17 @@ use rayon::prelude::*;
 use super::keep::Keeps;
 use super::method::Method;
 use super::plan::Candidate;
-use super::rate::{self, RateUnit, UNIT_LEN};
 use super::settings::LossySettings;
 use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::moments::{Moments, Squares};
-use crate::kernels::{Isa, convert, log_domain};
+use crate::kernels::{convert, log_domain};
 use crate::pipeline::buffers::Buffer;
 use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
 use crate::pipeline::timings::{Step, Timings};
-use crate::quantize::predictor::Unit;
 use crate::quantize::rdo::Tuner;
 use crate::stage::{ChannelSteps, Domain, QuantSpec};
 
@@ -29,18 +27,6 @@ pub(super) const SAMPLE_LEN: u64 = 1 << 16;
 pub(super) const RUN_LEN: u64 = 1 << 10;
 /// Bytes of which moments are measured at a time.
 const MOMENTS_BYTES: usize = 128 << 10;
-/// Most channels with steps of their own; their list would otherwise outgrow what the memory of a run is meant to be.
-pub(super) const MAX_CHANNELS: usize = 1 << 22;
-
-/// What a rate goal needs to know of a tensor.
-pub(super) struct Survey {
-    /// Its units, in order; moved away when steps are shared out.
-    pub(super) units: Vec<RateUnit>,
-    /// How many they are.
-    pub(super) n_units: usize,
-    pub(super) n_elements: u64,
-    pub(super) n_blocks: u64,
-}
 
 /// A tensor within its file.
 #[derive(Clone, Copy)]
@@ -124,7 +110,10 @@ impl TensorSource<'_> {
 
     /// Takes in each block, in parallel, in parts that do not leave the second cache, of whole units but for the last: what is
     /// known of each block so far, the element that the part begins with, and the part.
-    fn map_parts<T: Default + Send>(&self, add: impl Fn(&mut T, u64, &[u8]) + Sync) -> Result<Vec<T>> {
+    pub(super) fn map_parts<T: Default + Send>(
+        &self,
+        add: impl Fn(&mut T, u64, &[u8]) + Sync,
+    ) -> Result<Vec<T>> {
         let visit = |span: &BlockSpan| -> Result<T> {
             let mut timings = Timings::default();
             let mut known = T::default();
@@ -143,51 +132,6 @@ impl TensorSource<'_> {
         parts.into_iter().collect()
     }
 
-    /// The units of the tensor, one in `keep_one_in` of them and all of `method`, or `None` where it is to stay exact whatever the goal.
-    pub(super) fn survey(&self, method: Method, keep_one_in: u64) -> Result<Option<Survey>> {
-        let dtype = self.candidate.dtype;
-        let isa = self.ctx.isa;
-        let element_bits = dtype.element_bits() as f64;
-        let is_log = self.candidate.treatment.domain == Domain::Log2;
-        let measure = |(units, others): &mut (Vec<RateUnit>, Moments), first_element: u64, bytes: &[u8]| {
-            for (run_idx, run) in (0..).zip(bytes.chunks(UNIT_LEN * dtype.unit_bytes())) {
-                let n_elements = (run.len() / dtype.unit_bytes()) as u64;
-                let first_element = first_element + run_idx * UNIT_LEN as u64;
-                if (first_element / UNIT_LEN as u64).is_multiple_of(keep_one_in) {
-                    let unit = self.measure_unit(run).unwrap_or_default();
-                    let weight = n_elements as f64;
-                    units.push(RateUnit {
-                        unit,
-                        first_element,
-                        n_elements,
-                        weight,
-                        element_bits,
-                        multiplier: 1.0,
-                        method,
-                    });
-                } else {
-                    others.merge(&Moments::measure(isa, dtype, run).unwrap_or_default());
-                }
-            }
-        };
-        let parts = self.map_parts(measure)?;
-        let n_blocks = parts.len() as u64;
-        let (mut units, mut total): (Vec<RateUnit>, _) = (Vec::new(), Moments::default());
-        for (part, others) in parts {
-            part.iter().for_each(|unit| total.merge(&unit.unit.moments));
-            total.merge(&others);
-            units.extend(part);
-        }
-        let is_special = total.n_not_finite > 0 && !is_log && !self.candidate.treatment.despite_defaults;
-        if total.n == 0 || is_special || total.min == total.max {
-            return Ok(None);
-        }
-        let n_elements = self.n_elements();
-        let kept: f64 = units.iter().map(|unit| unit.weight).sum();
-        units.iter_mut().for_each(|unit| unit.weight *= n_elements as f64 / kept);
-        Ok(Some(Survey { n_units: units.len(), units, n_elements, n_blocks }))
-    }
-
     /// The element that a run of a sample of `sample_len` begins with.
     pub(super) fn run_start(&self, run_idx: u64, sample_len: u64, run_len: u64) -> u64 {
         let n_elements = self.n_elements();
@@ -195,14 +139,6 @@ impl TensorSource<'_> {
             return run_idx * run_len;
         }
         spread(run_idx, sample_len / run_len, n_elements, run_len)
-    }
-
-    pub(super) fn measure_unit(&self, run: &[u8]) -> Option<Unit> {
-        let (isa, dtype) = (self.ctx.isa, self.candidate.dtype);
-        match self.candidate.treatment.domain {
-            Domain::Log2 => log_unit(isa, dtype, run),
-            Domain::Linear => Unit::measure(isa, dtype, run),
-        }
     }
 
     /// How the tensor is quantized by `method` at `step`, `sample` being values of it.
@@ -224,27 +160,20 @@ impl TensorSource<'_> {
         }
     }
 
-    /// How the tensor is quantized at the common `step`, `units` having the multipliers of its channels.
+    /// How the tensor is quantized by `method` where the common step is `step` and its channels have the multipliers of
+    /// `channels`.
     pub(super) fn rate_spec(
         &self,
         settings: &LossySettings,
-        units: &[RateUnit],
+        (method, channels): (Method, Option<&ChannelSteps>),
         step: f64,
     ) -> Result<QuantSpec> {
         let sample = self.sample()?;
-        let method = units.first().map_or(Method::best_of(settings.quantizer), |unit| unit.method);
         let step = step * method.step_beside(Method::best_of(settings.quantizer));
         #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
         let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
         let plain = self.time(Step::Prediction, || self.plain_spec(settings, method, &sample, step));
-        Ok(QuantSpec { channels: self.channel_steps(units), ..plain })
-    }
-
-    /// The multipliers of the channels, where `units` have any.
-    pub(super) fn channel_steps(&self, units: &[RateUnit]) -> Option<ChannelSteps> {
-        let (inner_len, n_channels) = self.channel_shape();
-        let has_channels = self.candidate.treatment.domain == Domain::Linear && n_channels <= MAX_CHANNELS;
-        if has_channels { rate::channel_steps(units, inner_len, n_channels) } else { None }
+        Ok(QuantSpec { channels: channels.cloned(), ..plain })
     }
 
     /// Books what planning has taken, where it is not to be told apart.
@@ -397,14 +326,4 @@ fn keep_from_vanishing(bytes: &[u8], values: &mut [f32]) {
             *value = f32::from_bits(1);
         }
     }
-}
-
-/// The unit of the logarithms of a run's positive elements.
-fn log_unit(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Unit> {
-    let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
-    convert::to_f32(isa, dtype, bytes, &mut values)?;
-    values.retain(|x| *x > 0.0);
-    let mut logs = vec![0.0; values.len()];
-    log_domain::log2(isa, &values, &mut logs);
-    Unit::measure(isa, Dtype::F32, bytemuck::cast_slice(&logs))
 }

@@ -6,6 +6,7 @@ use crate::kernels::Isa;
 use crate::limits::Limits;
 use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
+use crate::pipeline::lossy::method::Method;
 use crate::pipeline::lossy::plan::{Candidate, TensorPlan};
 use crate::pipeline::lossy::settings::{LossySettings, LossyTreatment, PruningSettings};
 use crate::pipeline::source::Source;
@@ -83,9 +84,9 @@ fn fit(dtype: Dtype, values: &[f32], settings: &LossySettings) -> Outcome {
     let fitter = Fitter::new(settings, tensor);
     let fitted = pool.install(|| match goal {
         // As rate control would have it, with a step of its choice.
-        Goal::Bits(_) | Goal::Ratio(_) => {
-            fitter.prune(tensor.rate_spec(settings, &[], 0.05).unwrap()).unwrap()
-        }
+        Goal::Bits(_) | Goal::Ratio(_) => fitter
+            .prune(tensor.rate_spec(settings, (Method::best_of(settings.quantizer), None), 0.05).unwrap())
+            .unwrap(),
         _ => fitter.fit().unwrap(),
     });
     let encode = |spec: &QuantSpec| pool.install(|| tensor.encode(spec).unwrap());
