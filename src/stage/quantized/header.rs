@@ -67,16 +67,19 @@ impl ChannelSteps {
     }
 
     /// What a block needs of this tensor: the channels that its `n_elements` elements from `first_element` on run
-    /// through, in that order, and how many elements of the first channel's run lie before the block.
-    fn of_block(&self, first_element: u64, n_elements: usize) -> BlockChannels {
+    /// through, in that order, and how many elements of the first channel's run lie before the block. `None` where all of them
+    /// have the common step, as most blocks of a tensor have in which few channels have not.
+    fn of_block(&self, first_element: u64, n_elements: usize) -> Option<BlockChannels> {
         let inner = self.inner_len.max(1) as u64;
         let skipped = usize::try_from(first_element % inner).unwrap_or(0);
         let n_channels = self.multipliers.len().max(1);
         let first = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
         let n_runs = (skipped + n_elements).div_ceil(self.inner_len.max(1));
         let listed = n_runs.min(n_channels);
-        let multipliers = self.multipliers.iter().cycle().skip(first).take(listed).copied().collect();
-        BlockChannels { inner_len: self.inner_len.max(1), skipped, multipliers }
+        let multipliers: Vec<u16> =
+            self.multipliers.iter().cycle().skip(first).take(listed).copied().collect();
+        let has_own = multipliers.iter().any(|bits| Self::value(*bits) != 1.0);
+        has_own.then_some(BlockChannels { inner_len: self.inner_len.max(1), skipped, multipliers })
     }
 }
 
@@ -134,7 +137,10 @@ impl Header {
             step: spec.step,
             domain: spec.domain,
             quantizer: spec.quantizer(),
-            channels: spec.channels.as_ref().map(|channels| channels.of_block(first_element, n_elements)),
+            channels: spec
+                .channels
+                .as_ref()
+                .and_then(|channels| channels.of_block(first_element, n_elements)),
         }
     }
 

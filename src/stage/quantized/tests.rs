@@ -124,6 +124,23 @@ fn channels_have_steps_of_their_own_wherever_a_block_begins() {
 }
 
 #[test]
+fn blocks_whose_channels_all_have_the_common_step_list_none() {
+    let values = values(3000, false);
+    let bytes = bytes_of(Dtype::F32, &values);
+    for trellis in [false, true] {
+        let plain = spec(0.002, trellis, &values);
+        let mut multipliers = vec![ChannelSteps::multiplier_bits(1.0); 60];
+        multipliers[35] = ChannelSteps::multiplier_bits(0.5);
+        let with_channels =
+            QuantSpec { channels: Some(ChannelSteps { inner_len: 100, multipliers }), ..plain.clone() };
+        let expected = round_trip(&plain, Dtype::F32, 0, &bytes);
+        assert!(round_trip(&with_channels, Dtype::F32, 0, &bytes) == expected);
+        // The next block has the one that differs.
+        assert!(round_trip(&with_channels, Dtype::F32, 3000, &bytes).2 != expected.2);
+    }
+}
+
+#[test]
 fn logarithms_keep_zeros_signs_and_relative_size() {
     let mut sample: Vec<f32> = values(9000, false).iter().map(|x| x * x * 1e-6).collect();
     sample.iter_mut().step_by(9).for_each(|x| *x = 0.0);
