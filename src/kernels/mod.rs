@@ -1,4 +1,5 @@
 //! The loops: each kernel has a scalar definition and faster variants that give the same bytes.
+pub mod channel_scale;
 pub mod convert;
 pub mod crc64;
 pub mod dyadic;

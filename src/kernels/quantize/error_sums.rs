@@ -93,17 +93,44 @@ fn largest_quotient<const N: usize>(
     scales: &[f32],
     value: impl Fn([u8; N]) -> f64,
 ) -> f64 {
-    let mut largest = [0.0; LANES];
-    let (rows, decoded_rows) = (original.as_chunks::<N>().0, decoded.as_chunks::<N>().0);
-    for ((row, decoded_row), scales) in
-        rows.chunks(LANES).zip(decoded_rows.chunks(LANES)).zip(scales.chunks(LANES))
-    {
-        for (((x, decoded), scale), largest) in row.iter().zip(decoded_row).zip(scales).zip(&mut largest) {
-            let quotient = error(value(*x), value(*decoded)) / f64::from(*scale);
-            *largest = if quotient > *largest { quotient } else { *largest };
+    let (original, decoded) = (original.as_chunks::<N>().0, decoded.as_chunks::<N>().0);
+    let (mut largest, mut quotients) = (0.0, [0.0; LANES]);
+    // Dividing keeps the order, and is left to the end of each run of one scale.
+    let (mut errors, mut scale_of_errors) = ([0.0; LANES], 1.0);
+    let mut divide = |errors: &mut [f64; LANES], scale: f32| {
+        let largest_error = errors.iter().fold(0.0, |max, &error| f64::max(max, error));
+        largest = f64::max(largest, largest_error / f64::from(scale));
+        *errors = [0.0; LANES];
+    };
+    let (rows, rest) = original.as_chunks::<LANES>();
+    let (decoded_rows, decoded_rest) = decoded.as_chunks::<LANES>();
+    let (scale_rows, scales_rest) = scales.as_chunks::<LANES>();
+    for ((row, decoded_row), scales) in rows.iter().zip(decoded_rows).zip(scale_rows) {
+        if !are_all(scales, scale_of_errors) {
+            divide(&mut errors, scale_of_errors);
+            scale_of_errors = scales[0];
+        }
+        if are_all(scales, scale_of_errors) {
+            for lane in 0..LANES {
+                let error = error(value(row[lane]), value(decoded_row[lane]));
+                errors[lane] = if error > errors[lane] { error } else { errors[lane] };
+            }
+        } else {
+            for lane in 0..LANES {
+                let quotient = error(value(row[lane]), value(decoded_row[lane])) / f64::from(scales[lane]);
+                quotients[lane] = if quotient > quotients[lane] { quotient } else { quotients[lane] };
+            }
         }
     }
-    largest.into_iter().fold(0.0, f64::max)
+    divide(&mut errors, scale_of_errors);
+    let rest = rest.iter().zip(decoded_rest).zip(scales_rest);
+    let rest = rest.map(|((x, decoded), scale)| error(value(*x), value(*decoded)) / f64::from(*scale));
+    rest.chain(quotients).fold(largest, f64::max)
+}
+
+#[inline(always)]
+fn are_all(scales: &[f32; LANES], scale: f32) -> bool {
+    scales.iter().fold(true, |are_all, other| are_all & (*other == scale))
 }
 
 #[inline(always)]

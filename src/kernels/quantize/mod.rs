@@ -194,7 +194,23 @@ pub fn measure(isa: Isa, dtype: Dtype, original: &[u8], decoded: &[u8]) -> Optio
 ///
 /// `None` for a dtype that [`super::convert`] does not take, or unless both runs hold as many elements as there are scales.
 #[must_use]
-pub fn max_scaled(dtype: Dtype, original: &[u8], decoded: &[u8], scales: &[f32]) -> Option<f64> {
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn max_scaled(isa: Isa, dtype: Dtype, original: &[u8], decoded: &[u8], scales: &[f32]) -> Option<f64> {
     let fits = |bytes: &[u8]| super::convert::fits(dtype, bytes.len(), scales.len());
-    (fits(original) && fits(decoded)).then(|| error_sums::max_scaled(dtype, original, decoded, scales))
+    if !(fits(original) && fits(decoded)) {
+        return None;
+    }
+    Some(match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::max_scaled_avx512(dtype, original, decoded, scales) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa.available() => {
+            // SAFETY: as above.
+            unsafe { x86::max_scaled_avx2(dtype, original, decoded, scales) }
+        }
+        _ => error_sums::max_scaled(dtype, original, decoded, scales),
+    })
 }

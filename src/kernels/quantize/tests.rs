@@ -177,15 +177,18 @@ fn scaled_errors_are_those_of_the_sums_by_the_scale_of_each() {
         for n in [0, 1, 15, 16, 17, x.len()] {
             let len = n * dtype.unit_bytes();
             let expected = (0..n).map(|i| f64::from((x[i] - y[i]).abs() / scales[i])).fold(0.0, f64::max);
-            let got = max_scaled(dtype, &x_bytes[..len], &y_bytes[..len], &scales[..n]);
-            assert_eq!(got, Some(expected), "{dtype:?} {n}");
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+                let got = max_scaled(isa, dtype, &x_bytes[..len], &y_bytes[..len], &scales[..n]);
+                assert_eq!(got, Some(expected), "{isa:?} {dtype:?} {n}");
+            }
         }
-        assert_eq!(max_scaled(dtype, &x_bytes, &y_bytes, &scales[1..]), None);
+        assert_eq!(max_scaled(Isa::Scalar, dtype, &x_bytes, &y_bytes, &scales[1..]), None);
     }
-    let of_one = |x: f32, y: f32| max_scaled(Dtype::F32, &x.to_le_bytes(), &y.to_le_bytes(), &[2.0]);
+    let of_one =
+        |x: f32, y: f32| max_scaled(Isa::detect(), Dtype::F32, &x.to_le_bytes(), &y.to_le_bytes(), &[2.0]);
     assert_eq!(of_one(f32::NAN, f32::NAN), Some(0.0));
     assert_eq!(of_one(f32::NAN, 1.0), Some(f64::INFINITY));
-    assert_eq!(max_scaled(Dtype::I32, &[0; 4], &[0; 4], &[1.0]), None);
+    assert_eq!(max_scaled(Isa::Scalar, Dtype::I32, &[0; 4], &[0; 4], &[1.0]), None);
 }
 
 #[test]

@@ -91,6 +91,16 @@ pub(super) fn measure_avx512(dtype: Dtype, original: &[u8], decoded: &[u8]) -> E
     error_sums::measure(dtype, original, decoded)
 }
 
+#[target_feature(enable = "avx2")]
+pub(super) fn max_scaled_avx2(dtype: Dtype, original: &[u8], decoded: &[u8], scales: &[f32]) -> f64 {
+    error_sums::max_scaled(dtype, original, decoded, scales)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(super) fn max_scaled_avx512(dtype: Dtype, original: &[u8], decoded: &[u8], scales: &[f32]) -> f64 {
+    error_sums::max_scaled(dtype, original, decoded, scales)
+}
+
 /// Classes of `vfpclassps`: NaN of either kind, and infinities.
 const NOT_FINITE: i32 = 0x99;
 

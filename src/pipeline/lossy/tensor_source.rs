@@ -13,7 +13,7 @@ use crate::checkpoint::{BlockSpan, Region, blocks, large_block_bytes};
 use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::moments::{Moments, Squares};
-use crate::kernels::{convert, log_domain};
+use crate::kernels::{channel_scale, convert, log_domain};
 use crate::pipeline::buffers::Buffer;
 use crate::pipeline::context::Context;
 use crate::pipeline::encode::EncodeMemory;
@@ -27,6 +27,9 @@ pub(super) const SAMPLE_LEN: u64 = 1 << 16;
 pub(super) const RUN_LEN: u64 = 1 << 10;
 /// Bytes of which moments are measured at a time.
 const MOMENTS_BYTES: usize = 128 << 10;
+
+/// Elements of which the largest magnitude is looked for at a time.
+const PEAKS_LEN: usize = 4096;
 
 /// A tensor within its file.
 #[derive(Clone, Copy)]
@@ -285,24 +288,35 @@ impl TensorSource<'_> {
         let dtype = self.candidate.dtype;
         // A maximum is the same in whichever order blocks come.
         let peaks = Mutex::new(vec![0.0f32; n_channels]);
-        self.map_blocks(Step::Statistics, |first_element, bytes, _| {
-            let mut values = vec![0.0; bytes.len() / dtype.unit_bytes()];
-            let _ = convert::to_f32(self.ctx.isa, dtype, bytes, &mut values);
+        let isa = self.ctx.isa;
+        self.map_parts(|(): &mut (), first_element, bytes| {
+            let (mut at, mut found) = (first_element, Vec::new());
+            let mut take = |values: &[f32]| {
+                let mut rest = values;
+                while !rest.is_empty() {
+                    let left_of_run = inner_len - usize::try_from(at % inner_len as u64).unwrap_or(0);
+                    let (run, others) = rest.split_at(left_of_run.min(rest.len()));
+                    let channel = usize::try_from(at / inner_len as u64 % n_channels as u64).unwrap_or(0);
+                    found.push((channel, channel_scale::largest_finite(isa, run)));
+                    at += run.len() as u64;
+                    rest = others;
+                }
+            };
             if dtype == Dtype::F64 {
-                keep_from_vanishing(bytes, &mut values);
+                let mut values = [0.0; PEAKS_LEN];
+                for bytes in bytes.chunks(PEAKS_LEN * dtype.unit_bytes()) {
+                    let values = &mut values[..bytes.len() / dtype.unit_bytes()];
+                    let _ = convert::to_f32(isa, dtype, bytes, values);
+                    keep_from_vanishing(bytes, values);
+                    take(values);
+                }
+            } else {
+                // The dtype is one that converts: others are no candidates.
+                let _ = convert::for_each_block::<PEAKS_LEN>(isa, dtype, bytes, |values, _| take(values));
             }
-            let inner = inner_len as u64;
-            let first = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
-            let skipped = usize::try_from(first_element % inner).unwrap_or(0);
-            let (head, rest) = values.split_at((inner_len - skipped).min(values.len()));
-            let runs = [head].into_iter().chain(rest.chunks(inner_len));
-            let found: Vec<f32> = runs
-                .map(|run| run.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(0.0, f32::max))
-                .collect();
             let mut peaks = peaks.lock().unwrap_or_else(PoisonError::into_inner);
-            for (run_idx, found) in found.into_iter().enumerate() {
-                let peak = &mut peaks[(first + run_idx) % n_channels];
-                *peak = peak.max(found);
+            for (channel, found) in found {
+                peaks[channel] = peaks[channel].max(found);
             }
         })?;
         Ok(peaks.into_inner().unwrap_or_else(PoisonError::into_inner))

@@ -4,7 +4,7 @@ use super::QuantSpec;
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
 use crate::kernels::trellis::ChainStates;
-use crate::kernels::{Isa, log_domain, quantize, trellis};
+use crate::kernels::{Isa, channel_scale, log_domain, quantize, trellis};
 use crate::stage::payload::le32;
 
 const FLAG_DEPENDENT: u8 = 1;
@@ -244,7 +244,7 @@ impl Header {
         if let Some(channels) = &self.channels {
             let multipliers = &mut multipliers[..values.len()];
             channels.fill(from, multipliers);
-            values.iter_mut().zip(multipliers).for_each(|(x, m)| *x *= *m);
+            channel_scale::multiply(isa, values, multipliers);
         }
     }
 }

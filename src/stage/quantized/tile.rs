@@ -3,8 +3,9 @@
 use super::header::{Domain, Header};
 use super::{BlockLoss, Choice, Part, QuantRun};
 use crate::dtype::Dtype;
+use crate::kernels::channel_scale::Headroom;
 use crate::kernels::quantize::{ESCAPE, MAX_STEPS};
-use crate::kernels::{Isa, convert, log_domain, quantize};
+use crate::kernels::{Isa, channel_scale, convert, log_domain, quantize};
 
 /// Elements of a tile.
 pub(crate) const TILE_LEN: usize = 4096;
@@ -85,12 +86,7 @@ impl Tiles<'_> {
         if let Some(channels) = &header.channels {
             let multipliers = &mut scratch.multipliers[..values.len()];
             channels.fill(from, multipliers);
-            for (x, m) in values.iter_mut().zip(multipliers) {
-                // Neither the element nor, on the way to it, what is multiplied by `m`.
-                let scaled = *x / *m;
-                let is_near = x.abs() > (largest - margin * *m).max(0.0) || scaled.abs() > f32::MAX - margin;
-                *x = if is_near { f32::NAN } else { scaled };
-            }
+            channel_scale::divide(isa, values, multipliers, Headroom { largest, margin });
         } else if header.domain == Domain::Linear && !self.stays_finite() {
             values.iter_mut().filter(|x| x.abs() > (largest - margin).max(0.0)).for_each(|x| *x = f32::NAN);
         }
@@ -197,7 +193,7 @@ impl Tiles<'_> {
         let errors = quantize::measure(isa, dtype, bytes, rebuilt).unwrap_or_default();
         loss.errors.add(&errors);
         let scaled = match &header.channels {
-            Some(_) => quantize::max_scaled(dtype, bytes, rebuilt, &multipliers[..indices.len()])
+            Some(_) => quantize::max_scaled(isa, dtype, bytes, rebuilt, &multipliers[..indices.len()])
                 .unwrap_or(f64::INFINITY),
             None => errors.max_abs,
         };
