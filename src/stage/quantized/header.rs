@@ -76,11 +76,16 @@ impl ChannelSteps {
         let first = usize::try_from(first_element / inner % n_channels as u64).unwrap_or(0);
         let n_runs = (skipped + n_elements).div_ceil(self.inner_len.max(1));
         let listed = n_runs.min(n_channels);
-        let multipliers: Vec<u16> =
-            self.multipliers.iter().cycle().skip(first).take(listed).copied().collect();
+        let multipliers: Vec<u16> = round_from(&self.multipliers, first).take(listed).copied().collect();
         let has_own = multipliers.iter().any(|bits| Self::value(*bits) != 1.0);
         has_own.then_some(BlockChannels { inner_len: self.inner_len.max(1), skipped, multipliers })
     }
+}
+
+/// `items` again and again, from number `first` on.
+fn round_from<T>(items: &[T], first: usize) -> impl Iterator<Item = &T> {
+    let (before, from) = items.split_at(first.min(items.len()));
+    from.iter().chain(before).cycle()
 }
 
 /// The channels of one block: element *i* is of the listed channel ((`skipped` + *i*) div `inner_len`) mod their
@@ -96,7 +101,7 @@ impl BlockChannels {
     /// The multipliers of the elements from `from` on.
     pub(super) fn fill(&self, from: usize, dst: &mut [f32]) {
         let at = self.skipped + from;
-        let mut channels = self.multipliers.iter().cycle().skip(at / self.inner_len % self.multipliers.len());
+        let mut channels = round_from(&self.multipliers, at / self.inner_len % self.multipliers.len());
         let mut rest = dst;
         let mut run_len = self.inner_len - at % self.inner_len;
         while !rest.is_empty() {
