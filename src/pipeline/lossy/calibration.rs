@@ -24,7 +24,7 @@ use crate::stage::{BlockEncoder, ChannelSteps, Level, QuantRun, QuantSpec};
 /// are of other tokens than the rest.
 const MAX_SAMPLED_BLOCKS: usize = 16;
 /// Runs of all samples of a tensor together. Twice as many do not bring rates closer.
-const N_RUNS: u64 = 128;
+const N_RUNS: u64 = 256;
 /// Most runs of the sample of a block.
 const MAX_RUNS: u64 = 32;
 
@@ -57,14 +57,21 @@ impl TensorSource<'_> {
         let weighted = |(excess, span): (&f64, &&BlockSpan)| excess * span.len as f64;
         let n_bytes: usize = sampled.iter().map(|span| span.len).sum();
         let mut excess = excesses.iter().zip(&sampled).map(weighted).sum::<f64>() / n_bytes as f64;
-        // Not the last, which may be short.
-        let counted = (n_sampled - 1) / 2;
-        if let (Some(span), Some(by_sample)) = (sampled.get(counted), excesses.get(counted)) {
+        // Not the last, which may be short; of many blocks two, since a sample may be off by as much as a whole block differs.
+        let counted = if n_sampled < 4 {
+            vec![(n_sampled - 1) / 2]
+        } else {
+            vec![n_sampled / 4, 3 * n_sampled / 4 - 1]
+        };
+        let short_of = |&idx: &usize| -> Result<f64> {
+            let (span, by_sample) = (sampled[idx], excesses[idx]);
             let n_elements = span.len as u64 / self.unit_bytes();
             let first = self.first_element(span);
             let within = (first..first + n_elements).step_by(UNIT_LEN);
-            excess += self.block_bits(span, &spec)? / n_elements as f64 - rough.mean(within) - by_sample;
-        }
+            Ok(self.block_bits(span, &spec)? / n_elements as f64 - rough.mean(within) - by_sample)
+        };
+        let short: Vec<Result<f64>> = counted.par_iter().with_max_len(1).map(short_of).collect();
+        excess += short.into_iter().sum::<Result<f64>>()? / counted.len() as f64;
         let everywhere = (0..self.n_elements()).step_by(UNIT_LEN);
         Ok((rough.mean(everywhere) + excess) * self.n_elements() as f64)
     }
