@@ -9,7 +9,7 @@ use super::fit::Fitter;
 use super::method::Method;
 use super::plan::{Found, LossyPlanner, Opened};
 use super::rate::{self, Budget, RateUnit};
-use super::settings::{Goal, RateModel};
+use super::settings::{Goal, LossySettings, RateModel};
 use super::survey::Survey;
 use super::tensor_source::TensorSource;
 use super::twins::{Place, REFERENCE_BITS};
@@ -19,7 +19,7 @@ use crate::pipeline::context::Checkout;
 use crate::pipeline::predict::predict_file;
 use crate::pipeline::timings::Step;
 use crate::quantize::predictor::EntropyModel;
-use crate::stage::{ChannelSteps, QuantSpec, Quantizer};
+use crate::stage::{ChannelSteps, QuantSpec};
 
 /// Times that tensors are counted.
 const MAX_CALIBRATIONS: usize = 12;
@@ -38,6 +38,20 @@ const CORRECTED: f64 = 0.0003;
 struct Calibrated {
     step: f64,
     bits: f64,
+}
+
+/// A tensor that waits for a step.
+struct Waiting<'f> {
+    tensor: TensorSource<'f>,
+    survey: &'f Survey,
+    method: Method,
+}
+
+impl Waiting<'_> {
+    /// How it is quantized at the common `step`.
+    fn spec(&self, settings: &LossySettings, step: f64) -> Result<QuantSpec> {
+        self.tensor.rate_spec(settings, (self.method, self.survey.channels.as_ref()), step)
+    }
 }
 
 impl LossyPlanner<'_> {
@@ -207,9 +221,8 @@ impl LossyPlanner<'_> {
             bits: rate::mean_bits(units, budget),
         };
         let tensors = self.waiting_with(goal, files, units);
-        let look = |(survey, tensor, own): &(&Survey, TensorSource<'_>, &[RateUnit])| {
-            let bounded =
-                tensor.bounded_units(self.settings, (survey, method_of(own)), entropies, &common)?;
+        let look = |Waiting { tensor, survey, method }: &Waiting<'_>| {
+            let bounded = tensor.bounded_units(self.settings, (survey, *method), entropies, &common)?;
             let channels = tensor.channel_steps(&bounded);
             Ok((bounded, channels))
         };
@@ -355,8 +368,8 @@ impl LossyPlanner<'_> {
         step: f64,
     ) -> Result<f64> {
         let tensors = self.waiting_with(goal, files, units);
-        let bits = |(survey, tensor, own): &(&Survey, TensorSource<'_>, &[RateUnit])| {
-            tensor.stored_bits(self.settings, (survey, method_of(own)), step)
+        let bits = |Waiting { tensor, survey, method }: &Waiting<'_>| {
+            tensor.stored_bits(self.settings, (survey, *method), step)
         };
         let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
         // In order, so that the sum does not depend on the threads.
@@ -379,17 +392,19 @@ impl LossyPlanner<'_> {
         })
     }
 
-    /// The tensors of `files` that wait for a step for `goal`, each with its part of `units`.
+    /// The tensors of `files` that wait for a step for `goal`, which have `units`.
     fn waiting_with<'f>(
         &'f self,
         goal: Goal,
         files: &'f [(Vec<Found>, Opened)],
         mut units: &'f [RateUnit],
-    ) -> Vec<(&'f Survey, TensorSource<'f>, &'f [RateUnit])> {
+    ) -> Vec<Waiting<'f>> {
         let with_own = |(survey, tensor): (&'f Survey, TensorSource<'f>)| {
             let (own, others) = units.split_at(survey.n_units.min(units.len()));
             units = others;
-            (survey, tensor, own)
+            // All have one: the first unit of every tensor is asked about.
+            let method = own.first().map_or(Method::best_of(self.settings.quantizer), |unit| unit.method);
+            Waiting { tensor, survey, method }
         };
         self.waiting(goal, files).map(with_own).collect()
     }
@@ -403,10 +418,8 @@ impl LossyPlanner<'_> {
         step: f64,
     ) -> Result<Vec<QuantSpec>> {
         let tensors = self.waiting_with(goal, files, units);
-        let spec = |(survey, tensor, own): (&Survey, TensorSource<'_>, &[RateUnit])| {
-            tensor.rate_spec(self.settings, (method_of(own), survey.channels.as_ref()), step)
-        };
-        let specs: Vec<Result<QuantSpec>> = tensors.into_par_iter().map(spec).collect();
+        let specs: Vec<Result<QuantSpec>> =
+            tensors.par_iter().map(|waiting| waiting.spec(self.settings, step)).collect();
         specs.into_iter().collect()
     }
 
@@ -418,10 +431,7 @@ impl LossyPlanner<'_> {
         step: f64,
     ) -> Result<f64> {
         let tensors = self.waiting_with(goal, files, units);
-        let bits = |(survey, tensor, own): &(&Survey, TensorSource<'_>, &[RateUnit])| {
-            let channels = survey.channels.as_ref();
-            tensor.counted_bits(&tensor.rate_spec(self.settings, (method_of(own), channels), step)?)
-        };
+        let bits = |waiting: &Waiting<'_>| waiting.tensor.counted_bits(&waiting.spec(self.settings, step)?);
         let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
         found.into_iter().sum()
     }
@@ -464,11 +474,6 @@ impl LossyPlanner<'_> {
         );
         Err(Error::new(ErrorKind::InvalidConfig, message))
     }
-}
-
-/// The method of a tensor with `units`.
-fn method_of(units: &[RateUnit]) -> Method {
-    units.first().map_or(Method::best_of(Quantizer::Uniform), |unit| unit.method)
 }
 
 /// What is known of the tensors of `files` that wait for a step for `goal`, in order.
