@@ -77,6 +77,7 @@ def speed_codecs(path):
     runs = checkpoint_io.dtype_runs(spans)
     zipnn = runs if any(run.dtype in peers.ZIPNN_DTYPES for run in runs) else []
     return {
+        "copy in memory": [peers.Copy(path.stat().st_size)],
         "zstd -3": [peers.Zstd(3)],
         "ZipNN": [peers.ZipNN(cut) for cut in (runs, spans)] if zipnn else [],
         "lmz": [peers.Lmz(path, shared_tables=False)],
