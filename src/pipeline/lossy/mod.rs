@@ -1,9 +1,10 @@
 //! The lossy half of a run: which tensors may change, by how much, and with what steps.
 //!
 //! ```text
-//! rules ─▶ candidates ─▶ moments ─▶ rate control ─▶ steps ─▶ fit ─▶ prune ─▶ plan ─▶ blocks
-//!                        (one pass)  (entropy model,          (measured error)
-//!                                     set right by samples)
+//! rules ─▶ candidates ─▶ survey ─▶ rate control ─▶ steps ─▶ fit ─▶ prune ─▶ plan ─▶ blocks
+//!                       (one pass)  (entropy model,         (measured error)
+//!                                    bounds of bits, set
+//!                                    right by samples)
 //! ```
 //!
 //! The plan is complete before the first byte is written: every step has been tried on the whole tensor and the

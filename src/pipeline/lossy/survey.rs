@@ -175,3 +175,58 @@ fn log_unit(isa: Isa, dtype: Dtype, bytes: &[u8]) -> Option<Unit> {
     log_domain::log2(isa, &values, &mut logs);
     Unit::measure(isa, Dtype::F32, bytemuck::cast_slice(&logs))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::Quantizer;
+
+    fn moments(values: &[f32]) -> Moments {
+        Moments::of_values(Isa::Scalar, values)
+    }
+
+    #[test]
+    fn the_first_unit_is_asked_about_and_one_of_every_share() {
+        for n_elements in [0, 1 << 20, 5 << 20, 23_000_000, 1 << 40] {
+            let density = Density::of(n_elements);
+            assert!(density.asks(0));
+            let share = density.asked_one_in;
+            assert!(share == 1 || n_elements / UNIT_LEN as u64 / share <= MAX_ASKED);
+            for first in (0..20).map(|share_idx| share_idx * share) {
+                assert_eq!((first..first + share).filter(|&unit| density.asks(unit)).count(), 1);
+            }
+        }
+        assert!(Density::of(1 << 32).has_scales && !Density::of((1 << 32) + 1024).has_scales);
+    }
+
+    #[test]
+    fn a_scale_says_whether_it_tells() {
+        let even: Vec<f32> = (0..1024).map(|i| (i as f32 - 511.5) / 512.0).collect();
+        let mut spiky = vec![0.001; 1024];
+        spiky[7] = 100.0;
+        assert!(matches!(Scale::of(&moments(&even)), Scale::Tells(mean) if (mean - 0.5).abs() < 1e-3));
+        assert!(matches!(Scale::of(&moments(&spiky)), Scale::Hides(_)));
+        assert_eq!(Scale::of(&moments(&[3.0; 9])), Scale::Constant);
+        assert_eq!(Scale::of(&moments(&[f32::NAN; 9])), Scale::Constant);
+        // Of evenly spread values the entropy is the logarithm of how many steps there are.
+        let method = Method::best_of(Quantizer::Uniform);
+        let bits = Scale::of(&moments(&even)).rough_bits(method, 2.0 / 256.0);
+        assert!((bits - 8.0).abs() < 0.5, "{bits}");
+        assert_eq!(Scale::Tells(1e-9).rough_bits(method, 1.0), 0.0);
+    }
+
+    #[test]
+    fn constants_are_told_from_a_single_pass() {
+        for (values, is_linear, is_logarithmic) in [
+            (&[2.0, 2.0, f32::NAN][..], true, true),
+            (&[0.0, 0.1, 0.0, 0.1, 0.1], false, true),
+            (&[0.0, 0.1, 0.2], false, false),
+            (&[-0.1, 0.1], false, false),
+            (&[0.0, -0.0], true, true),
+            (&[f32::INFINITY], true, true),
+        ] {
+            let total = moments(values);
+            assert_eq!((is_constant(&total, false), is_constant(&total, true)), (is_linear, is_logarithmic));
+        }
+    }
+}
