@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 use super::common::alcm;
+use super::common::fixtures::Random;
 use super::tensors::{Goal, Kind, QUANTIZERS, Tensor, check, file_of};
 
 /// Checks that goals of bits and of a ratio are met within 2 %, all bytes of the archive counted.
@@ -60,6 +61,15 @@ fn rates_of_tensors_that_are_hard_to_foretell_are_met() {
     .into();
     // Samples at even distances find no large row, or nothing else.
     checkpoints.push(vec![Tensor::new(Dtype::F32, Kind::PeriodicRows, &[1536, 1024], 6)]);
+    // Units of as many rows of zeros as chance has it, in several blocks.
+    let mut rows_of_zeros = Tensor::new(Dtype::F32, Kind::Bell, &[40_000, 128], 7);
+    let mut random = Random::new(3);
+    for row in rows_of_zeros.bytes.chunks_mut(4 * 128) {
+        if !random.word().is_multiple_of(3) {
+            row.fill(0);
+        }
+    }
+    checkpoints.push(vec![rows_of_zeros]);
     // Small tensors, of which what is around indices is a large part.
     checkpoints.push((0..4).map(|seed| Tensor::new(Dtype::Bf16, Kind::Bell, &[64, 70], seed)).collect());
     for tensors in &checkpoints {

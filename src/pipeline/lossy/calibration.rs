@@ -27,6 +27,15 @@ const MAX_SAMPLED_BLOCKS: usize = 16;
 const N_RUNS: u64 = 256;
 /// Most runs of the sample of a block.
 const MAX_RUNS: u64 = 32;
+/// Standard error of what samples say of whole blocks, in bits an element, up to which two of them are counted.
+const MAX_NOISE: f64 = 0.012;
+
+/// Bits an element by which the sample of a block takes more than its scales say.
+struct Excess {
+    bits: f64,
+    /// Square of its standard error, by how its halves differ.
+    noise_sq: f64,
+}
 
 impl TensorSource<'_> {
     /// Bits that the tensor takes by `method` at the common `step`, everything included, by what can be counted, and what
@@ -48,30 +57,33 @@ impl TensorSource<'_> {
             .filter_map(|idx| spans.get((2 * idx + 1) * spans.len() / (2 * n_sampled)))
             .collect();
         let max_runs = (N_RUNS / n_sampled as u64).min(MAX_RUNS);
-        let excesses: Vec<Result<f64>> = sampled
+        let excesses: Vec<Result<Excess>> = sampled
             .par_iter()
             .with_max_len(1)
             .map(|span| self.excess_of_sample(&spec, &rough, (span, max_runs)))
             .collect();
-        let excesses = excesses.into_iter().collect::<Result<Vec<f64>>>()?;
-        let weighted = |(excess, span): (&f64, &&BlockSpan)| excess * span.len as f64;
+        let excesses = excesses.into_iter().collect::<Result<Vec<_>>>()?;
+        let weighted = |(excess, span): (&Excess, &&BlockSpan)| excess.bits * span.len as f64;
         let n_bytes: usize = sampled.iter().map(|span| span.len).sum();
         let mut excess = excesses.iter().zip(&sampled).map(weighted).sum::<f64>() / n_bytes as f64;
-        // Not the last, which may be short; of many blocks two, since a sample may be off by as much as a whole block differs.
-        let counted = if n_sampled < 4 {
-            vec![(n_sampled - 1) / 2]
-        } else {
-            vec![n_sampled / 4, 3 * n_sampled / 4 - 1]
-        };
+        // What samples say of blocks is as noisy as their halves are, and the noise of few blocks would count for all.
+        let noise_sq = excesses.iter().map(|excess| excess.noise_sq).sum::<f64>() / n_sampled as f64;
+        let asked = noise_sq / (MAX_NOISE * MAX_NOISE) * 2.0;
+        let n_counted = (2..n_sampled).find(|&n| n as f64 >= asked).unwrap_or(n_sampled);
+        // Evenly spread.
+        let counted: Vec<usize> =
+            (0..n_counted).map(|idx| (2 * idx + 1) * n_sampled / (2 * n_counted)).collect();
         let short_of = |&idx: &usize| -> Result<f64> {
-            let (span, by_sample) = (sampled[idx], excesses[idx]);
+            let (span, by_sample) = (sampled[idx], excesses[idx].bits);
             let n_elements = span.len as u64 / self.unit_bytes();
             let first = self.first_element(span);
             let within = (first..first + n_elements).step_by(UNIT_LEN);
-            Ok(self.block_bits(span, &spec)? / n_elements as f64 - rough.mean(within) - by_sample)
+            let short = self.block_bits(span, &spec)? / n_elements as f64 - rough.mean(within) - by_sample;
+            Ok(short * span.len as f64)
         };
         let short: Vec<Result<f64>> = counted.par_iter().with_max_len(1).map(short_of).collect();
-        excess += short.into_iter().sum::<Result<f64>>()? / counted.len() as f64;
+        let counted_bytes: usize = counted.iter().map(|&idx| sampled[idx].len).sum();
+        excess += short.into_iter().sum::<Result<f64>>()? / counted_bytes as f64;
         let everywhere = (0..self.n_elements()).step_by(UNIT_LEN);
         Ok((rough.mean(everywhere) + excess) * self.n_elements() as f64)
     }
@@ -118,18 +130,22 @@ impl TensorSource<'_> {
         Ok(bits + 8.0 * rate::RECORD_BYTES as f64)
     }
 
-    /// Bits an element by which a sample of the block at `span`, quantized by `spec`, takes more than its scales say.
+    /// By how much a sample of the block at `span`, quantized by `spec`, takes more than its scales say.
     fn excess_of_sample(
         &self,
         spec: &QuantSpec,
         rough: &RoughBits,
         (span, max_runs): (&BlockSpan, u64),
-    ) -> Result<f64> {
+    ) -> Result<Excess> {
         let first = self.first_element(span);
         let n_elements = span.len as u64 / self.unit_bytes();
         let n_runs = (n_elements / RUN_LEN).clamp(1, max_runs);
-        let starts: Vec<u64> =
-            (0..n_runs).map(|idx| first + spread(idx, n_runs, n_elements, RUN_LEN)).collect();
+        // In two halves, each from all over the block.
+        let starts: Vec<u64> = (0..n_runs)
+            .step_by(2)
+            .chain((1..n_runs).step_by(2))
+            .map(|idx| first + spread(idx, n_runs, n_elements, RUN_LEN))
+            .collect();
         let mut bytes = self
             .memory
             .buffer(usize::try_from(n_runs * RUN_LEN.min(n_elements) * self.unit_bytes()).unwrap_or(0));
@@ -140,10 +156,21 @@ impl TensorSource<'_> {
                 self.source.read(self.candidate.info.start + start * self.unit_bytes(), run)
             })
         })?;
-        let excess = self.time(Step::Prediction, || {
-            let n_sampled = (bytes.len() / self.candidate.dtype.unit_bytes()) as f64;
-            self.estimated_bits(spec, &starts, &mut bytes) / n_sampled - rough.mean(starts.iter().copied())
+        let half = starts.len().div_ceil(2);
+        let halves: Vec<f64> = self.time(Step::Prediction, || {
+            let halves = starts.chunks(half).zip(bytes.chunks_mut((half * run_bytes).max(1)));
+            let excess = |(starts, sample): (&[u64], &mut [u8])| {
+                let n_sampled = (sample.len() / self.candidate.dtype.unit_bytes()) as f64;
+                self.estimated_bits(spec, starts, sample) / n_sampled - rough.mean(starts.iter().copied())
+            };
+            halves.map(excess).collect()
         });
+        let excess = match *halves {
+            [first, second] => {
+                Excess { bits: (first + second) / 2.0, noise_sq: (first - second) * (first - second) / 4.0 }
+            }
+            _ => Excess { bits: halves.iter().sum(), noise_sq: 0.0 },
+        };
         self.memory.give_back(bytes);
         Ok(excess)
     }
