@@ -3,8 +3,8 @@
 //! A model knows moments and octaves of units, not which thresholds their tensor will have, which of them will share a
 //! table, how many low bits stay raw, and what lists of channels take. All that can be counted: of a tensor that is one
 //! block everything; of longer ones samples of some blocks, made up for what the scales of the sampled units differ from
-//! those of all, and one whole block, which says how far samples are. Nothing is coded but tensors that are no longer than
-//! a sample.
+//! those of all, and whole blocks, which say how far samples are: two of them, or more where the halves of samples differ.
+//! Nothing is coded but tensors that are no longer than a sample.
 
 use rayon::prelude::*;
 
