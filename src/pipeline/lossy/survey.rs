@@ -10,15 +10,14 @@ use crate::kernels::moments::Moments;
 use crate::kernels::{Isa, convert, log_domain};
 use crate::quantize::elementary::log2;
 use crate::quantize::predictor::Unit;
-use crate::stage::ChannelSteps;
-use crate::stage::Domain;
+use crate::stage::{ChannelSteps, Domain};
 
 /// Elements of a unit: as many as share a table of the index coder, which is what its rate depends on.
 pub(super) const UNIT_LEN: usize = 1024;
 /// Units that a model is asked about at every step that is tried, of all tensors with a rate goal and but for one of each:
 /// twice as many do not bring rates closer.
 const MAX_ASKED: u64 = 2048;
-/// Most units whose scales are kept in memory, 4 bytes each: of 2^32 elements. Of more there are no floors and caps.
+/// Most units whose scales are kept in memory, 8 bytes each: of 2^32 elements. Of more there are no floors and caps.
 const MAX_SCALES: u64 = 1 << 22;
 
 /// What is known of a tensor.

@@ -282,7 +282,7 @@ impl TensorSource<'_> {
         lens
     }
 
-    /// The largest finite |x| of each channel. Memory is for each channel once, and for those of a block.
+    /// The largest finite |x| of each channel. Memory is for each channel once, and for those of a part.
     pub(super) fn channel_peaks(&self) -> Result<Vec<f32>> {
         let (inner_len, n_channels) = self.channel_shape();
         let dtype = self.candidate.dtype;
