@@ -9,11 +9,12 @@ use std::hint::black_box;
 
 use alcm::Dtype;
 use alcm::entropy::freq::normalise;
-use alcm::entropy::indices::{IndexDecoder, IndexEncoder};
-use alcm::entropy::log_freq::Fitted;
+use alcm::entropy::indices::{Dependence, IndexDecoder, IndexEncoder};
+use alcm::entropy::log_freq::{Fitted, TableKind};
 use alcm::kernels::fields::{self, GROUP_LEN, Layout};
 use alcm::kernels::histogram::Counters;
 use alcm::kernels::moments::Moments;
+use alcm::kernels::quantize::{ROW_LEN, SHEET_LEN};
 use alcm::kernels::rans8::{self, Decoder, EncodeTable, MAX_GROUPS, Plan, SLACK_BYTES, Table};
 use alcm::kernels::rans12;
 use alcm::kernels::survey::or_and;
@@ -165,7 +166,7 @@ fn bench_rans12(c: &mut Criterion) {
     let mut symbols = hump();
     let mut counters = Counters::default();
     counters.count(&symbols);
-    let fitted = Fitted::new(&[counters.total()]);
+    let fitted = Fitted::new(TableKind::Single, &[counters.total()]);
     let freqs = fitted.freqs[0];
     // What lies beyond a table's range is not coded by it.
     symbols.iter_mut().filter(|symbol| !fitted.range.contains(**symbol)).for_each(|symbol| *symbol = 128);
@@ -220,14 +221,15 @@ fn bench_indices(c: &mut Criterion) {
             .zip(&low)
             .map(|(&symbol, &low)| (i32::from(symbol) - 128) * scale + i32::from(low) % scale)
             .collect();
-        for dependent in [false, true] {
+        for dependence in [Dependence::None, Dependence::EvenSums, Dependence::Chains] {
+            let indices = with_even_sums(&indices, dependence);
             for isa in isas() {
-                let id = format!("isa={}/indices=256Ki/bits={bits}/dependent={dependent}", isa.name());
+                let id = format!("isa={}/indices=256Ki/bits={bits}/{dependence:?}", isa.name());
                 let (mut encoder, mut decoder) = (IndexEncoder::default(), IndexDecoder::default());
                 let (mut section, mut back) = (Vec::new(), vec![0; N]);
                 let mut encode = || {
                     section.clear();
-                    encoder.encode(isa, black_box(&indices), dependent, &[], &mut section);
+                    encoder.encode(isa, black_box(&indices), dependence, &[], &mut section);
                 };
                 let mut group = c.benchmark_group("indices_encode");
                 group.throughput(Throughput::Elements(N as u64));
@@ -237,14 +239,28 @@ fn bench_indices(c: &mut Criterion) {
                 let mut group = c.benchmark_group("indices_decode");
                 group.throughput(Throughput::Elements(N as u64));
                 group.bench_function(BenchmarkId::from_parameter(&id), |b| {
-                    b.iter(|| decoder.decode(isa, black_box(&section), dependent, &mut back).unwrap());
+                    b.iter(|| decoder.decode(isa, black_box(&section), dependence, &mut back).unwrap());
                 });
                 group.finish();
-                decoder.decode(isa, &section, dependent, &mut back).unwrap();
+                decoder.decode(isa, &section, dependence, &mut back).unwrap();
                 assert!(back == indices, "{id}");
             }
         }
     }
+}
+
+/// `indices`, if they are to have even sums, with the last row of each sheet changed by one where it has to be.
+fn with_even_sums(indices: &[i32], dependence: Dependence) -> Vec<i32> {
+    let mut indices = indices.to_vec();
+    if dependence == Dependence::EvenSums {
+        for sheet in indices.as_chunks_mut::<SHEET_LEN>().0 {
+            for column in 0..ROW_LEN {
+                let sum = sheet.iter().skip(column).step_by(ROW_LEN).fold(0, |sum, index| sum ^ index);
+                sheet[column] ^= sum & 1;
+            }
+        }
+    }
+    indices
 }
 
 fn bench_pack_bits(c: &mut Criterion) {

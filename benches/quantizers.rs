@@ -10,7 +10,7 @@ use std::hint::black_box;
 use alcm::Dtype;
 use alcm::kernels::quantize::{Rounding, dequantize, measure, quantize, replace_f32};
 use alcm::kernels::{Isa, convert, log_domain, trellis};
-use alcm::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
+use alcm::quantize::rdo::{LATTICE_LAMBDA, TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
 use common::{isas, weights};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -65,17 +65,26 @@ fn bench_uniform(c: &mut Criterion) {
             black_box(tuner.thresholds(isa, black_box(&values), STEP, UNIFORM_LAMBDA));
         });
         let thresholds = tuner.thresholds(isa, &values, STEP, UNIFORM_LAMBDA);
-        let roundings =
-            [("quantize_nearest", Rounding::Nearest), ("quantize_thresholds", thresholds.clone())];
+        bench(c, "lattice", isa, 4 * N, || {
+            black_box(tuner.lattice(isa, black_box(&values), STEP, LATTICE_LAMBDA));
+        });
+        let lattice = tuner.lattice(isa, &values, STEP, LATTICE_LAMBDA);
+        let roundings = [
+            ("quantize_nearest", Rounding::Nearest),
+            ("quantize_thresholds", thresholds.clone()),
+            ("quantize_lattice", lattice.clone()),
+        ];
         for (name, rounding) in roundings {
             bench(c, name, isa, 4 * N, || quantize(isa, black_box(&values), STEP, &rounding, &mut indices));
         }
         let (elements, mut tile) = (weights(Dtype::F32, 1, N), vec![0; 4 * TILE_LEN]);
-        bench(c, "replace", isa, 4 * N, || {
-            for (elements, indices) in elements.chunks(tile.len()).zip(indices.chunks_mut(TILE_LEN)) {
-                black_box(replace_f32(isa, Some(elements), &mut tile, STEP, &thresholds, indices, &[]));
-            }
-        });
+        for (name, rounding) in [("replace", &thresholds), ("replace_lattice", &lattice)] {
+            bench(c, name, isa, 4 * N, || {
+                for (elements, indices) in elements.chunks(tile.len()).zip(indices.chunks_mut(TILE_LEN)) {
+                    black_box(replace_f32(isa, Some(elements), &mut tile, STEP, rounding, indices, &[]));
+                }
+            });
+        }
         bench(c, "dequantize", isa, 4 * N, || dequantize(isa, black_box(&indices), STEP, &mut back));
     }
 }

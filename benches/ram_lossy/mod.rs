@@ -8,7 +8,7 @@ use alcm::checkpoint::{BlockSpan, SafetensorsHeader, TensorInfo, blocks, layout_
 use alcm::container::{RunningCrc, crc64};
 use alcm::kernels::moments::Squares;
 use alcm::kernels::{Isa, convert};
-use alcm::quantize::rdo::{SAMPLE_LEN, Tuner, UNIFORM_LAMBDA};
+use alcm::quantize::rdo::{LATTICE_LAMBDA, SAMPLE_LEN, Tuner};
 use alcm::stage::{
     BlockEncoder, BlockLoss, Choice, Coding, Domain, IndexBackend, Level, QuantRun, QuantSpec,
 };
@@ -47,7 +47,7 @@ fn plan(isa: Isa, tensor: &TensorInfo, bytes: &[u8], goal: f64, memory: &mut Pla
     values.resize(sample.len() / dtype.unit_bytes(), 0.0);
     convert::to_f32(isa, dtype, sample, values).expect("floats");
     let even_step = goal * rms * 12f64.sqrt();
-    let rounding = tuner.thresholds(isa, values, even_step as f32, UNIFORM_LAMBDA);
+    let rounding = tuner.lattice(isa, values, even_step as f32, LATTICE_LAMBDA);
     let mut row_len = 1;
     let row_lens = tensor.shape.iter().skip(1).rev().map(|dimension| {
         row_len *= *dimension as usize;
@@ -61,7 +61,7 @@ fn plan(isa: Isa, tensor: &TensorInfo, bytes: &[u8], goal: f64, memory: &mut Pla
         channels: None,
         prune_below: 0.0,
         row_lens,
-        choice: Choice::Uniform(rounding),
+        choice: Choice::Rounded(rounding),
         backend: IndexBackend::Rans,
     }
 }

@@ -208,6 +208,8 @@ fn layer(text: &str) -> Result<LayerGoal, String> {
 pub enum QuantizerArg {
     /// Each element by itself.
     Uniform,
+    /// The same, but of eight elements those whose indices have an even sum, where that is better.
+    Lattice,
     /// Dependent quantization by a trellis of 8 states.
     Trellis,
 }
@@ -216,6 +218,7 @@ impl From<QuantizerArg> for Quantizer {
     fn from(quantizer: QuantizerArg) -> Self {
         match quantizer {
             QuantizerArg::Uniform => Self::Uniform,
+            QuantizerArg::Lattice => Self::Lattice,
             QuantizerArg::Trellis => Self::Trellis,
         }
     }

@@ -34,7 +34,11 @@ pub(super) fn tensor_json(tensor: &TensorReport) -> Value {
             "goal": loss.goal.name(),
             "goal_value": loss.goal_value,
             "exact": loss.is_exact,
-            "quantizer": if loss.is_dependent { "trellis" } else { "uniform" },
+            "quantizer": match (loss.is_dependent, loss.has_even_sums) {
+                (true, _) => "trellis",
+                (_, true) => "lattice",
+                _ => "uniform",
+            },
             "log_domain": loss.is_log,
             "step": loss.step,
             "max_abs_error": loss.max_abs_error,

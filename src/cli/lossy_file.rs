@@ -17,7 +17,7 @@ use crate::pipeline::lossy::settings::{
     Goal, LayerGoal, LossySettings, LossyTreatment, PruningSettings, Rule, Treatment,
 };
 use crate::pipeline::manifest::Manifest;
-use crate::stage::Domain;
+use crate::stage::{Domain, IndexBackend, Quantizer};
 
 /// The defaults, which are also the presets' home.
 const DEFAULTS: &str = include_str!("../../configs/encoder.yaml");
@@ -266,9 +266,15 @@ impl LossyFile {
             [] => LossySettings::new(goal),
             layers => LossySettings::layered(layers)?,
         };
+        let backend = flags.backend.unwrap_or(self.backend).into();
+        let quantizer = flags.quant.unwrap_or(match self.quantizer {
+            // What it saves is not saved there.
+            QuantizerArg::Lattice if backend != IndexBackend::Rans => QuantizerArg::Uniform,
+            quantizer => quantizer,
+        });
         let settings = LossySettings {
-            quantizer: flags.quant.unwrap_or(self.quantizer).into(),
-            backend: flags.backend.unwrap_or(self.backend).into(),
+            quantizer: quantizer.into(),
+            backend,
             rules,
             prune_series: flags.prune_after.as_deref().map(|dir| series_in(dir, &pruning)).transpose()?,
             pruning,
@@ -296,6 +302,9 @@ fn check_effects(settings: &LossySettings) -> Result<()> {
             }
         })
     };
+    if settings.quantizer == Quantizer::Lattice && settings.backend != IndexBackend::Rans {
+        return Err(invalid("the lattice saves nothing but with the backend rans; choose uniform".into()));
+    }
     if settings.correct_rate && !settings.goal.is_rate() && !lossy_rules().any(|(_, goal, _)| goal.is_rate())
     {
         let goal = settings.goal.kind().name();
@@ -383,7 +392,7 @@ mod tests {
             ("base_precision: 8", "base_precision: -1"),
             ("max_drop_ratio: 0.25", "max_drop_ratio: 1.5"),
             ("decay: 0.95", "decay: 0"),
-            ("quantizer: uniform", "quantizer: best"),
+            ("quantizer: lattice", "quantizer: best"),
             ("version: 1", "version: 2"),
             ("rules: []", "rules: [{name: \"*\", exact: true, goal: {bits: 3}}]"),
             ("rules: []", "rules: [{name: \"*\", goal: {ratio: 3}}]"),

@@ -55,6 +55,8 @@ pub struct TensorLoss {
     pub is_exact: bool,
     /// Whether its indices are trellis-coded.
     pub is_dependent: bool,
+    /// Whether they lie on the lattice of even sums.
+    pub has_even_sums: bool,
     /// Whether it was quantized in the logarithmic domain.
     pub is_log: bool,
     /// What was asked.
@@ -84,7 +86,8 @@ impl TensorLoss {
 
     fn push_to(&self, bytes: &mut Vec<u8>) {
         bytes.extend(self.tensor_idx.to_le_bytes());
-        let flags = u8::from(self.is_exact) | u8::from(self.is_dependent) << 1 | u8::from(self.is_log) << 2;
+        let flags = [self.is_exact, self.is_dependent, self.is_log, self.has_even_sums];
+        let flags = flags.into_iter().rev().fold(0, |flags, flag| flags << 1 | u8::from(flag));
         bytes.extend([self.goal as u8, flags, 0, 0]);
         let floats = [self.goal_value, self.step, self.max_abs_error, self.error_rms, self.signal_rms];
         floats.iter().for_each(|float| bytes.extend(float.to_le_bytes()));
@@ -95,7 +98,7 @@ impl TensorLoss {
     fn read(cursor: &mut ByteCursor<'_>) -> Option<Self> {
         let tensor_idx = cursor.u32()?;
         let [goal, flags, 0, 0] = cursor.array()? else { return None };
-        let goal = GoalKind::from_wire_id(goal).filter(|_| flags < 8)?;
+        let goal = GoalKind::from_wire_id(goal).filter(|_| flags < 16 && flags & 10 != 10)?;
         let mut float =
             || cursor.u32().map(f32::from_bits).filter(|float| float.is_finite() && *float >= 0.0);
         let (goal_value, step, max_abs_error) = (float()?, float()?, float()?);
@@ -105,6 +108,7 @@ impl TensorLoss {
             is_exact: flags & 1 != 0,
             is_dependent: flags & 2 != 0,
             is_log: flags & 4 != 0,
+            has_even_sums: flags & 8 != 0,
             goal,
             goal_value,
             step,
@@ -179,6 +183,7 @@ mod tests {
             tensor_idx: 7,
             is_exact: false,
             is_dependent: true,
+            has_even_sums: false,
             is_log: false,
             goal: GoalKind::RelL2,
             goal_value: 0.01,
@@ -201,7 +206,7 @@ mod tests {
             let whole_rows = end >= HEAD_BYTES && (end - HEAD_BYTES).is_multiple_of(ROW_BYTES);
             assert_eq!(LossTable::parse(&bytes[..end]).is_ok(), whole_rows, "{end}");
         }
-        for (at, value) in [(40, 7), (44, 0), (44, 6), (45, 8), (46, 1), (51, 0xff)] {
+        for (at, value) in [(40, 7), (44, 0), (44, 6), (45, 16), (45, 10), (46, 1), (51, 0xff)] {
             let mut changed = bytes.clone();
             changed[at] = value;
             assert!(LossTable::parse(&changed).is_err(), "{at}");

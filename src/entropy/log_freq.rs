@@ -11,9 +11,9 @@ use super::freq::log2_fast_q16;
 use crate::bits::{BitReader, BitWriter, Rice, get_rice, put_rice, rice_bits};
 use crate::kernels::rans12::{Freqs, SLOTS};
 
-/// The symbol that stands for values out of a table's range; in a pair of tables for even ones.
+/// The symbol that stands for values out of a table's range; for even ones alone where symbols show parities.
 pub const ESCAPE: u8 = 0;
-/// In a pair of tables: the symbol that stands for odd values out of range.
+/// Where they do, the symbol that stands for odd values out of range.
 pub const ODD_ESCAPE: u8 = 255;
 
 /// Finest steps: 2^-5 of an octave.
@@ -61,6 +61,40 @@ const EXP2_Q30: [u32; 32] = [
     548_626_854,
 ];
 
+/// What the tables of a section are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TableKind {
+    /// One table, in which an escape does not show the parity of its value.
+    Single,
+    /// One table, whose even and odd symbols by themselves make two further ones, [`halves`].
+    Halved,
+    /// Two tables of one range.
+    Paired,
+}
+
+impl TableKind {
+    /// Tables that are written.
+    #[must_use]
+    pub fn n_written(self) -> usize {
+        if self == Self::Paired { 2 } else { 1 }
+    }
+
+    /// Whether even and odd values have an escape each.
+    #[must_use]
+    pub fn shows_parity(self) -> bool {
+        self != Self::Single
+    }
+
+    fn n_escapes(self) -> usize {
+        if self.shows_parity() { 2 } else { 1 }
+    }
+
+    /// Least length of a range: of two symbols none has all slots, which a decoder has no room for.
+    fn least_len(self) -> usize {
+        if self == Self::Halved { 4 } else { 1 }
+    }
+}
+
 /// The symbols that have a frequency of their own: `first` to `last`, both within 1 to 254, around `center`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
@@ -82,6 +116,15 @@ impl Range {
 
     fn len(self) -> usize {
         usize::from(self.last - self.first) + 1
+    }
+
+    /// Takes a symbol more in.
+    fn widen(&mut self) {
+        if self.last < ODD_ESCAPE - 1 {
+            self.last += 1;
+        } else {
+            self.first -= 1;
+        }
     }
 
     fn symbols(self) -> std::ops::RangeInclusive<usize> {
@@ -125,7 +168,6 @@ fn unzigzag(value: u32) -> i32 {
 /// The frequencies that levels, in steps of 2^-`precision` octaves, stand for: the slots that escapes leave, shared in
 /// proportion to 2^level, each at least 1.
 fn frequencies(range: Range, levels: &Levels, precision: u32, escapes: [u16; 2]) -> Freqs {
-    let mut freqs = [0u16; 256];
     let n_slots = SLOTS as u64 - u64::from(escapes[0]) - u64::from(escapes[1]);
     let max = range.symbols().map(|symbol| levels[symbol]).max().unwrap_or(0);
     let weight = |level: i32| {
@@ -136,10 +178,19 @@ fn frequencies(range: Range, levels: &Levels, precision: u32, escapes: [u16; 2])
     };
     let mut weights = [0; 256];
     range.symbols().for_each(|symbol| weights[symbol] = weight(levels[symbol]));
-    let total: u64 = weights.iter().sum();
+    let mut freqs = share_out(range.symbols(), &weights, n_slots);
+    freqs[usize::from(ESCAPE)] = escapes[0];
+    freqs[usize::from(ODD_ESCAPE)] = escapes[1];
+    freqs
+}
+
+/// `n_slots` shared among `symbols` in proportion to their weights, at least 1 for each.
+fn share_out(symbols: impl Iterator<Item = usize> + Clone, weights: &[u64; 256], n_slots: u64) -> Freqs {
+    let mut freqs = [0u16; 256];
+    let total: u64 = symbols.clone().map(|symbol| weights[symbol]).sum();
     let mut sum = 0;
-    for symbol in range.symbols() {
-        // The largest weight is 2^30: the total is never 0.
+    for symbol in symbols {
+        // Of levels the largest weight is 2^30: the total is never 0.
         let share = ((weights[symbol] * n_slots + total / 2) / total.max(1)).max(1);
         freqs[symbol] = u16::try_from(share).unwrap_or(u16::MAX);
         sum += share;
@@ -156,9 +207,17 @@ fn frequencies(range: Range, levels: &Levels, precision: u32, escapes: [u16; 2])
             sum -= excess;
         }
     }
-    freqs[usize::from(ESCAPE)] = escapes[0];
-    freqs[usize::from(ODD_ESCAPE)] = escapes[1];
     freqs
+}
+
+/// The frequencies of the even symbols of a table where all are even, and of its odd symbols where all are odd.
+#[must_use]
+pub fn halves(freqs: &Freqs) -> [Freqs; 2] {
+    let weights = freqs.map(u64::from);
+    [0, 1].map(|parity| {
+        let symbols = (parity..256).step_by(2).filter(|&symbol| weights[symbol] > 0);
+        share_out(symbols, &weights, SLOTS as u64)
+    })
 }
 
 /// Tables fitted to counts: one, or a pair of which each has its own frequencies in one range.
@@ -168,6 +227,7 @@ pub struct Fitted {
     pub range: Range,
     /// Frequencies of each table.
     pub freqs: Vec<Freqs>,
+    kind: TableKind,
     precision: u32,
     parameter: u32,
     levels: Vec<Levels>,
@@ -175,20 +235,21 @@ pub struct Fitted {
 }
 
 impl Fitted {
-    /// The table of these counts, or the pair of tables of two; as good as a short search finds.
+    /// The table of these counts, or of two those of a pair; as good as a short search finds.
     #[must_use]
-    pub fn new(counts: &[[u32; 256]]) -> Self {
-        let paired = counts.len() == 2;
+    pub fn new(kind: TableKind, counts: &[[u32; 256]]) -> Self {
         let mut range = choose_range(counts);
-        let escape_freqs = |range| counts.iter().map(|counts| escape_freqs(range, counts, paired)).collect();
-        let mut escapes: Vec<[u16; 2]> = escape_freqs(range);
+        while range.len() < kind.least_len() {
+            range.widen();
+        }
+        let escape_freqs = |range| {
+            let freqs = counts.iter().map(|counts| escape_freqs(range, counts, kind.shows_parity()));
+            freqs.collect::<Vec<_>>()
+        };
+        let mut escapes = escape_freqs(range);
         if range.len() == 1 && escapes.contains(&[0; 2]) {
             // A frequency of 4096 would not fit the decoder's slots.
-            if range.last < ODD_ESCAPE - 1 {
-                range.last += 1
-            } else {
-                range.first -= 1
-            }
+            range.widen();
             escapes = escape_freqs(range);
         }
         let total: u64 = counts.iter().flatten().map(|&count| u64::from(count)).sum();
@@ -201,7 +262,7 @@ impl Fitted {
             // Finer steps have larger residuals.
             let first = best.as_ref().map_or(0, |(_, coarser)| coarser.parameter);
             for parameter in first..3 {
-                let fitted = Self::with(range, counts, &escapes, precision, parameter);
+                let fitted = Self::with((kind, range), counts, &escapes, precision, parameter);
                 let cost = fitted.cost_q16(counts);
                 // Past the best parameter it only gets worse.
                 if cost > before {
@@ -213,11 +274,11 @@ impl Fitted {
                 }
             }
         }
-        best.map_or_else(|| Self::with(range, counts, &escapes, 0, 0), |(_, fitted)| fitted)
+        best.map_or_else(|| Self::with((kind, range), counts, &escapes, 0, 0), |(_, fitted)| fitted)
     }
 
     fn with(
-        range: Range,
+        (kind, range): (TableKind, Range),
         counts: &[[u32; 256]],
         escapes: &[[u16; 2]],
         precision: u32,
@@ -232,7 +293,7 @@ impl Fitted {
             .zip(escapes)
             .map(|(levels, &escapes)| frequencies(range, levels, precision, escapes));
         let freqs = freqs.collect();
-        Self { range, freqs, precision, parameter, levels, escapes: escapes.to_vec() }
+        Self { range, freqs, kind, precision, parameter, levels, escapes: escapes.to_vec() }
     }
 
     /// What symbols of `counts` cost with these tables, and the tables themselves, in 1/65536 of a bit; without what is
@@ -280,7 +341,7 @@ impl Fitted {
         bits.put(self.precision, 3);
         bits.put(self.parameter, 2);
         for (idx, escapes) in self.escapes.iter().enumerate() {
-            for &freq in &escapes[..self.escapes.len()] {
+            for &freq in &escapes[..self.kind.n_escapes()] {
                 let n_bits = freq.checked_ilog2().map_or(0, |log2| log2 + 1);
                 bits.put(n_bits, 4);
                 bits.put(freq.into(), n_bits.saturating_sub(1));
@@ -293,21 +354,21 @@ impl Fitted {
     }
 }
 
-/// Reads a table, or a pair if `paired`, as [`Fitted::write`] wrote it; `None` if it is none.
-pub fn read(bits: &mut BitReader<'_>, paired: bool) -> Option<(Range, Vec<Freqs>)> {
+/// Reads a table, or a pair, as [`Fitted::write`] wrote it; `None` if it is none.
+pub fn read(bits: &mut BitReader<'_>, kind: TableKind) -> Option<(Range, Vec<Freqs>)> {
     let mut byte = || u8::try_from(bits.get(8)?).ok();
     let range = Range { first: byte()?, center: byte()?, last: byte()? };
     let (precision, parameter) = (bits.get(3)?, bits.get(2)?);
     let is_range = range.first > ESCAPE && range.contains(range.center) && range.last < ODD_ESCAPE;
-    if !is_range || precision > MAX_PRECISION {
+    if !is_range || range.len() < kind.least_len() || precision > MAX_PRECISION {
         return None;
     }
-    let n_tables = if paired { 2 } else { 1 };
+    let n_tables = kind.n_written();
     let mut first_levels: Option<Levels> = None;
     let mut freqs = Vec::with_capacity(n_tables);
     for _ in 0..n_tables {
         let mut escapes = [0u16; 2];
-        for freq in &mut escapes[..n_tables] {
+        for freq in &mut escapes[..kind.n_escapes()] {
             let n_bits = bits.get(4)?;
             let below_top = n_bits.saturating_sub(1);
             *freq =
@@ -371,14 +432,14 @@ fn choose_range(counts: &[[u32; 256]]) -> Range {
     Range { first, center, last }
 }
 
-/// Slots of the escapes: even ones (all, unless tables come in pairs) and odd ones.
-fn escape_freqs(range: Range, counts: &[u32; 256], paired: bool) -> [u16; 2] {
+/// Slots of the escapes: even ones (all, unless parities show) and odd ones.
+fn escape_freqs(range: Range, counts: &[u32; 256], shows_parity: bool) -> [u16; 2] {
     let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     let mut escaped = [0u64; 2];
     for (symbol, &count) in (0u8..=255).zip(counts).filter(|&(symbol, _)| !range.contains(symbol)) {
-        escaped[usize::from(paired && symbol % 2 == 1)] += u64::from(count);
+        escaped[usize::from(shows_parity && symbol % 2 == 1)] += u64::from(count);
     }
-    let n_free = (SLOTS - range.len()) as u64 / if paired { 2 } else { 1 };
+    let n_free = (SLOTS - range.len()) as u64 / if shows_parity { 2 } else { 1 };
     escaped.map(|count| {
         let share = (count * SLOTS as u64 + total / 2).checked_div(total).unwrap_or(0);
         u16::try_from(share.clamp(u64::from(count > 0), n_free)).unwrap_or(0)

@@ -191,7 +191,7 @@ mod tests {
             channels: None,
             prune_below: 0.0,
             row_lens: Vec::new(),
-            choice: Choice::Uniform(Rounding::Thresholds([0.53; 32])),
+            choice: Choice::Rounded(Rounding::Thresholds([0.53; 32])),
             backend: IndexBackend::Rans,
         }
     }

@@ -156,7 +156,7 @@ mod tests {
             channels: None,
             prune_below: 0.0,
             row_lens: Vec::new(),
-            choice: Choice::Uniform(Rounding::Nearest),
+            choice: Choice::Rounded(Rounding::Nearest),
             backend: IndexBackend::Rans,
         }
     }

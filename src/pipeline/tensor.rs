@@ -14,7 +14,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::quantize::{ErrorSums, Rounding, measure};
 use crate::kernels::{Isa, convert};
-use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
+use crate::quantize::rdo::{LATTICE_LAMBDA, TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
 use crate::stage::{
     BlockDecoder, BlockEncoder, BlockQuantizer, BlockSource, Choice, Coding, Domain, IndexBackend, Level,
     QuantRun, QuantSpec, Quantizer,
@@ -244,7 +244,8 @@ impl Search<'_> {
         let Self { values, quantizer, tuner, timings, .. } = self;
         let isa = self.framer.isa;
         let choose = || match quantizer {
-            Quantizer::Uniform => Choice::Uniform(tuner.thresholds(isa, values, step, UNIFORM_LAMBDA)),
+            Quantizer::Uniform => Choice::Rounded(tuner.thresholds(isa, values, step, UNIFORM_LAMBDA)),
+            Quantizer::Lattice => Choice::Rounded(tuner.lattice(isa, values, step, LATTICE_LAMBDA)),
             Quantizer::Trellis => Choice::Trellis(tuner.costs(isa, values, step, TRELLIS_LAMBDA)),
         };
         step.is_normal().then(|| QuantSpec {
@@ -293,7 +294,7 @@ impl Search<'_> {
     fn max_abs_error(&mut self, bound: f64) -> Option<Encoded> {
         for share in [2.0, 1.999, 1.0, 0.5] {
             self.quantizer = Quantizer::Uniform;
-            let spec = QuantSpec { choice: Choice::Uniform(Rounding::Nearest), ..self.spec(share * bound)? };
+            let spec = QuantSpec { choice: Choice::Rounded(Rounding::Nearest), ..self.spec(share * bound)? };
             if self.errors(&spec).max_abs <= bound {
                 return Some(self.encode(&spec));
             }

@@ -8,13 +8,17 @@
 //! a sample is quantized a few times over, each time by what the last time told. All of it is deterministic.
 
 use crate::kernels::histogram::Counters;
-use crate::kernels::quantize::{self, ESCAPE, N_THRESHOLDS, Rounding};
+use crate::kernels::quantize::{self, COLUMN_LEN, ESCAPE, N_THRESHOLDS, ROW_LEN, Rounding, SHEET_LEN};
 use crate::kernels::trellis::{self, Costs, N_CHAINS, N_COSTS};
 use crate::kernels::{Isa, log_domain};
+use crate::quantize::elementary::log2;
 
 /// The best exchange of squared error for bits with uniform quantization, in `step²` per bit: `2 ln 2 ÷ 12`, the slope
 /// of `step²/12` as the rate grows. Measured on normal values, it is best at 2, 3 and 4 bits, and does not matter above.
 pub const UNIFORM_LAMBDA: f32 = 0.115;
+/// The same on the lattice of [`Rounding::EvenSums`], where the error at a step is `13/144` of its square: the element that
+/// moves of every other column is an eighteenth of a step from its threshold.
+pub const LATTICE_LAMBDA: f32 = 0.125;
 /// The same with dependent quantization, whose step is about half as long: best of 0.2 to 0.45 at 2 to 8 bits.
 pub const TRELLIS_LAMBDA: f32 = 0.42;
 
@@ -35,6 +39,8 @@ pub struct Tuner {
     decisions: Vec<u16>,
     labels: Vec<u8>,
     error_sq: f64,
+    /// What it would be if all errors were equally likely.
+    even_error_sq: f64,
 }
 
 impl Tuner {
@@ -45,9 +51,47 @@ impl Tuner {
         self.error_sq
     }
 
+    /// The same if all errors were equally likely, whatever the values.
+    #[must_use]
+    pub fn even_error_sq(&self) -> f64 {
+        self.even_error_sq
+    }
+
+    /// Thresholds for quantization of `values` at `step`, with [`LATTICE_LAMBDA`] or another `lambda`: on the lattice where a
+    /// sample shows that it is better there.
+    pub fn lattice(&mut self, isa: Isa, values: &[f32], step: f32, lambda: f32) -> Rounding {
+        let plain = self.thresholds(isa, values, step, lambda);
+        let Rounding::Thresholds(table) = plain else { return plain };
+        let lattice = Rounding::EvenSums(table);
+        let n_sheets = self.sample.len() / SHEET_LEN;
+        let one_in = n_sheets.div_ceil(N_COMPARED).max(1);
+        let (mut moves, mut before, mut after) = (0.0, Classes::default(), Classes::default());
+        let mut n_compared = 0;
+        for values in self.sample.as_chunks::<SHEET_LEN>().0.iter().step_by(one_in) {
+            let (mut single, mut even) = ([0; SHEET_LEN], [0; SHEET_LEN]);
+            quantize::quantize(isa, values, step, &plain, &mut single);
+            quantize::quantize(isa, values, step, &lattice, &mut even);
+            let error_sq =
+                |x: f32, index: i32| (f64::from((x / step).abs()) - f64::from(index.unsigned_abs())).powi(2);
+            let moved = values.iter().zip(single.iter().zip(&even)).filter(|(_, (from, to))| from != to);
+            moves += moved.map(|(&x, (&from, &to))| error_sq(x, to) - error_sq(x, from)).sum::<f64>();
+            before.count(values, step, &single);
+            after.count(values, step, &even);
+            n_compared += SHEET_LEN;
+        }
+        let bits = after.total_bits() - after.spared_bits() - before.total_bits();
+        if n_compared == 0 || moves + f64::from(lambda) * bits >= 0.0 {
+            return plain;
+        }
+        self.error_sq += moves / n_compared as f64;
+        self.even_error_sq = 13.0 / 144.0;
+        lattice
+    }
+
     /// Thresholds for uniform quantization of `values` at `step`, with [`UNIFORM_LAMBDA`] or another `lambda`.
     pub fn thresholds(&mut self, isa: Isa, values: &[f32], step: f32, lambda: f32) -> Rounding {
         let mut rounding = Rounding::Nearest;
+        self.even_error_sq = 1.0 / 12.0;
         self.take_sample(values);
         for _ in 0..N_PASSES {
             quantize::quantize(isa, &self.sample, step, &rounding, &mut self.indices);
@@ -104,11 +148,63 @@ fn count_by_quantizer(labels: &[u8]) -> [Histogram; 2] {
     })
 }
 
+/// Sheets that are quantized on the lattice and off it to see what is better.
+const N_COMPARED: usize = 32;
+/// Classes of scale, half an octave each.
+const N_CLASSES: usize = 16;
+
+/// Histograms by the scale of the other elements of a column, as a coder knows it roughly from segment and column: where
+/// most elements are small, moving one of them costs more than their share among all says.
+#[derive(Default)]
+struct Classes([Histogram; N_CLASSES]);
+
+impl Classes {
+    /// Counts the indices of a sheet.
+    fn count(&mut self, values: &[f32; SHEET_LEN], step: f32, indices: &[i32; SHEET_LEN]) {
+        let mut scales = [0.0; ROW_LEN];
+        for row in values.as_chunks::<ROW_LEN>().0 {
+            scales.iter_mut().zip(row).for_each(|(scale, x)| *scale += x.abs());
+        }
+        let rows = values.as_chunks::<ROW_LEN>().0.iter().zip(indices.as_chunks::<ROW_LEN>().0);
+        for (values, indices) in rows {
+            for ((x, index), scale) in values.iter().zip(indices).zip(&scales) {
+                let class = Self::class((scale - x.abs()) / step);
+                self.0[class].add(*index);
+            }
+        }
+    }
+
+    /// The class of elements where those of the column but one are of this magnitude together, in steps.
+    fn class(scale: f32) -> usize {
+        /// Of an eighth of a step: two bits for each octave below it.
+        const LEAST: u32 = 2 * (127 - 3);
+        // Exponent and first bit of the mantissa: half octaves, though not of one ratio.
+        let halves = scale.max(0.0).to_bits() >> 22;
+        halves.saturating_sub(LEAST).min(N_CLASSES as u32 - 1) as usize
+    }
+
+    fn total_bits(&self) -> f64 {
+        self.0.iter().map(Histogram::total_bits).sum()
+    }
+
+    /// Bits that even sums spare.
+    fn spared_bits(&self) -> f64 {
+        let of_class = |histogram: &Histogram| histogram.parity_bits() * f64::from(histogram.total);
+        self.0.iter().map(of_class).sum::<f64>() / COLUMN_LEN as f64
+    }
+}
+
 /// Counts by magnitude.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Histogram {
     counts: [u32; N_BINS],
     total: u32,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self { counts: [0; N_BINS], total: 0 }
+    }
 }
 
 impl Histogram {
@@ -133,7 +229,9 @@ impl Histogram {
     fn error_sq(&self, rounding: &Rounding) -> f64 {
         let above = |k: usize| match rounding {
             Rounding::Nearest => 0.5,
-            Rounding::Thresholds(table) => f64::from(table[k.min(N_THRESHOLDS - 1)]),
+            Rounding::Thresholds(table) | Rounding::EvenSums(table) => {
+                f64::from(table[k.min(N_THRESHOLDS - 1)])
+            }
         };
         // Of a cell that reaches as far below its point and above it.
         let mean = |below: f64, above: f64| (below.powi(3) + above.powi(3)) / (3.0 * (below + above));
@@ -141,6 +239,39 @@ impl Histogram {
         let counted = (0..).zip(&self.counts).map(|(k, count)| f64::from(*count) * cell(k)).sum::<f64>();
         let n_counted: u32 = self.counts.iter().sum();
         (counted + f64::from(self.total - n_counted) * cell(N_BINS)) / f64::from(self.total.max(1))
+    }
+
+    /// Bits of the parity of an index.
+    fn parity_bits(&self) -> f64 {
+        let n_even: u32 = self.counts.iter().step_by(2).sum();
+        let n_odd: u32 = self.counts.iter().skip(1).step_by(2).sum();
+        // Of large magnitudes one half.
+        let rest = f64::from(self.total - n_even - n_odd) / 2.0;
+        let share = |count: u32| (f64::from(count) + rest) / f64::from(self.total.max(1));
+        [n_even, n_odd]
+            .map(share)
+            .into_iter()
+            .filter(|share| *share > 0.0)
+            .map(|share| -share * log2(share))
+            .sum()
+    }
+
+    /// Counts one more.
+    fn add(&mut self, index: i32) {
+        if let Some(count) = self.counts.get_mut(index.unsigned_abs() as usize) {
+            *count += 1;
+        }
+        self.total += u32::from(index != ESCAPE);
+    }
+
+    /// Bits of all indices by their frequencies, signs included; magnitudes that are not counted one by one take none.
+    fn total_bits(&self) -> f64 {
+        let total = f64::from(self.total);
+        let bits =
+            |&count: &u32| if count > 0 { f64::from(count) * log2(total / f64::from(count)) } else { 0.0 };
+        let n_counted: u32 = self.counts.iter().sum();
+        let signs = f64::from(n_counted - self.counts[0]);
+        self.counts.iter().map(bits).sum::<f64>() + bits(&(self.total - n_counted)) + signs
     }
 
     /// Bits of an index of each magnitude, its sign included. Magnitudes are averaged over a window that is a

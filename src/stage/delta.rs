@@ -14,7 +14,7 @@ use super::rests::{RestSizes, RestWriter, Rests};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
 use crate::entropy::freq::entropy_q16;
-use crate::entropy::indices::{ESCAPE, IndexDecoder, IndexEncoder};
+use crate::entropy::indices::{Dependence, ESCAPE, IndexDecoder, IndexEncoder};
 use crate::entropy::rans12;
 use crate::error::Result;
 use crate::kernels::Isa;
@@ -155,7 +155,7 @@ impl DeltaEncoder {
         self.writer.finish();
         self.writer.write(isa, coder, zstd, dst);
         let indices_start = dst.len();
-        self.index_encoder.encode(isa, &self.indices, false, &[], dst);
+        self.index_encoder.encode(isa, &self.indices, Dependence::None, &[], dst);
         header.indices_len = dst.len() - indices_start;
         dst[start + 16..start + HEADER_BYTES].copy_from_slice(&le32(header.indices_len));
         Some(&self.escapes)
@@ -285,7 +285,7 @@ impl DeltaDecoder {
     ) -> Option<()> {
         let n = opened.counts.iter().sum();
         let indices = scratch(&mut self.indices, n);
-        self.index_decoder.decode(isa, opened.indices, false, indices)?;
+        self.index_decoder.decode(isa, opened.indices, Dependence::None, indices)?;
         let rests = scratch(&mut self.rests, n);
         let mut reader = opened.rests.reader(isa, zstd, rans12, &mut self.planes)?;
         let mut left = &mut *rests;

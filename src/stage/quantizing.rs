@@ -79,7 +79,7 @@ impl BlockEncoder {
 
     /// Whether blocks may be quantized by [`Self::quantize_part`].
     pub(crate) fn takes_parts(spec: &QuantSpec) -> bool {
-        spec.quantizer() == Quantizer::Uniform && spec.domain == Domain::Linear
+        spec.quantizer() != Quantizer::Trellis && spec.domain == Domain::Linear
     }
 
     /// The first half of [`Self::encode_quantized_watched`], part by part, of a spec that [`Self::takes_parts`] allows: fills

@@ -1,7 +1,7 @@
 //! Fixtures of quantized blocks.
 
 use alcm::Dtype;
-use alcm::kernels::quantize::Rounding;
+use alcm::kernels::quantize::{ROW_LEN, Rounding, SHEET_LEN};
 use alcm::kernels::trellis::{Costs, NEXT_STATE};
 use alcm::stage::{ChannelSteps, Choice, Coding, Domain, IndexBackend, QuantSpec};
 
@@ -21,15 +21,18 @@ pub(crate) fn quant_spec(name: &str) -> QuantSpec {
         channels: None,
         prune_below: 0.0,
         row_lens: Vec::new(),
-        choice: Choice::Uniform(Rounding::Nearest),
+        choice: Choice::Rounded(Rounding::Nearest),
         backend: IndexBackend::Rans,
     };
     let multipliers = [1.0, 2.0, 4.0].map(ChannelSteps::multiplier_bits).to_vec();
+    let lattice = QuantSpec { choice: Choice::Rounded(Rounding::EvenSums([0.5; 32])), ..plain.clone() };
     match name {
         "quantized-trellis" => QuantSpec { choice: Choice::Trellis(Costs::FREE), ..plain },
         "quantized-channels" => {
             QuantSpec { channels: Some(ChannelSteps { inner_len: CHANNEL_LEN, multipliers }), ..plain }
         }
+        "quantized-lattice" | "quantized-lattice-fine" => lattice,
+        "quantized-lattice-columns" => QuantSpec { row_lens: vec![COLUMNS], ..lattice },
         "quantized-columns" => QuantSpec { row_lens: vec![COLUMNS], ..plain },
         "quantized-columns-trellis" => {
             QuantSpec { row_lens: vec![COLUMNS], choice: Choice::Trellis(Costs::FREE), ..plain }
@@ -73,6 +76,18 @@ pub(crate) fn quantized_fixtures() -> Vec<Fixture> {
         }
         bytes
     };
+    // What lies on the lattice: the last of each column makes its sum even.
+    let even = |n: usize, seed: u64, scale: fn(usize) -> f64| {
+        let mut random = Random::new(seed);
+        let mut indices: Vec<i64> = (0..n).map(|place| (random.bell() * scale(place)) as i64).collect();
+        for sheet in indices.as_chunks_mut::<SHEET_LEN>().0 {
+            for column in 0..ROW_LEN {
+                let sum: i64 = sheet.iter().skip(column).step_by(ROW_LEN).sum();
+                sheet[SHEET_LEN - ROW_LEN + column] += sum.rem_euclid(2);
+            }
+        }
+        indices.iter().flat_map(|&k| (k as f32 / 256.0).to_le_bytes()).collect::<Vec<u8>>()
+    };
     let by_column = |idx: usize| if idx.is_multiple_of(4) { 60.0 } else { 3.0 };
     let power = |_: usize, random: &mut Random| ((90 + random.below(20)) as u32) << 23;
     let fixture = |name, bytes| fixture(name, Dtype::F32, Coding::Quantized, bytes);
@@ -85,5 +100,8 @@ pub(crate) fn quantized_fixtures() -> Vec<Fixture> {
         fixture("quantized-zstd", f32_block(300, 35, special)),
         fixture("quantized-columns", f32_block(2000, 36, column)),
         fixture("quantized-columns-trellis", dependent(2000, 37, by_column)),
+        fixture("quantized-lattice", even(1500, 38, |_| 3.0)),
+        fixture("quantized-lattice-fine", even(1200, 39, |_| 900.0)),
+        fixture("quantized-lattice-columns", even(2100, 40, by_column)),
     ]
 }

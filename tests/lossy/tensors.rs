@@ -10,7 +10,7 @@ use super::common::fixtures::{Random, push};
 use super::common::{alcm, typed_checkpoint};
 
 pub(crate) const FLOATS: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64];
-pub(crate) const QUANTIZERS: [&str; 2] = ["", "--quant trellis"];
+pub(crate) const QUANTIZERS: [&str; 3] = ["", "--quant uniform", "--quant trellis"];
 
 /// What the elements of a tensor are like.
 #[derive(Debug, Clone, Copy)]

@@ -1,25 +1,25 @@
 //! A section to indices.
 
-use super::super::log_freq::{self, Range};
+use super::super::log_freq::{self, Range, TableKind};
 use super::columns::Columns;
 use super::escapes;
+use super::low_planes::{LowBits, Unpacker};
 use super::{
-    ESCAPE, HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MAX_TABLES, MIN_SEGMENT_LOG2, id_bits,
-    n_lanes, segment_len,
+    Dependence, ESCAPE, HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, LAST_ROW, MAX_HALVED_TABLES,
+    MAX_TABLES, MIN_SEGMENT_LOG2, ROW_LEN, SHEET_LEN, id_bits, n_lanes, segment_len, sums_len,
 };
 use crate::bits::BitReader;
 use crate::kernels::Isa;
 use crate::kernels::index_split::{
     HIGH_PARTS, MAX_LOW_BITS, MAX_RANGES, Ranges, SYMBOL_BIAS, join_low_plane, join_symbols, push_outside,
 };
-use crate::kernels::pack_bits::{self, GROUP_LEN};
 use crate::kernels::rans12::{
     Lanes, MANY_LANES, MIXED_TABLES, Plan, SLOTS, STATE_MIN, SlotTable, States, TableIds, decode,
     decode_tail, fill_slots, is_end,
 };
 
-/// Indices that are decoded at a time: all their forms stay in the nearest cache. A multiple of [`MANY_LANES`] and
-/// [`GROUP_LEN`], and a power of two, so that a segment is part of a run or made of whole runs.
+/// Indices that are decoded at a time: all their forms stay in the nearest cache. A multiple of [`MANY_LANES`] and of whole
+/// sheets, and a power of two, so that a segment is part of a run or made of whole runs.
 pub const RUN_LEN: usize = 4096;
 
 /// Decodes the indices of blocks, reusing its scratch memory.
@@ -34,9 +34,11 @@ pub struct IndexDecoder {
     symbols: Vec<u8>,
     /// Places of escapes in the run.
     escape_places: Vec<usize>,
-    packed: Vec<u8>,
-    plane: Vec<u8>,
+    unpacker: Unpacker,
 }
+
+/// Where the halves of tables stand: behind as many as symbols may choose from.
+const FIRST_HALF: usize = MIXED_TABLES;
 
 /// The symbols that are no escapes.
 const SYMBOLS: Ranges =
@@ -46,7 +48,7 @@ const SYMBOLS: Ranges =
 #[derive(Debug)]
 struct Head {
     n_lanes: usize,
-    paired: bool,
+    kind: TableKind,
     by_columns: bool,
     segment_len: usize,
     tail_steps: usize,
@@ -60,11 +62,7 @@ pub struct IndexRuns<'a> {
     n_indices: usize,
     /// Index that the next run begins with.
     at: usize,
-    low_bits: u32,
-    /// The upper part of the low bits, packed.
-    packed: &'a [u8],
-    /// Planes of whole bytes of them, the lowest first.
-    planes: &'a [u8],
+    low: LowBits<'a>,
     symbols: Symbols<'a>,
 }
 
@@ -89,9 +87,15 @@ struct Coded<'a> {
 
 impl IndexDecoder {
     /// Decodes all of `section` into all of `indices`; `None` if it is no section of that many indices, which then hold
-    /// unspecified values. `dependent` as for [`super::IndexEncoder::encode`].
-    pub fn decode(&mut self, isa: Isa, section: &[u8], dependent: bool, indices: &mut [i32]) -> Option<()> {
-        let mut runs = self.open(section, dependent, indices.len())?;
+    /// unspecified values. `dependence` as for [`super::IndexEncoder::encode`].
+    pub fn decode(
+        &mut self,
+        isa: Isa,
+        section: &[u8],
+        dependence: Dependence,
+        indices: &mut [i32],
+    ) -> Option<()> {
+        let mut runs = self.open(section, dependence, indices.len())?;
         for run in indices.chunks_mut(RUN_LEN) {
             runs.next(isa, run, &[])?;
         }
@@ -102,13 +106,12 @@ impl IndexDecoder {
     pub fn open<'a>(
         &'a mut self,
         section: &'a [u8],
-        dependent: bool,
+        dependence: Dependence,
         n_indices: usize,
     ) -> Option<IndexRuns<'a>> {
         if n_indices == 0 {
             let symbols = Symbols::Constant(0);
-            let runs =
-                IndexRuns { decoder: self, n_indices, at: 0, low_bits: 0, packed: &[], planes: &[], symbols };
+            let runs = IndexRuns { decoder: self, n_indices, at: 0, low: LowBits::default(), symbols };
             return section.is_empty().then_some(runs);
         }
         let mut rest = section;
@@ -117,29 +120,26 @@ impl IndexDecoder {
         if low_bits > MAX_LOW_BITS {
             return None;
         }
-        let (packed_len, planes_len) =
-            (packed_len(n_indices, low_bits % 8)?, n_indices.checked_mul(low_bits as usize / 8)?);
+        let has_sums = dependence.has_sums(low_bits);
         if head & IS_CONSTANT != 0 {
             let high = i32::from(*rest.split_off_first()?) - SYMBOL_BIAS;
             if head & (HAS_ESCAPES | HAS_FEW_LANES) != 0 || !HIGH_PARTS.contains(&high) {
                 return None;
             }
-            let packed = rest.split_off(..packed_len)?;
-            let planes = rest.split_off(..planes_len)?;
+            let low = LowBits::take(&mut rest, low_bits, has_sums, n_indices)?;
             let symbols = Symbols::Constant(high << low_bits);
-            let runs = IndexRuns { decoder: self, n_indices, at: 0, low_bits, packed, planes, symbols };
+            let runs = IndexRuns { decoder: self, n_indices, at: 0, low, symbols };
             return rest.is_empty().then_some(runs);
         }
-        let paired = dependent && low_bits == 0;
-        let n_lanes = n_lanes(head, n_indices, paired);
-        let head_of_symbols = self.read_head(&mut rest, n_lanes, paired, n_indices)?;
+        let kind = dependence.table_kind(low_bits);
+        let n_lanes = n_lanes(head, n_indices, kind);
+        let head_of_symbols = self.read_head(&mut rest, n_lanes, kind, n_indices)?;
         let mut escaped: &[u8] = &[];
         if head & HAS_ESCAPES != 0 {
             let len = u32::from_le_bytes(*rest.split_off(..4)?.first_chunk()?);
             escaped = rest.split_off(..usize::try_from(len).ok()?)?;
         }
-        let packed = rest.split_off(..packed_len)?;
-        let planes = rest.split_off(..planes_len)?;
+        let low = LowBits::take(&mut rest, low_bits, has_sums, n_indices)?;
         let (words, []) = rest.as_chunks::<2>() else { return None };
         let tail_at = n_indices.div_ceil(n_lanes).checked_sub(head_of_symbols.tail_steps)? * n_lanes;
         // Without a tail the last step has to be whole.
@@ -153,30 +153,41 @@ impl IndexDecoder {
             words,
             escapes: escapes::Reader::new(escaped)?,
         }));
-        Some(IndexRuns { decoder: self, n_indices, at: 0, low_bits, packed, planes, symbols })
+        Some(IndexRuns { decoder: self, n_indices, at: 0, low, symbols })
     }
 
     /// Reads what stands in front of the escapes.
-    fn read_head(&mut self, rest: &mut &[u8], n_lanes: usize, paired: bool, n: usize) -> Option<Head> {
+    fn read_head(&mut self, rest: &mut &[u8], n_lanes: usize, kind: TableKind, n: usize) -> Option<Head> {
         let [segments, tail_steps] = *rest.split_off(..2)?.first_chunk()?;
         let n_tables = usize::from(segments & 15) + 1;
         let by_columns = segments & HAS_COLUMNS != 0;
         let segment_len = segment_len(n_tables, u32::from(segments >> 4 & 7) + MIN_SEGMENT_LOG2);
         let is_single = n_tables == 1;
-        if n_tables > MAX_TABLES || is_single && segments != 0 {
+        let most = if by_columns && kind == TableKind::Halved { MAX_HALVED_TABLES } else { MAX_TABLES };
+        if n_tables > most || is_single && segments != 0 {
             return None;
         }
         let mut bits = BitReader::new(rest);
         self.ranges.clear();
-        let n_choices = if by_columns { MIXED_TABLES } else { n_tables };
-        let n_slots_tables = if paired { 2 * n_choices } else { n_choices };
-        self.tables.resize(n_slots_tables.max(self.tables.len()), [0; SLOTS]);
-        let mut slot_tables = self.tables.iter_mut();
-        for _ in 0..n_tables {
-            let (range, freqs) = log_freq::read(&mut bits, paired)?;
+        let n_slot_tables = match kind {
+            // Behind the last halves there are as many as one may choose from.
+            TableKind::Halved => FIRST_HALF + 2 * (n_tables - 1) + MIXED_TABLES,
+            _ if by_columns => MIXED_TABLES * kind.n_written(),
+            _ => n_tables * kind.n_written(),
+        };
+        self.tables.resize(n_slot_tables.max(self.tables.len()), [0; SLOTS]);
+        for table_idx in 0..n_tables {
+            let (range, freqs) = log_freq::read(&mut bits, kind)?;
             self.ranges.push(range);
-            for freqs in &freqs {
-                fill_slots(freqs, slot_tables.next()?)?;
+            let own = self.tables.get_mut(table_idx * kind.n_written()..)?;
+            for (freqs, slots) in freqs.iter().zip(own) {
+                fill_slots(freqs, slots)?;
+            }
+            if kind == TableKind::Halved {
+                let halves = self.tables.get_mut(FIRST_HALF + 2 * table_idx..)?;
+                for (freqs, slots) in log_freq::halves(freqs.first()?).iter().zip(halves) {
+                    fill_slots(freqs, slots)?;
+                }
             }
         }
         self.table_ids.clear();
@@ -200,7 +211,7 @@ impl IndexDecoder {
             *state = 1 << log2 | bits.get(log2)?;
         }
         *rest = bits.rest()?;
-        Some(Head { n_lanes, paired, by_columns, segment_len, tail_steps: usize::from(tail_steps), states })
+        Some(Head { n_lanes, kind, by_columns, segment_len, tail_steps: usize::from(tail_steps), states })
     }
 }
 
@@ -211,31 +222,36 @@ impl IndexRuns<'_> {
         if indices.len() != RUN_LEN.min(self.n_indices - self.at) {
             return None;
         }
-        let Self { decoder, low_bits, .. } = self;
-        let low_bits = *low_bits;
-        let plane = decoder.unpack(isa, low_bits % 8, self.packed, self.at, indices.len())?;
-        let shift = low_bits / 8 * 8;
+        let Self { decoder, low, .. } = self;
+        let low = *low;
+        let plane = decoder.unpacker.unpack(isa, &low, self.at, indices.len())?;
+        let shift = low.lowest() + 8 * low.n_planes();
         let mut has_escapes = false;
         let has_others = match &mut self.symbols {
             Symbols::Constant(high) => {
                 indices.fill(*high);
                 if plane {
-                    join_low_plane(isa, &decoder.plane, shift, indices);
+                    join_low_plane(isa, &decoder.unpacker.plane, shift, indices);
                 }
                 false
             }
             Symbols::Coded(coded) => {
                 coded.next(isa, decoder, self.at, indices.len(), fetch)?;
-                let plane: &[u8] = if plane { &decoder.plane } else { &[] };
-                join_symbols(isa, &decoder.symbols, low_bits, plane, shift, indices)
+                let plane: &[u8] = if plane { &decoder.unpacker.plane } else { &[] };
+                join_symbols(isa, &decoder.symbols, low.n_bits, plane, shift, indices)
             }
         };
-        for byte in 0..low_bits / 8 {
+        for byte in 0..low.n_planes() {
             let from = self.n_indices * byte as usize + self.at;
-            join_low_plane(isa, self.planes.get(from..from + indices.len())?, 8 * byte, indices);
+            let plane = low.planes.get(from..from + indices.len())?;
+            join_low_plane(isa, plane, low.lowest() + 8 * byte, indices);
+        }
+        if let Some(sums) = low.sums {
+            decoder.unpacker.unpack_sums(isa, sums.get(sums_len(self.at)..)?, indices.len())?;
+            join_low_plane(isa, &decoder.unpacker.plane, 0, indices);
         }
         if has_others && let Symbols::Coded(coded) = &mut self.symbols {
-            has_escapes = coded.put_escapes(isa, self.decoder, self.at, low_bits, indices)?;
+            has_escapes = coded.put_escapes(isa, self.decoder, self.at, low.n_bits, indices)?;
         }
         self.at += indices.len();
         Some(has_escapes)
@@ -255,28 +271,6 @@ impl IndexRuns<'_> {
     }
 }
 
-impl IndexDecoder {
-    /// Unpacks the upper low bits of the `len` indices from `at` on to the plane; says whether there are any.
-    fn unpack(&mut self, isa: Isa, n_bits: u32, packed: &[u8], at: usize, len: usize) -> Option<bool> {
-        if n_bits == 0 {
-            return Some(false);
-        }
-        let n_padded = len.next_multiple_of(GROUP_LEN);
-        let own = packed.get(packed_len(at, n_bits)?..packed_len(at + len, n_bits)?)?;
-        self.plane.resize(n_padded, 0);
-        if n_padded == len {
-            pack_bits::unpack(isa, n_bits, own, &mut self.plane);
-        } else {
-            self.packed.clear();
-            self.packed.extend_from_slice(own);
-            self.packed.resize(pack_bits::packed_len(n_bits, n_padded), 0);
-            pack_bits::unpack(isa, n_bits, &self.packed, &mut self.plane);
-            self.plane.truncate(len);
-        }
-        Some(true)
-    }
-}
-
 impl Coded<'_> {
     /// Decodes the `len` symbols from `at` on, which begin a run.
     fn next(
@@ -287,23 +281,93 @@ impl Coded<'_> {
         len: usize,
         fetch: &[u8],
     ) -> Option<()> {
-        let IndexDecoder { tables, ranges, table_ids, columns, symbol_ids, symbols, .. } = decoder;
-        let Head { n_lanes, paired, by_columns, segment_len, .. } = self.head;
+        decoder.symbols.resize(len, 0);
+        if self.head.by_columns {
+            decoder.symbol_ids.resize(len, 0);
+            decoder.columns.fill_ids(isa, self.head.segment_len, at, &mut decoder.symbol_ids);
+        }
+        if self.head.kind != TableKind::Halved {
+            return self.decode(isa, decoder, at, 0..len, fetch);
+        }
+        let mut fetches = fetch.chunks(fetch.len().div_ceil(RUN_LEN / SHEET_LEN).max(1));
+        for start in (0..len).step_by(SHEET_LEN) {
+            let fetch = fetches.next().unwrap_or_default();
+            if start + SHEET_LEN > len {
+                self.decode(isa, decoder, at, start..len, fetch)?;
+                continue;
+            }
+            self.decode(isa, decoder, at, start..start + LAST_ROW, fetch)?;
+            self.decode_last_row(isa, decoder, at, start)?;
+        }
+        Some(())
+    }
+
+    /// Decodes the symbols of `range` of the run from `at` on; ranges are whole rows, but for the last of a block.
+    fn decode(
+        &mut self,
+        isa: Isa,
+        decoder: &mut IndexDecoder,
+        at: usize,
+        range: std::ops::Range<usize>,
+        fetch: &[u8],
+    ) -> Option<()> {
+        let IndexDecoder { tables, ranges, table_ids, symbol_ids, symbols, .. } = decoder;
+        let Head { kind, by_columns, segment_len, .. } = self.head;
         let n_choices = if by_columns { MIXED_TABLES } else { ranges.len() };
-        let table_ids = if by_columns {
-            symbol_ids.resize(len, 0);
-            columns.fill_ids(isa, segment_len, at, symbol_ids);
-            TableIds::OfSymbols(symbol_ids)
+        let ids = if by_columns {
+            TableIds::OfSymbols(symbol_ids.get(range.clone())?)
         } else {
-            // Of the run alone: it lies within one segment, or begins with one.
-            let ids = table_ids.get(at / segment_len..)?.get(..len.div_ceil(segment_len))?;
+            // Of the range alone: it lies within one segment, or begins with one.
+            let first = (at + range.start) / segment_len;
+            let ids = table_ids.get(first..)?.get(..range.len().div_ceil(segment_len))?;
             TableIds::OfSegments { ids, segment_len }
         };
-        let plan = Plan { n_lanes, paired, table_ids };
-        let tables = tables.get(..if paired { 2 * n_choices } else { n_choices })?;
-        symbols.resize(len, 0);
-        let tail_at = self.tail_at.saturating_sub(at).min(len);
-        let (main, tail) = symbols.split_at_mut_checked(tail_at)?;
+        let tables = tables.get(..n_choices * kind.n_written())?;
+        let first = at + range.start;
+        self.decode_by(isa, (tables, ids), first, symbols.get_mut(range)?, fetch)
+    }
+
+    /// Decodes the last row of the sheet that begins at `start` of the run, each symbol by the half of its table that makes its
+    /// column even.
+    fn decode_last_row(
+        &mut self,
+        isa: Isa,
+        decoder: &mut IndexDecoder,
+        at: usize,
+        start: usize,
+    ) -> Option<()> {
+        let IndexDecoder { tables, table_ids, symbol_ids, symbols, .. } = decoder;
+        let (rows, _) = symbols.get_mut(start..)?.split_first_chunk_mut::<SHEET_LEN>()?;
+        let (above, last) = rows.split_at_mut(LAST_ROW);
+        let mut ids = [0u8; ROW_LEN];
+        for row in above.as_chunks::<ROW_LEN>().0 {
+            ids.iter_mut().zip(row).for_each(|(id, symbol)| *id ^= symbol & 1);
+        }
+        let mut first_half = FIRST_HALF;
+        if self.head.by_columns {
+            let classes = symbol_ids.get(start + LAST_ROW..)?;
+            ids.iter_mut().zip(classes).for_each(|(id, class)| *id += 2 * class);
+        } else {
+            let id = table_ids.get((at + start + LAST_ROW) / self.head.segment_len)?;
+            first_half += 2 * usize::from(*id);
+        }
+        let halves = tables.get(first_half..first_half + MIXED_TABLES)?;
+        self.decode_by(isa, (halves, TableIds::OfSymbols(&ids)), at + start + LAST_ROW, last, &[])
+    }
+
+    /// Decodes the symbols `dst`, the first of which is number `first` of the block.
+    fn decode_by(
+        &mut self,
+        isa: Isa,
+        (tables, table_ids): (&[SlotTable], TableIds<'_>),
+        first: usize,
+        dst: &mut [u8],
+        fetch: &[u8],
+    ) -> Option<()> {
+        let plan =
+            Plan { n_lanes: self.head.n_lanes, paired: self.head.kind == TableKind::Paired, table_ids };
+        let tail_at = self.tail_at.saturating_sub(first).min(dst.len());
+        let (main, tail) = dst.split_at_mut_checked(tail_at)?;
         let taken = decode(isa, &plan, tables, self.words, &mut self.lanes, main, fetch)?;
         self.words = self.words.get(taken..)?;
         decode_tail(&plan, tables, &mut self.lanes, tail_at, tail)
@@ -336,7 +400,7 @@ impl Coded<'_> {
             let is_whole = shifted >> low_bits == high || high == ESCAPE;
             let is_odd = high & 1 == 1;
             let symbol = *symbols.get(place)?;
-            if !is_whole || self.head.paired && is_odd != (symbol == log_freq::ODD_ESCAPE) {
+            if !is_whole || self.head.kind.shows_parity() && is_odd != (symbol == log_freq::ODD_ESCAPE) {
                 return None;
             }
             let index = indices.get_mut(place)?;
@@ -346,9 +410,4 @@ impl Coded<'_> {
         }
         Some(any)
     }
-}
-
-/// Bytes of the packed plane of `n_bits` bits of each of `n` indices.
-fn packed_len(n: usize, n_bits: u32) -> Option<usize> {
-    Some(n.checked_mul(n_bits as usize)?.div_ceil(8))
 }

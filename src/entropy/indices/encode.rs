@@ -1,13 +1,13 @@
 //! Indices to a section.
 
-use super::super::log_freq::{self, Range};
+use super::super::log_freq::{self, Range, TableKind};
 use super::escapes::{self, Escape};
 use super::low_bits::choose_low_bits;
 use super::low_planes::LowPlanes;
 use super::plan::Planner;
 use super::{
-    HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, n_lanes,
-    segment_len,
+    Dependence, HAS_COLUMNS, HAS_ESCAPES, HAS_FEW_LANES, IS_CONSTANT, LAST_ROW, MAX_HALVED_TABLES,
+    MIN_SEGMENT_LOG2, ROW_LEN, RUN_LEN, SHEET_LEN, id_bits, n_lanes, segment_len,
 };
 use crate::bits::BitWriter;
 use crate::kernels::Isa;
@@ -34,6 +34,8 @@ pub struct IndexEncoder {
     quantizers: Vec<u32>,
     planner: Planner,
     tables: Vec<EncodeTable>,
+    /// Table of each row, where last rows of sheets use others.
+    row_ids: Vec<u8>,
     escapes: Vec<Escape>,
     /// Places of symbols that their table has no slots for.
     outside: Vec<usize>,
@@ -44,90 +46,90 @@ pub struct IndexEncoder {
 impl IndexEncoder {
     /// Appends the section of `indices` to `dst`; nothing for no indices.
     ///
-    /// [`super::ESCAPE`] may be among them. `dependent` says that they are of dependent quantization with a chain for each
-    /// of 32 lanes, index `i` in lane `i mod 32`: a decoder must be told the same. `row_lens` are lengths of
-    /// rows whose columns may differ in scale, which a decoder need not know.
+    /// [`super::ESCAPE`] may be among them. A decoder must be told the same `dependence`, which indices must have. `row_lens`
+    /// are lengths of rows whose columns may differ in scale, which a decoder need not know.
     pub fn encode(
         &mut self,
         isa: Isa,
         indices: &[i32],
-        dependent: bool,
+        dependence: Dependence,
         row_lens: &[usize],
         dst: &mut Vec<u8>,
     ) {
         if indices.is_empty() {
             return;
         }
-        let low_bits = self.split(isa, indices, dependent);
-        let paired = dependent && low_bits == 0;
+        let low_bits = self.split(isa, indices, dependence);
+        let kind = dependence.table_kind(low_bits);
         let head = low_bits.to_le_bytes()[0];
         if let Some(symbol) = constant(&self.symbols) {
             dst.extend([head | IS_CONSTANT, symbol]);
             return self.low_planes.write(dst);
         }
-        self.planner.plan(isa, &self.symbols, &self.quantizers, row_lens);
-        self.take_escapes(isa, indices, low_bits, paired);
+        self.planner.plan(isa, kind, &self.symbols, &self.quantizers, row_lens);
+        self.take_escapes(isa, indices, low_bits, kind);
         let head =
             head | if self.escapes.is_empty() { 0 } else { HAS_ESCAPES } | flag_of_lanes(indices.len());
-        self.write_symbols(isa, head, paired, dst);
+        self.write_symbols(isa, head, kind, dst);
     }
 
     /// Bits that `indices`, which stand for many more like them, take on average; see [`Self::encode`].
-    pub fn estimate(&mut self, isa: Isa, indices: &[i32], dependent: bool) -> f64 {
-        let low_bits = self.split(isa, indices, dependent);
-        let low = f64::from(low_bits) * indices.len() as f64;
-        low + self.planner.estimate(isa, &self.symbols, &self.quantizers)
+    pub fn estimate(&mut self, isa: Isa, indices: &[i32], dependence: Dependence) -> f64 {
+        let low_bits = self.split(isa, indices, dependence);
+        let kind = dependence.table_kind(low_bits);
+        self.low_planes.n_bits() + self.planner.estimate(isa, kind, &self.symbols, &self.quantizers)
     }
 
     /// Bits of the section that [`Self::encode`] would make of `indices`, but for its rounding to words: symbols are counted
     /// by the tables planned for them, not coded.
-    pub fn planned(&mut self, isa: Isa, indices: &[i32], dependent: bool, row_lens: &[usize]) -> f64 {
-        let low_bits = self.split(isa, indices, dependent);
-        let low = f64::from(low_bits) * indices.len() as f64;
+    pub fn planned(&mut self, isa: Isa, indices: &[i32], dependence: Dependence, row_lens: &[usize]) -> f64 {
+        let low_bits = self.split(isa, indices, dependence);
+        let (low, kind) = (self.low_planes.n_bits(), dependence.table_kind(low_bits));
         if indices.is_empty() || constant(&self.symbols).is_some() {
             return low + HEAD_BITS;
         }
-        self.planner.plan(isa, &self.symbols, &self.quantizers, row_lens);
-        self.take_escapes(isa, indices, low_bits, dependent && low_bits == 0);
+        self.planner.plan(isa, kind, &self.symbols, &self.quantizers, row_lens);
+        self.take_escapes(isa, indices, low_bits, kind);
         let mut written = Vec::new();
         write_tables(&self.planner, &[], &mut written);
         if !self.escapes.is_empty() {
             escapes::write(&self.escapes, &mut written);
         }
-        let n_lanes = n_lanes(flag_of_lanes(indices.len()), indices.len(), dependent && low_bits == 0);
+        let n_lanes = n_lanes(flag_of_lanes(indices.len()), indices.len(), kind);
         let around = HEAD_BITS + STATE_BITS * n_lanes as f64 + 8.0 * written.len() as f64;
-        low + around + self.planner.symbol_bits(&self.symbols, &self.quantizers)
+        low + around + self.planner.symbol_bits(kind, &self.symbols, &self.quantizers)
     }
 
     /// Makes symbols and planes of low bits of `indices` and, where tables come in pairs, traces the quantizers; the number of
     /// low bits.
-    fn split(&mut self, isa: Isa, indices: &[i32], dependent: bool) -> u32 {
-        let low_bits = choose_low_bits(indices, dependent);
-        let paired = dependent && low_bits == 0;
+    fn split(&mut self, isa: Isa, indices: &[i32], dependence: Dependence) -> u32 {
+        let low_bits = choose_low_bits(indices, dependence == Dependence::Chains);
+        let kind = dependence.table_kind(low_bits);
         self.symbols.resize(indices.len(), 0);
-        self.low_planes.begin(low_bits, indices.len());
+        self.low_planes.begin(low_bits, dependence.has_sums(low_bits), indices.len());
         // Run by run: indices that have left the nearest cache are fetched once for all that is made of them.
         for (run_idx, run) in indices.chunks(RUN_LEN).enumerate() {
             let start = run_idx * RUN_LEN;
-            symbols(isa, run, low_bits, paired, &mut self.symbols[start..start + run.len()]);
+            symbols(isa, run, low_bits, kind.shows_parity(), &mut self.symbols[start..start + run.len()]);
             self.low_planes.take(isa, start, run);
         }
         self.quantizers.clear();
-        if paired {
+        if kind == TableKind::Paired {
             trace_quantizers(isa, &self.symbols, &mut self.quantizers);
         }
         low_bits
     }
 
     /// Puts escapes in place of symbols that their table has no slots for.
-    fn take_escapes(&mut self, isa: Isa, indices: &[i32], low_bits: u32, paired: bool) {
+    fn take_escapes(&mut self, isa: Isa, indices: &[i32], low_bits: u32, kind: TableKind) {
         self.escapes.clear();
         let Self { symbols, escapes, outside, planner, .. } = self;
         let Planner { tables, symbol_ids, table_ids, by_columns, segment_log2, .. } = planner;
         let mut take = |range: Range, symbol: &mut u8, index: i32| {
             if !range.contains(*symbol) {
                 escapes.push(Escape::new(range, index >> low_bits));
-                *symbol = if paired && index & 1 == 1 { log_freq::ODD_ESCAPE } else { log_freq::ESCAPE };
+                let is_odd = kind.shows_parity() && index & 1 == 1;
+                *symbol = if is_odd { log_freq::ODD_ESCAPE } else { log_freq::ESCAPE };
             }
         };
         // Escapes are rare: whole runs are looked at first.
@@ -165,21 +167,27 @@ impl IndexEncoder {
     }
 
     /// Writes head, escapes, low planes, and the words.
-    fn write_symbols(&mut self, isa: Isa, head: u8, paired: bool, dst: &mut Vec<u8>) {
+    fn write_symbols(&mut self, isa: Isa, head: u8, kind: TableKind, dst: &mut Vec<u8>) {
         let n_tables = self.planner.tables.len();
-        let n_lanes = n_lanes(head, self.symbols.len(), paired);
+        let n_lanes = n_lanes(head, self.symbols.len(), kind);
+        self.tables.clear();
+        self.tables.extend(self.planner.tables.iter().flat_map(|fitted| &fitted.freqs).map(encode_table));
+        if self.planner.by_columns {
+            let n_choices = if kind == TableKind::Halved { MAX_HALVED_TABLES } else { MIXED_TABLES };
+            self.tables.resize(n_choices * kind.n_written(), [0; 256]);
+        }
+        if kind == TableKind::Halved {
+            self.use_halves();
+        }
         let table_ids = if self.planner.by_columns {
             TableIds::OfSymbols(&self.planner.symbol_ids)
+        } else if kind == TableKind::Halved {
+            TableIds::OfSegments { ids: &self.row_ids, segment_len: ROW_LEN }
         } else {
             let segment_len = segment_len(n_tables, self.planner.segment_log2);
             TableIds::OfSegments { ids: &self.planner.table_ids, segment_len }
         };
-        let plan = Plan { n_lanes, paired, table_ids };
-        self.tables.clear();
-        self.tables.extend(self.planner.tables.iter().flat_map(|fitted| &fitted.freqs).map(encode_table));
-        if self.planner.by_columns {
-            self.tables.resize(MIXED_TABLES * if paired { 2 } else { 1 }, [0; 256]);
-        }
+        let plan = Plan { n_lanes, paired: kind == TableKind::Paired, table_ids };
         let tail = encode_tail(&plan, &self.tables, &self.symbols, &self.quantizers);
         debug_assert!(tail.is_some(), "every symbol has slots in its table");
         let (tail_steps, mut states) = tail.unwrap_or((0, [0; MANY_LANES]));
@@ -206,6 +214,33 @@ impl IndexEncoder {
         }
         self.low_planes.write(dst);
         dst.extend_from_slice(first_word.and_then(|at| self.words.get(at..)).unwrap_or_default());
+    }
+}
+
+impl IndexEncoder {
+    /// Adds tables of halves behind the others, each of both halves of one, and has the last rows of sheets use them: their
+    /// symbols themselves say which half it is.
+    fn use_halves(&mut self) {
+        let Self { symbols, planner, tables, row_ids, .. } = self;
+        let first_half = u8::try_from(tables.len()).unwrap_or(u8::MAX);
+        tables.extend(planner.tables.iter().flat_map(|fitted| &fitted.freqs).map(|freqs| {
+            let [even, odd] = log_freq::halves(freqs).map(|half| encode_table(&half));
+            std::array::from_fn(|symbol| if symbol % 2 == 0 { even[symbol] } else { odd[symbol] })
+        }));
+        let n_sheets = symbols.len() / SHEET_LEN;
+        if planner.by_columns {
+            tables.resize(MIXED_TABLES, [0; 256]);
+            for ids in planner.symbol_ids.chunks_mut(SHEET_LEN).take(n_sheets) {
+                ids[LAST_ROW..].iter_mut().for_each(|id| *id += first_half);
+            }
+            return;
+        }
+        let segment_len = segment_len(planner.tables.len(), planner.segment_log2);
+        row_ids.clear();
+        row_ids.extend((0..symbols.len()).step_by(ROW_LEN).map(|first| {
+            let is_last = first % SHEET_LEN == LAST_ROW && first / SHEET_LEN < n_sheets;
+            planner.table_ids[first / segment_len] + if is_last { first_half } else { 0 }
+        }));
     }
 }
 

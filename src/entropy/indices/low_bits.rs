@@ -5,6 +5,7 @@ use super::ESCAPE;
 use super::plan::{ENTRY_BITS, ESCAPE_BITS, entropy_q16};
 use crate::bits::{MAX_RICE_PARAMETER, rice_bits};
 use crate::kernels::index_split::MAX_LOW_BITS;
+use crate::kernels::quantize::{ROW_LEN, SHEET_LEN};
 use crate::kernels::rans12::SLOTS;
 
 /// Values that the histogram over low bits spans on each side of zero.
@@ -18,31 +19,78 @@ const HALF_SPAN: i32 = 512;
 pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     // Samples are runs, so that every vector that is loaded is used; of short blocks everything counts.
     let one_in = (indices.len() >> 15).max(1);
-    let mut lengths = count_sampled::<33>(indices, one_in, |index| 32 - index.unsigned_abs().leading_zeros());
+    if indices.len() < LEAST_LEN_OF_SCALES {
+        return choose(&[indices], one_in, paired);
+    }
+    let groups = by_scale(indices, one_in);
+    choose(&groups.each_ref().map(Vec::as_slice), 1, paired)
+}
+
+/// The same for indices in groups that will have tables of their own, of each one run in `one_in`.
+fn choose(groups: &[&[i32]], one_in: usize, paired: bool) -> u32 {
+    let length = |index: i32| 32 - index.unsigned_abs().leading_zeros();
+    let mut lengths: Vec<[u32; 33]> =
+        groups.iter().map(|indices| count_sampled(indices, one_in, length)).collect();
     // Only an escape has all bits.
-    let n_escapes = std::mem::take(&mut lengths[32]);
-    let n = lengths.iter().sum::<u32>() as usize;
+    let n_escapes: Vec<u32> = lengths.iter_mut().map(|lengths| std::mem::take(&mut lengths[32])).collect();
+    let n = lengths.as_flattened().iter().sum::<u32>() as usize;
     // 15 of 16 normally distributed values lie within 1.86 standard deviations: with 64 steps for those, 127 are 3.7.
     let mut inside = 0;
-    let length = lengths.iter().take_while(|&&count| {
-        inside += count as usize;
+    let length = (0..33).take_while(|&length| {
+        inside += lengths.iter().map(|lengths| lengths[length] as usize).sum::<usize>();
         inside * 16 < n * 15
     });
     let usual = u32::try_from(length.count()).unwrap_or(0).saturating_sub(6).min(MAX_LOW_BITS);
-    let cost = |low_bits: u32| cost_by_lengths_q16(&lengths, low_bits);
+    let cost =
+        |low_bits: u32| lengths.iter().map(|lengths| cost_by_lengths_q16(lengths, low_bits)).sum::<u64>();
     let cheapest = (0..=MAX_LOW_BITS).min_by_key(|&low_bits| cost(low_bits)).unwrap_or(usual);
     // Few are escaped in a usual block, and lengths are a rough measure.
     let is_usual = cost(usual) <= cost(cheapest) + cost(cheapest) / LEAST_SAVING_OF_LOW_BITS;
     let least = if is_usual { usual } else { cheapest };
     let key = |index: i32| ((index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN).unsigned_abs();
-    let mut counts = count_sampled::<{ 2 * HALF_SPAN as usize }>(indices, one_in, key);
-    counts[key(ESCAPE) as usize] -= n_escapes;
+    let counts: Vec<[u32; 2 * HALF_SPAN as usize]> = groups
+        .iter()
+        .zip(n_escapes)
+        .map(|(indices, n_escapes)| {
+            let mut counts = count_sampled(indices, one_in, key);
+            counts[key(ESCAPE) as usize] -= n_escapes;
+            counts
+        })
+        .collect();
     let cost = |fold: u32| {
-        let (symbols, table) = folded_cost(&counts, fold, paired && least + fold == 0);
-        (symbols + ((n as u64 * u64::from(fold)) << 16)) * one_in as u64 + table
+        let of_group = |counts: &[u32; 2 * HALF_SPAN as usize]| {
+            let (symbols, table) = folded_cost(counts, fold, paired && least + fold == 0);
+            symbols * one_in as u64 + table
+        };
+        counts.iter().map(of_group).sum::<u64>() + ((n as u64 * u64::from(fold)) << 16) * one_in as u64
     };
     let fold = (0..=2.min(MAX_LOW_BITS - least)).min_by_key(|&fold| cost(fold));
     least + fold.unwrap_or(0)
+}
+
+/// From this many indices on, scales are told apart.
+const LEAST_LEN_OF_SCALES: usize = 1 << 16;
+/// Groups of scale, two octaves each; the last holds all larger ones.
+const N_SCALES: usize = 6;
+
+/// Indices of one sheet in `one_in`, or more, each with those whose neighbours in its column of the sheet are of about one
+/// scale together: that is how segments differ, and the places of a kernel, for which tables are chosen later.
+fn by_scale(indices: &[i32], one_in: usize) -> [Vec<i32>; N_SCALES] {
+    let mut groups: [Vec<i32>; N_SCALES] = std::array::from_fn(|_| Vec::new());
+    for sheet in indices.as_chunks::<SHEET_LEN>().0.iter().step_by(one_in) {
+        let mut sums = [0u32; ROW_LEN];
+        for row in sheet.as_chunks::<ROW_LEN>().0 {
+            sums.iter_mut().zip(row).for_each(|(sum, index)| {
+                *sum = sum.saturating_add(if *index == ESCAPE { 0 } else { index.unsigned_abs() });
+            });
+        }
+        for (column, sum) in sums.iter().enumerate() {
+            let octave = (32 - sum.leading_zeros()) as usize;
+            let group = &mut groups[(octave / 2).min(N_SCALES - 1)];
+            group.extend(sheet.iter().skip(column).step_by(ROW_LEN));
+        }
+    }
+    groups
 }
 
 /// Another number of low bits than the usual one has to save one bit in this many.

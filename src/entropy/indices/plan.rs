@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use super::super::cluster::Clusters;
 use super::super::freq::log2_fast_q16;
-use super::super::log_freq::{self, Fitted};
+use super::super::log_freq::{self, Fitted, TableKind};
 use super::column_scales::{ColumnScales, Combination, LEAST_SAVING as LEAST_SAVING_OF_COLUMNS};
 use super::columns::{BOUND_BITS, Columns};
 use super::geometric::geometric_costs_q16;
-use super::{MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, id_bits, segment_len};
+use super::{MAX_HALVED_TABLES, MAX_TABLES, MIN_SEGMENT_LOG2, RUN_LEN, SHEET_LEN, id_bits, segment_len};
 use crate::kernels::Isa;
 use crate::kernels::index_split::distance_sums;
+use crate::kernels::quantize::COLUMN_LEN;
 use crate::kernels::rans12::LANES;
 
 /// Counts of a table's symbols; in a pair of each quantizer's.
@@ -69,6 +70,19 @@ pub(super) fn entropy_q16(counts: &[u32; 256]) -> u64 {
     logs(&total).saturating_sub(counts.iter().filter(|&&count| count > 1).map(logs).sum())
 }
 
+/// Bits that symbols of these counts, out of `n` in all, are spared by even sums, in 1/65536: what parities take, of one in
+/// eight where sheets are whole.
+fn sums_q16(counts: &[u32; 256], n: usize) -> u64 {
+    let mut of_parities = [0; 256];
+    (0..2).for_each(|parity| of_parities[parity] = counts.iter().skip(parity).step_by(2).sum());
+    let in_sheets = n / SHEET_LEN * SHEET_LEN;
+    // Of whole blocks: below 2^52.
+    let of_all = entropy_q16(&of_parities) as f64 * in_sheets as f64;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of what it is of")]
+    let spared = (of_all / (n.max(1) * COLUMN_LEN) as f64) as u64;
+    spared
+}
+
 /// Tables and which segment uses which, in scratch memory that the next plan reuses.
 #[derive(Debug, Default)]
 pub(super) struct Planner {
@@ -95,17 +109,24 @@ pub(super) struct Planner {
 }
 
 impl Planner {
-    /// Plans for `symbols` and, where tables come in pairs, a word of quantizer bits for each row. `row_lens` are lengths
-    /// of rows whose columns may differ in scale.
-    pub(super) fn plan(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32], row_lens: &[usize]) {
+    /// Plans tables of one kind for `symbols` and, where they come in pairs, a word of quantizer bits for each row. `row_lens`
+    /// are lengths of rows whose columns may differ in scale.
+    pub(super) fn plan(
+        &mut self,
+        isa: Isa,
+        kind: TableKind,
+        symbols: &[u8],
+        quantizers: &[u32],
+        row_lens: &[usize],
+    ) {
         self.cluster(isa, symbols, quantizers);
         let n_ids = self.sums.len() as u64;
         let n_clusters = self.tallies.len();
         let told = |n_tables| u64::from(id_bits(n_tables)) * n_ids;
-        let mut merged = merge(&self.tallies, one_in(symbols.len()), !quantizers.is_empty(), told);
+        let mut merged = merge(&self.tallies, one_in(symbols.len()), (kind, MAX_TABLES), told);
         let enough = merged.cost - merged.cost / LEAST_SAVING_OF_COLUMNS;
         self.by_columns = false;
-        if let Some((by_columns, segment_log2)) = self.plan_columns(isa, symbols, quantizers, row_lens)
+        if let Some((by_columns, segment_log2)) = self.plan_columns(isa, kind, symbols, quantizers, row_lens)
             && by_columns.cost < enough
             && by_columns.groups.len() > 1
         {
@@ -125,18 +146,18 @@ impl Planner {
             }
             self.table_ids.iter_mut().for_each(|id| *id = new_ids[usize::from(*id)]);
         }
-        let n_used = if quantizers.is_empty() { 1 } else { 2 };
+        let n_used = kind.n_written();
         if one_in(symbols.len()) > 1 {
             // What was not counted may lie out of the range of what was.
             for counts in merged.groups.iter_mut().flat_map(|group| &mut group.counts[..n_used]) {
                 counts[usize::from(log_freq::ESCAPE)] += 1;
-                if n_used == 2 {
+                if kind.shows_parity() {
                     counts[usize::from(log_freq::ODD_ESCAPE)] += 1;
                 }
             }
         }
         self.tables.clear();
-        self.tables.extend(merged.groups.iter().map(|group| Fitted::new(&group.counts[..n_used])));
+        self.tables.extend(merged.groups.iter().map(|group| Fitted::new(kind, &group.counts[..n_used])));
     }
 
     /// What choosing tables by columns too would give, and log2 of the length of segments for that, where columns promise
@@ -144,13 +165,14 @@ impl Planner {
     fn plan_columns(
         &mut self,
         isa: Isa,
+        kind: TableKind,
         symbols: &[u8],
         quantizers: &[u32],
         row_lens: &[usize],
     ) -> Option<(Merged, u32)> {
-        let product = self.try_columns(isa, symbols, quantizers, row_lens, Combination::Product);
+        let product = self.try_columns(isa, kind, symbols, quantizers, (row_lens, Combination::Product));
         std::mem::swap(&mut self.columns, &mut self.other_columns);
-        let sum = self.try_columns(isa, symbols, quantizers, row_lens, Combination::Sum);
+        let sum = self.try_columns(isa, kind, symbols, quantizers, (row_lens, Combination::Sum));
         let cost = |tried: &Option<(Merged, u32)>| tried.as_ref().map_or(u64::MAX, |(merged, _)| merged.cost);
         if cost(&sum) < cost(&product) {
             return sum;
@@ -163,10 +185,10 @@ impl Planner {
     fn try_columns(
         &mut self,
         isa: Isa,
+        kind: TableKind,
         symbols: &[u8],
         quantizers: &[u32],
-        row_lens: &[usize],
-        combination: Combination,
+        (row_lens, combination): (&[usize], Combination),
     ) -> Option<(Merged, u32)> {
         let period = self.scales.best_period(isa, symbols, row_lens, combination)?;
         let segment_log2 =
@@ -183,16 +205,18 @@ impl Planner {
         }
         let class_bits = self.columns.bits();
         let told = |n_tables: usize| class_bits + u64::from(BOUND_BITS) * (n_tables as u64 - 1);
-        Some((merge(&self.tallies, one_in, !quantizers.is_empty(), told), segment_log2))
+        let most = if kind == TableKind::Halved { MAX_HALVED_TABLES } else { MAX_TABLES };
+        Some((merge(&self.tallies, one_in, (kind, most), told), segment_log2))
     }
 
     /// Bits of `symbols` that are part of many more: what tables take is left out, and so is what it costs that they have
     /// to be the same for all, which is about as much.
-    pub(super) fn estimate(&mut self, isa: Isa, symbols: &[u8], quantizers: &[u32]) -> f64 {
+    pub(super) fn estimate(&mut self, isa: Isa, kind: TableKind, symbols: &[u8], quantizers: &[u32]) -> f64 {
         self.cluster(isa, symbols, quantizers);
         let bits_q16 = |counts: Counts| -> u64 {
             let escapes = u64::from(counts[0][0] + counts[1][0]) * ESCAPE_BITS;
-            counts.iter().map(entropy_q16).sum::<u64>() + (escapes << 16)
+            let sums = if kind == TableKind::Halved { sums_q16(&counts[0], symbols.len()) } else { 0 };
+            (counts.iter().map(entropy_q16).sum::<u64>() + (escapes << 16)).saturating_sub(sums)
         };
         let counted: u64 = self.tallies.iter().map(|tally| bits_q16(total(tally))).sum();
         let symbols = counted * one_in(symbols.len()) as u64;
@@ -200,7 +224,7 @@ impl Planner {
     }
 
     /// Bits that `symbols`, all of which have slots, take by the tables that [`Self::plan`] has given them.
-    pub(super) fn symbol_bits(&mut self, symbols: &[u8], quantizers: &[u32]) -> f64 {
+    pub(super) fn symbol_bits(&mut self, kind: TableKind, symbols: &[u8], quantizers: &[u32]) -> f64 {
         self.tallies.clear();
         self.tallies.resize(self.tables.len(), [[0; 512]; 4]);
         if self.by_columns {
@@ -213,7 +237,12 @@ impl Planner {
             }
         }
         let tables = self.tables.iter().zip(&self.tallies);
-        let bits_q16: u64 = tables.map(|(table, tally)| table.symbols_q16(&total(tally))).sum();
+        let of_table = |(table, tally): (&Fitted, &Tally)| {
+            let counts = total(tally);
+            let sums = if kind == TableKind::Halved { sums_q16(&counts[0], symbols.len()) } else { 0 };
+            table.symbols_q16(&counts).saturating_sub(sums)
+        };
+        let bits_q16: u64 = tables.map(of_table).sum();
         bits_q16 as f64 / 65_536.0
     }
 
@@ -252,9 +281,14 @@ struct Merged {
     cost: u64,
 }
 
-/// Merges neighbouring clusters as long as that saves bits, and until [`MAX_TABLES`] will do. One in `one_in` symbols has
-/// been counted; `told` are the bits that tell which of so many tables is used where.
-fn merge(tallies: &[Tally], one_in: usize, paired: bool, told: impl Fn(usize) -> u64) -> Merged {
+/// Merges neighbouring clusters as long as that saves bits, and until `most` tables of one kind will do. One in `one_in`
+/// symbols has been counted; `told` are the bits that tell which of so many tables is used where.
+fn merge(
+    tallies: &[Tally],
+    one_in: usize,
+    (kind, most): (TableKind, usize),
+    told: impl Fn(usize) -> u64,
+) -> Merged {
     let weight = u32::try_from(one_in).unwrap_or(u32::MAX);
     let groups: Vec<Group> = tallies
         .iter()
@@ -263,11 +297,11 @@ fn merge(tallies: &[Tally], one_in: usize, paired: bool, told: impl Fn(usize) ->
         .filter(|(_, counts)| counts.iter().flatten().any(|&count| count > 0))
         .map(|(cluster, counts)| Group { clusters: cluster..cluster + 1, counts: Box::new(counts) })
         .collect();
-    let cost_of = |group: &Group| cost_q16(&group.counts, paired);
+    let cost_of = |group: &Group| cost_q16(&group.counts, kind == TableKind::Paired);
     let mut costs: Vec<u64> = groups.iter().map(cost_of).collect();
     let mut joined_costs: Vec<u64> = groups.windows(2).map(|pair| cost_of(&pair[0].join(&pair[1]))).collect();
     let total_of = |costs: &[u64]| {
-        let told = if costs.len() > MAX_TABLES { u64::MAX >> 1 } else { told(costs.len().max(1)) << 16 };
+        let told = if costs.len() > most { u64::MAX >> 1 } else { told(costs.len().max(1)) << 16 };
         costs.iter().sum::<u64>() + told
     };
     let (mut least, mut n_best) = (total_of(&costs), 0);

@@ -11,6 +11,7 @@
 //! indices, values and error sums are the same on every instruction set.
 
 mod error_sums;
+mod even_sums;
 mod in_place;
 mod scalar;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod x86;
 mod x86_avx2;
 
 pub use error_sums::ErrorSums;
+pub use even_sums::{COLUMN_LEN, ROW_LEN, SHEET_LEN};
 pub use in_place::Replaced;
 pub(super) use scalar::floor;
 
@@ -42,6 +44,9 @@ pub enum Rounding {
     /// The upper point `k + 1` only where the fraction above `k` exceeds entry `min(k, 31)`; entries lie in
     /// [0, 1], one half being nearest.
     Thresholds([f32; N_THRESHOLDS]),
+    /// The same, but so that indices lie on the lattice of [`SHEET_LEN`]: where the sum of a column of eight is odd, the
+    /// element that is nearest to its threshold, and not zero, takes its other neighbour.
+    EvenSums([f32; N_THRESHOLDS]),
 }
 
 impl Rounding {
@@ -50,7 +55,8 @@ impl Rounding {
     pub fn within(self, max_error: f32) -> Self {
         match self {
             Self::Nearest => Self::Nearest,
-            Self::Thresholds(table) => {
+            // The other neighbour may be a whole step away.
+            Self::Thresholds(table) | Self::EvenSums(table) => {
                 Self::Thresholds(table.map(|threshold| threshold.max(1.0 - max_error).min(max_error)))
             }
         }
@@ -152,14 +158,14 @@ pub fn replace_f32(
     }
     Some(match (isa, rounding) {
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, Rounding::Thresholds(table)) if isa.available() => {
+        (Isa::Avx512, Rounding::Thresholds(_) | Rounding::EvenSums(_)) if isa.available() => {
             // SAFETY: `available` has just tested every feature that the function enables.
-            unsafe { x86::replace_f32_avx512(source, elements, step, table, indices, next) }
+            unsafe { x86::replace_f32_avx512(source, elements, step, rounding, indices, next) }
         }
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, Rounding::Thresholds(table)) if isa.available() => {
+        (Isa::Avx2, Rounding::Thresholds(_) | Rounding::EvenSums(_)) if isa.available() => {
             // SAFETY: as above.
-            unsafe { x86_avx2::replace_f32(source, elements, step, table, indices, next) }
+            unsafe { x86_avx2::replace_f32(source, elements, step, rounding, indices, next) }
         }
         _ => in_place::replace_f32(isa, source, elements, step, rounding, indices),
     })

@@ -1,5 +1,6 @@
 //! The definition, as plain loops that the gated wrappers widen.
 
+use super::even_sums::quantize_sheet;
 use super::{ESCAPE, MAX_STEPS, N_THRESHOLDS, Rounding};
 use crate::dtype::Dtype;
 use crate::kernels::convert::from_values;
@@ -12,6 +13,13 @@ pub(super) fn quantize(values: &[f32], step: f32, rounding: &Rounding, indices: 
     match rounding {
         Rounding::Nearest => quantize_by(values, step, |_| 0.5, indices),
         Rounding::Thresholds(table) => quantize_by(values, step, |k| lookup(table, k), indices),
+        Rounding::EvenSums(table) => {
+            let (sheets, rest) = values.as_chunks();
+            let (index_sheets, index_rest) = indices.as_chunks_mut();
+            let sheets = sheets.iter().zip(index_sheets);
+            sheets.for_each(|(values, indices)| quantize_sheet(values, step, table, indices));
+            quantize_by(rest, step, |k| lookup(table, k), index_rest);
+        }
     }
 }
 
@@ -26,7 +34,7 @@ pub(in crate::kernels) fn floor(steps: f32) -> (f32, i32) {
 
 /// The threshold of magnitude `k`.
 #[inline(always)]
-fn lookup(table: &[f32; N_THRESHOLDS], k: i32) -> f32 {
+pub(super) fn lookup(table: &[f32; N_THRESHOLDS], k: i32) -> f32 {
     table[(k as usize).min(N_THRESHOLDS - 1)]
 }
 

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use bytemuck::cast;
+use bytemuck::{cast, cast_ref};
 
+use super::even_sums::{COLUMN_LEN, ROW_LEN, SHEET_LEN};
 use super::{ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place, scalar, x86_avx2};
 use crate::dtype::Dtype;
 use crate::kernels::Isa;
@@ -14,8 +15,18 @@ pub(super) const LAST_ENTRY: i32 = 31;
 
 #[target_feature(enable = "avx2")]
 pub(super) fn quantize_avx2(values: &[f32], step: f32, rounding: &Rounding, indices: &mut [i32]) {
-    let Rounding::Thresholds(table) = rounding else {
-        return scalar::quantize(values, step, rounding, indices);
+    let table = match rounding {
+        Rounding::Nearest => return scalar::quantize(values, step, rounding, indices),
+        Rounding::Thresholds(table) => table,
+        Rounding::EvenSums(table) => {
+            let (sheets, rest) = values.as_chunks::<SHEET_LEN>();
+            let (index_sheets, index_rest) = indices.as_chunks_mut();
+            let sheets = sheets.iter().zip(index_sheets);
+            sheets.for_each(|(values, indices)| {
+                x86_avx2::quantize_sheet(cast_ref(values), step, table, indices);
+            });
+            return quantize_avx2(rest, step, &Rounding::Thresholds(*table), index_rest);
+        }
     };
     let (quarters, step_vector) = (cast(*table), _mm256_set1_ps(step));
     let (vectors, rest) = values.as_chunks::<8>();
@@ -47,8 +58,16 @@ fn indices_of(x: __m512, step: __m512, low: __m512, high: __m512) -> (__m512i, _
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) fn quantize_avx512(values: &[f32], step: f32, rounding: &Rounding, indices: &mut [i32]) {
-    let Rounding::Thresholds(table) = rounding else {
-        return scalar::quantize(values, step, rounding, indices);
+    let table = match rounding {
+        Rounding::Nearest => return scalar::quantize(values, step, rounding, indices),
+        Rounding::Thresholds(table) => table,
+        Rounding::EvenSums(table) => {
+            let (sheets, rest) = values.as_chunks::<SHEET_LEN>();
+            let (index_sheets, index_rest) = indices.as_chunks_mut();
+            let sheets = sheets.iter().zip(index_sheets);
+            sheets.for_each(|(values, indices)| quantize_sheet(cast_ref(values), step, table, indices));
+            return quantize_avx512(rest, step, &Rounding::Thresholds(*table), index_rest);
+        }
     };
     let [low, high]: [__m512; 2] = cast(*table);
     let (vectors, rest) = values.as_chunks::<16>();
@@ -59,6 +78,60 @@ pub(super) fn quantize_avx512(values: &[f32], step: f32, rounding: &Rounding, in
         *dst = cast(_mm512_mask_mov_epi32(_mm512_set1_epi32(super::ESCAPE), is_in_range, k));
     }
     scalar::quantize(rest, step, rounding, index_rest);
+}
+
+/// As [`even_sums::quantize_sheet`], of the little-endian bytes of a sheet: 16 columns at a time.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn quantize_sheet(
+    values: &[[u8; 4]; SHEET_LEN],
+    step: f32,
+    table: &[f32; N_THRESHOLDS],
+    indices: &mut [i32; SHEET_LEN],
+) {
+    const VECTORS: usize = ROW_LEN / 16;
+    let [low, high]: [__m512; 2] = cast(*table);
+    let (step, one) = (_mm512_set1_ps(step), _mm512_set1_epi32(1));
+    let values = values.as_chunks::<16>().0;
+    let indices = indices.as_chunks_mut::<16>().0;
+    for part in 0..VECTORS {
+        let mut nearest = _mm512_set1_ps(f32::INFINITY);
+        let (mut others, mut places, mut sums) =
+            (_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512());
+        for row in 0..COLUMN_LEN {
+            let x: __m512 = cast(values[row * VECTORS + part]);
+            let steps = _mm512_abs_ps(_mm512_div_ps(x, step));
+            let floor = _mm512_cvttps_epi32(steps);
+            let fraction = _mm512_sub_ps(steps, _mm512_cvtepi32_ps(floor));
+            let entry = _mm512_min_epu32(floor, _mm512_set1_epi32(LAST_ENTRY));
+            let threshold = _mm512_permutex2var_ps(low, entry, high);
+            let up = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(fraction, threshold);
+            let above = _mm512_add_epi32(floor, one);
+            let negative = _mm512_movepi32_mask(_mm512_castps_si512(x));
+            let signed = |k| _mm512_mask_sub_epi32(k, negative, _mm512_setzero_si512(), k);
+            let is_in_range = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(steps, _mm512_set1_ps(MAX_STEPS));
+            let k = signed(_mm512_mask_mov_epi32(floor, up, above));
+            let k = _mm512_mask_mov_epi32(_mm512_set1_epi32(super::ESCAPE), is_in_range, k);
+            indices[row * VECTORS + part] = cast(k);
+            sums = _mm512_xor_si512(sums, k);
+            let distance = _mm512_abs_ps(_mm512_sub_ps(fraction, threshold));
+            let may_move = _mm512_mask_cmp_ps_mask::<_CMP_NEQ_OQ>(is_in_range, x, _mm512_setzero_ps());
+            let is_nearer = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(may_move, distance, nearest);
+            nearest = _mm512_mask_mov_ps(nearest, is_nearer, distance);
+            let other = signed(_mm512_mask_mov_epi32(above, up, floor));
+            others = _mm512_mask_mov_epi32(others, is_nearer, other);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "one of eight")]
+            let place = _mm512_set1_epi32(row as i32);
+            places = _mm512_mask_mov_epi32(places, is_nearer, place);
+        }
+        let is_odd = _mm512_test_epi32_mask(sums, one);
+        for row in 0..COLUMN_LEN {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "one of eight")]
+            let place = _mm512_set1_epi32(row as i32);
+            let moves = _mm512_mask_cmpeq_epi32_mask(is_odd, places, place);
+            let dst = &mut indices[row * VECTORS + part];
+            *dst = cast(_mm512_mask_mov_epi32(cast(*dst), moves, others));
+        }
+    }
 }
 
 #[target_feature(enable = "avx2")]
@@ -115,7 +188,7 @@ pub(super) fn replace_f32_avx512(
     source: Option<&[[u8; 4]]>,
     elements: &mut [[u8; 4]],
     step: f32,
-    table: &[f32; N_THRESHOLDS],
+    rounding: &Rounding,
     indices: &mut [i32],
     next: &[u8],
 ) -> Replaced {
@@ -125,16 +198,28 @@ pub(super) fn replace_f32_avx512(
     let chunks = elements.chunks_mut(error_sums::CHUNK_LEN).zip(indices.chunks_mut(error_sums::CHUNK_LEN));
     for (chunk_idx, (elements, indices)) in chunks.enumerate() {
         let source = source.map(|all| &all[chunk_idx * error_sums::CHUNK_LEN..][..elements.len()]);
-        if !elements.len().is_multiple_of(16) {
-            let rounding = Rounding::Thresholds(*table);
-            total.add(&in_place::replace_f32(Isa::Avx512, source, elements, step, &rounding, indices));
+        let is_whole = match rounding {
+            Rounding::EvenSums(_) => elements.len().is_multiple_of(SHEET_LEN),
+            _ => elements.len().is_multiple_of(16),
+        };
+        let (Rounding::Thresholds(table) | Rounding::EvenSums(table), true) = (rounding, is_whole) else {
+            total.add(&in_place::replace_f32(Isa::Avx512, source, elements, step, rounding, indices));
             continue;
+        };
+        if matches!(rounding, Rounding::EvenSums(_)) {
+            let sheets = source.unwrap_or(elements).as_chunks().0.iter().zip(indices.as_chunks_mut().0);
+            sheets.for_each(|(values, indices)| quantize_sheet(values, step, table, indices));
         }
         let source = source.map(|source| source.as_chunks().0);
         let (rows, indices) = (elements.as_chunks_mut().0, indices.as_chunks_mut().0);
-        let replaced = match table[0] >= 0.5 {
-            true => replace_chunk::<true>(source, rows, step, table, indices, &mut next),
-            false => replace_chunk::<false>(source, rows, step, table, indices, &mut next),
+        let replaced = match rounding {
+            Rounding::EvenSums(_) => {
+                replace_chunk::<false, true>(source, rows, step, table, indices, &mut next)
+            }
+            _ if table[0] >= 0.5 => {
+                replace_chunk::<true, false>(source, rows, step, table, indices, &mut next)
+            }
+            _ => replace_chunk::<false, false>(source, rows, step, table, indices, &mut next),
         };
         total.add(&replaced);
     }
@@ -239,8 +324,9 @@ impl<const NARROW: bool> RowSums<NARROW> {
     }
 }
 
+/// Replaces rows by what their indices stand for, which are chosen by `table` or, if they are `GIVEN`, have been.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn replace_chunk<const NARROW: bool>(
+fn replace_chunk<const NARROW: bool, const GIVEN: bool>(
     source: Option<&[[[u8; 4]; 16]]>,
     rows: &mut [[[u8; 4]; 16]],
     step: f32,
@@ -255,7 +341,12 @@ fn replace_chunk<const NARROW: bool>(
     for (row_idx, (row, dst)) in rows.iter_mut().zip(indices).enumerate() {
         next.turn();
         let x: __m512 = cast(source.map_or(*row, |source| source[row_idx]));
-        let (k, is_in_range) = indices_of(x, step, low, high);
+        let (k, is_in_range) = if GIVEN {
+            let k = cast(*dst);
+            (k, _mm512_cmpneq_epi32_mask(k, _mm512_set1_epi32(super::ESCAPE)))
+        } else {
+            indices_of(x, step, low, high)
+        };
         let values = _mm512_cvtepi32_ps(k);
         if is_in_range == __mmask16::MAX {
             let rebuilt = _mm512_mul_ps(values, step);

@@ -7,6 +7,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::cast;
 
+use super::even_sums::{COLUMN_LEN, ROW_LEN as SHEET_ROW_LEN, SHEET_LEN};
 use super::x86::LAST_ENTRY;
 use super::{ESCAPE, ErrorSums, MAX_STEPS, N_THRESHOLDS, Replaced, Rounding, error_sums, in_place};
 use crate::kernels::Isa;
@@ -21,7 +22,7 @@ pub(super) fn replace_f32(
     source: Option<&[[u8; 4]]>,
     elements: &mut [[u8; 4]],
     step: f32,
-    table: &[f32; N_THRESHOLDS],
+    rounding: &Rounding,
     indices: &mut [i32],
     next: &[u8],
 ) -> Replaced {
@@ -31,15 +32,25 @@ pub(super) fn replace_f32(
     let chunks = elements.chunks_mut(error_sums::CHUNK_LEN).zip(indices.chunks_mut(error_sums::CHUNK_LEN));
     for (chunk_idx, (elements, indices)) in chunks.enumerate() {
         let source = source.map(|all| &all[chunk_idx * error_sums::CHUNK_LEN..][..elements.len()]);
-        let replaced = match (elements.as_chunks_mut::<ROW_LEN>(), indices.as_chunks_mut::<ROW_LEN>()) {
-            ((rows, []), (indices, [])) => {
-                let source = source.map(|source| source.as_chunks().0);
-                replace_chunk(source, rows, step, table, indices, &mut next)
-            }
-            _ => {
-                let rounding = Rounding::Thresholds(*table);
-                in_place::replace_f32(Isa::Avx2, source, elements, step, &rounding, indices)
-            }
+        let is_whole = match rounding {
+            Rounding::EvenSums(_) => elements.len().is_multiple_of(SHEET_LEN),
+            _ => elements.len().is_multiple_of(ROW_LEN),
+        };
+        let (Rounding::Thresholds(table) | Rounding::EvenSums(table), true) = (rounding, is_whole) else {
+            total.add(&in_place::replace_f32(Isa::Avx2, source, elements, step, rounding, indices));
+            continue;
+        };
+        let are_given = matches!(rounding, Rounding::EvenSums(_));
+        if are_given {
+            let sheets = source.unwrap_or(elements).as_chunks().0.iter().zip(indices.as_chunks_mut().0);
+            sheets.for_each(|(values, indices)| quantize_sheet(values, step, table, indices));
+        }
+        let source = source.map(|source| source.as_chunks().0);
+        let (rows, indices) = (elements.as_chunks_mut().0, indices.as_chunks_mut().0);
+        let replaced = if are_given {
+            replace_chunk::<true>(source, rows, step, table, indices, &mut next)
+        } else {
+            replace_chunk::<false>(source, rows, step, table, indices, &mut next)
         };
         total.add(&replaced);
     }
@@ -144,8 +155,65 @@ impl Sums {
     }
 }
 
+/// As [`even_sums::quantize_sheet`](super::even_sums), of the little-endian bytes of a sheet: eight columns at a time.
+#[target_feature(enable = "avx2")]
+pub(super) fn quantize_sheet(
+    values: &[[u8; 4]; SHEET_LEN],
+    step: f32,
+    table: &[f32; N_THRESHOLDS],
+    indices: &mut [i32; SHEET_LEN],
+) {
+    const VECTORS: usize = SHEET_ROW_LEN / 8;
+    let quarters: [__m256; 4] = cast(*table);
+    let (step, one) = (_mm256_set1_ps(step), _mm256_set1_epi32(1));
+    let magnitude = |x| _mm256_andnot_ps(_mm256_set1_ps(-0.0), x);
+    let values = values.as_chunks::<8>().0;
+    let indices = indices.as_chunks_mut::<8>().0;
+    for part in 0..VECTORS {
+        let mut nearest = _mm256_set1_ps(f32::INFINITY);
+        let (mut others, mut places, mut sums) =
+            (_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256());
+        for row in 0..COLUMN_LEN {
+            let x: __m256 = cast(values[row * VECTORS + part]);
+            let steps = magnitude(_mm256_div_ps(x, step));
+            let floor = _mm256_cvttps_epi32(steps);
+            let fraction = _mm256_sub_ps(steps, _mm256_cvtepi32_ps(floor));
+            let threshold = thresholds_of(quarters, floor);
+            let up = _mm256_cmp_ps::<_CMP_GT_OQ>(fraction, threshold);
+            let sign = _mm256_srai_epi32::<31>(_mm256_castps_si256(x));
+            let signed = |k| _mm256_sub_epi32(_mm256_xor_si256(k, sign), sign);
+            let up = _mm256_castps_si256(up);
+            let is_in_range = _mm256_cmp_ps::<_CMP_LE_OQ>(steps, _mm256_set1_ps(MAX_STEPS));
+            let k = signed(_mm256_sub_epi32(floor, up));
+            let k = _mm256_blendv_epi8(_mm256_set1_epi32(ESCAPE), k, _mm256_castps_si256(is_in_range));
+            indices[row * VECTORS + part] = cast(k);
+            sums = _mm256_xor_si256(sums, k);
+            let distance = magnitude(_mm256_sub_ps(fraction, threshold));
+            let is_nonzero = _mm256_cmp_ps::<_CMP_NEQ_OQ>(x, _mm256_setzero_ps());
+            let may_move = _mm256_and_ps(is_in_range, is_nonzero);
+            let is_nearer = _mm256_and_ps(may_move, _mm256_cmp_ps::<_CMP_LT_OQ>(distance, nearest));
+            nearest = _mm256_blendv_ps(nearest, distance, is_nearer);
+            let is_nearer = _mm256_castps_si256(is_nearer);
+            let other = signed(_mm256_add_epi32(_mm256_add_epi32(floor, one), up));
+            others = _mm256_blendv_epi8(others, other, is_nearer);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "one of eight")]
+            let place = _mm256_set1_epi32(row as i32);
+            places = _mm256_blendv_epi8(places, place, is_nearer);
+        }
+        let is_odd = _mm256_cmpeq_epi32(_mm256_and_si256(sums, one), one);
+        for row in 0..COLUMN_LEN {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "one of eight")]
+            let place = _mm256_set1_epi32(row as i32);
+            let moves = _mm256_and_si256(is_odd, _mm256_cmpeq_epi32(places, place));
+            let dst = &mut indices[row * VECTORS + part];
+            *dst = cast(_mm256_blendv_epi8(cast(*dst), others, moves));
+        }
+    }
+}
+
+/// Replaces rows by what their indices stand for, which are chosen by `table` or, if they are `GIVEN`, have been.
 #[target_feature(enable = "avx2,popcnt")]
-fn replace_chunk(
+fn replace_chunk<const GIVEN: bool>(
     source: Option<&[[[u8; 4]; ROW_LEN]]>,
     rows: &mut [[[u8; 4]; ROW_LEN]],
     step: f32,
@@ -162,7 +230,15 @@ fn replace_chunk(
     for (row_idx, (row, dst)) in rows.iter_mut().zip(indices).enumerate() {
         next.turn();
         let x: [__m256; 2] = cast(source.map_or(*row, |source| source[row_idx]));
-        let found = [indices_of(x[0], step, quarters), indices_of(x[1], step, quarters)];
+        let found = if GIVEN {
+            let given: [__m256i; 2] = cast(*dst);
+            given.map(|k| {
+                let is_escape = _mm256_cmpeq_epi32(k, _mm256_set1_epi32(ESCAPE));
+                (k, _mm256_castsi256_ps(_mm256_xor_si256(is_escape, _mm256_set1_epi32(-1))))
+            })
+        } else {
+            [indices_of(x[0], step, quarters), indices_of(x[1], step, quarters)]
+        };
         let in_range = _mm256_and_ps(found[0].1, found[1].1);
         let replaced = if _mm256_movemask_ps(in_range) == 0xff {
             [sums.replace::<true>(0, x[0], found[0], step), sums.replace::<true>(1, x[1], found[1], step)]

@@ -90,7 +90,8 @@ pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
     const { assert!(R == 8 * V && R <= MANY_LANES && (!is_paired(N) || R == LANES)) }
     let all: [__m256i; 8] = cast(lanes.states);
     let mut x: [__m256i; V] = std::array::from_fn(|i| all[i]);
-    let mut chains: [__m256i; 4] = cast(lanes.chains.map(u32::from));
+    let none = [_mm256_setzero_si256(); 4];
+    let mut chains: [__m256i; 4] = if is_paired(N) { cast(lanes.chains.map(u32::from)) } else { none };
     let bytes = words.as_flattened();
     let mut at = 2 * position.word;
     'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
@@ -146,8 +147,10 @@ pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
         }
     }
     lanes.states.as_chunks_mut().0.iter_mut().zip(x).for_each(|(states, x)| *states = cast::<_, [u32; 8]>(x));
-    let states: [u32; LANES] = cast(chains);
-    lanes.chains = states.map(|state| state.to_le_bytes()[0]);
+    if is_paired(N) {
+        let states: [u32; LANES] = cast(chains);
+        lanes.chains = states.map(|state| state.to_le_bytes()[0]);
+    }
     Position { word: at / 2, ..position }
 }
 

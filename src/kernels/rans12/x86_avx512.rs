@@ -56,7 +56,7 @@ pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
             state << 1 | (state & 1) << 12
         }))
     };
-    let mut chains = [chain(0), chain(1)];
+    let mut chains = if is_paired(N) { [chain(0), chain(1)] } else { [_mm512_setzero_si512(); 2] };
     let bytes = words.as_flattened();
     let mut at = 2 * position.word;
     'segments: for (segment, id) in plan.segments_from(position.symbol, dst) {
@@ -111,7 +111,7 @@ pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
         .iter_mut()
         .zip(x)
         .for_each(|(states, x)| *states = cast::<_, [u32; 16]>(x));
-    for (half, chains) in chains.into_iter().enumerate() {
+    for (half, chains) in chains.into_iter().enumerate().filter(|_| is_paired(N)) {
         let states: [i32; 16] = cast(chains);
         for (place, state) in lanes.chains[16 * half..].iter_mut().zip(states) {
             *place = (state >> 1).to_le_bytes()[0] & 7;

@@ -12,7 +12,7 @@ use super::settings::{Goal, LossySettings};
 use super::tensor_source::{RUN_LEN, SAMPLE_LEN, TensorSource};
 use crate::error::Result;
 use crate::kernels::moments::Squares;
-use crate::kernels::quantize::Rounding;
+use crate::kernels::quantize::{Rounding, SHEET_LEN};
 use crate::pipeline::timings::Step;
 use crate::quantize::rdo::SAMPLE_LEN as N_TUNED;
 use crate::stage::{ChannelSteps, Choice, Domain, QuantSpec, Quantizer};
@@ -23,8 +23,8 @@ const MAX_SAMPLE_LEN: u64 = 1 << 19;
 const SAMPLE_ONE_IN: u64 = 8;
 /// Steps are this much below what a bound allows, for rounding in the decoder's arithmetic.
 const SLACK: f32 = 1.0 - 1.0 / 1024.0;
-/// Elements of each run of a sample: short, since neighbours are alike.
-const SAMPLE_RUN_LEN: u64 = 1 << 8;
+/// Elements of each run of a sample: short, since neighbours are alike, and a whole sheet of the lattice.
+const SAMPLE_RUN_LEN: u64 = SHEET_LEN as u64;
 /// Standard error of a root mean square, as a share, up to which a sample is taken for the whole: half of what a step may
 /// leave of its goal.
 const MAX_SAMPLING_ERROR: f64 = 0.0025;
@@ -83,7 +83,7 @@ impl<'a> Fitter<'a> {
     fn fit_read(&self) -> Result<Option<Trial>> {
         let memory = self.tensor.memory;
         // Such a tensor is its own sample.
-        let is_fast = self.settings.quantizer == Quantizer::Uniform;
+        let is_fast = self.settings.quantizer != Quantizer::Trellis;
         if let (true, Goal::RelL2(_), &[span]) = (is_fast, self.tensor.candidate.goal, &*self.tensor.spans())
         {
             let whole = self.tensor.read_whole(span)?;
@@ -101,7 +101,7 @@ impl<'a> Fitter<'a> {
     fn sample_len(&self) -> u64 {
         let n_elements = self.tensor.n_elements();
         match (self.tensor.candidate.goal, self.settings.quantizer) {
-            (Goal::RelL2(_), Quantizer::Uniform) => {
+            (Goal::RelL2(_), Quantizer::Uniform | Quantizer::Lattice) => {
                 (n_elements / SAMPLE_ONE_IN).clamp(SAMPLE_LEN, MAX_SAMPLE_LEN)
             }
             // The search for a path takes long; other goals need no sample but to see whether the tensor is constant.
@@ -157,7 +157,7 @@ impl<'a> Fitter<'a> {
     /// Steps of twice the bound, each element to the nearest point. Where rounding to the dtype breaks the bound, half
     /// the step leaves room for it.
     fn fit_bound(&self, bound: f64, channels: Option<ChannelSteps>) -> Result<Option<Trial>> {
-        let choice = Choice::Uniform(Rounding::Nearest);
+        let choice = Choice::Rounded(Rounding::Nearest);
         for share in [2.0, 1.0, 0.5] {
             #[expect(clippy::cast_possible_truncation, reason = "rounded, and then measured")]
             let step = (share * bound) as f32 * SLACK;
@@ -197,7 +197,7 @@ impl<'a> Fitter<'a> {
             step = self.first_step(goal, &tensor.squares()?);
         }
         let max_values = match self.settings.quantizer {
-            Quantizer::Uniform => N_TUNED,
+            Quantizer::Uniform | Quantizer::Lattice => N_TUNED,
             Quantizer::Trellis => usize::try_from(SAMPLE_LEN).unwrap_or(N_TUNED),
         };
         let values = tensor.time(Step::Statistics, || tensor.thinned(sample, max_values));

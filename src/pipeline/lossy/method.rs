@@ -12,7 +12,7 @@ use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::kernels::{Isa, convert};
 use crate::pipeline::timings::Step;
-use crate::quantize::rdo::{TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
+use crate::quantize::rdo::{LATTICE_LAMBDA, TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
 use crate::stage::{
     BlockEncoder, BlockLoss, Choice, Domain, IndexBackend, Level, QuantRun, QuantSpec, Quantizer,
 };
@@ -26,13 +26,17 @@ pub(super) struct Method {
     coded_bits: &'static [(f64, f64)],
 }
 
-/// Plain rounding, the fastest to decode, comes first: it is taken where nothing is better.
+/// Rounding, on the lattice or off it as a sample says, is the fastest to decode and comes first: it is taken where nothing
+/// is better.
 static METHODS: [Method; 4] = [
-    Method::best_of(Quantizer::Uniform),
+    Method::best_of(Quantizer::Lattice),
     Method { quantizer: Quantizer::Trellis, lambda: 0.15, coded_bits: &COARSE_TRELLIS_BITS },
     Method { quantizer: Quantizer::Trellis, lambda: 0.26, coded_bits: &MIDDLE_TRELLIS_BITS },
     Method::best_of(Quantizer::Trellis),
 ];
+
+/// Each element by itself.
+static UNIFORM: [Method; 1] = [Method::best_of(Quantizer::Uniform)];
 
 /// Stored bits an element from which on zeros are too few for the methods between plain rounding and the best on smooth
 /// distributions.
@@ -58,6 +62,22 @@ static UNIFORM_BITS: [(f64, f64); 13] = [
     (8.0, 8.032),
     (10.0, 10.078),
     (16.0, 16.1),
+];
+/// The same on the lattice.
+static LATTICE_BITS: [(f64, f64); 13] = [
+    (0.0, 0.0),
+    (0.5, 0.05),
+    (1.0, 0.5),
+    (1.5, 1.14),
+    (2.0, 1.73),
+    (2.5, 2.306),
+    (3.0, 2.844),
+    (4.0, 3.868),
+    (5.0, 4.876),
+    (6.0, 5.884),
+    (8.0, 7.907),
+    (10.0, 9.953),
+    (16.0, 15.975),
 ];
 /// The same with dependent quantization, whose points at the same step are twice as far apart.
 static TRELLIS_BITS: [(f64, f64); 13] = [
@@ -115,6 +135,7 @@ impl Method {
     pub(super) const fn best_of(quantizer: Quantizer) -> Self {
         match quantizer {
             Quantizer::Uniform => Self { quantizer, lambda: UNIFORM_LAMBDA, coded_bits: &UNIFORM_BITS },
+            Quantizer::Lattice => Self { quantizer, lambda: LATTICE_LAMBDA, coded_bits: &LATTICE_BITS },
             Quantizer::Trellis => Self { quantizer, lambda: TRELLIS_LAMBDA, coded_bits: &TRELLIS_BITS },
         }
     }
@@ -130,14 +151,15 @@ impl Method {
     /// What a run that asks for `quantizer` chooses from.
     pub(super) fn of_run(quantizer: Quantizer) -> &'static [Self] {
         match quantizer {
-            Quantizer::Uniform => &METHODS[..1],
+            Quantizer::Uniform => &UNIFORM,
+            Quantizer::Lattice => &METHODS[..1],
             Quantizer::Trellis => &METHODS,
         }
     }
 
     /// Whether it may be better than the others of a run with `quantizer` where plain rounding takes `plain` bits an element.
     pub(super) fn suits(self, quantizer: Quantizer, plain: f64) -> bool {
-        plain < MANY_BITS || self == Self::best_of(quantizer) || self.quantizer == Quantizer::Uniform
+        plain < MANY_BITS || self == Self::best_of(quantizer) || self.quantizer != Quantizer::Trellis
     }
 
     /// Length of its step, if that of `other` is 1 and a bit is worth the same error to both.
@@ -148,7 +170,8 @@ impl Method {
     /// How indices are chosen at `step`, by what a sample of the tensor shows.
     pub(super) fn choice(self, isa: Isa, tuner: &mut Tuner, sample: &[f32], step: f32) -> Choice {
         match self.quantizer {
-            Quantizer::Uniform => Choice::Uniform(tuner.thresholds(isa, sample, step, self.lambda)),
+            Quantizer::Uniform => Choice::Rounded(tuner.thresholds(isa, sample, step, self.lambda)),
+            Quantizer::Lattice => Choice::Rounded(tuner.lattice(isa, sample, step, self.lambda)),
             Quantizer::Trellis => Choice::Trellis(tuner.costs(isa, sample, step, self.lambda)),
         }
     }

@@ -26,7 +26,7 @@ use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::settings::CodingSettings;
 use crate::pipeline::source::Source;
 use crate::pipeline::tree::SourceFile;
-use crate::stage::{BlockLoss, Choice, QuantSpec};
+use crate::stage::{BlockLoss, QuantSpec, Quantizer};
 use crate::storage::FileIdentity;
 
 /// A tensor that may change.
@@ -58,10 +58,12 @@ pub(crate) struct TensorPlan {
 impl TensorPlan {
     /// The row of the loss table, with what encoding has measured.
     pub(crate) fn loss(&self, measured: &BlockLoss) -> TensorLoss {
+        let quantizer = self.spec.as_ref().map(QuantSpec::quantizer);
         TensorLoss {
             tensor_idx: self.candidate.tensor_idx,
             is_exact: self.spec.is_none(),
-            is_dependent: self.spec.as_ref().is_some_and(|spec| matches!(spec.choice, Choice::Trellis(_))),
+            is_dependent: quantizer == Some(Quantizer::Trellis),
+            has_even_sums: quantizer == Some(Quantizer::Lattice),
             is_log: self.spec.as_ref().is_some_and(|spec| spec.domain == crate::stage::Domain::Log2),
             goal: self.candidate.goal.kind(),
             goal_value: to_f32(self.candidate.goal.value()),
@@ -89,6 +91,7 @@ pub(super) fn measured_row(measured: &BlockLoss) -> TensorLoss {
         tensor_idx: 0,
         is_exact: false,
         is_dependent: false,
+        has_even_sums: false,
         is_log: false,
         goal: GoalKind::Bits,
         goal_value: 0.0,

@@ -315,8 +315,8 @@ impl<'a> Sample<'a> {
         self.pruned.clear();
         self.pruned.extend(self.values.iter().map(|x| if x.abs() < below { 0.0 } else { *x }));
         let choice = match &plain.choice {
-            Choice::Uniform(Rounding::Nearest) => plain.choice.clone(),
-            Choice::Uniform(_) | Choice::Trellis(_) => Method::best_of(plain.quantizer()).choice(
+            Choice::Rounded(Rounding::Nearest) => plain.choice.clone(),
+            Choice::Rounded(_) | Choice::Trellis(_) => Method::best_of(plain.quantizer()).choice(
                 self.tensor.ctx.isa,
                 &mut self.tuner,
                 &self.pruned,

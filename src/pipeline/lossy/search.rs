@@ -49,7 +49,7 @@ impl<'a> Search<'a> {
     /// Takes as the first step the one whose error is likely to be close below the goal, if it is not that of the step so far
     /// only because indices are not those of the nearest points.
     pub(super) fn foresee(mut self) -> Self {
-        if let (Quantizer::Uniform, Some(step)) = (self.method.quantizer, to_step(self.step)) {
+        if let (true, Some(step)) = (self.method.quantizer != Quantizer::Trellis, to_step(self.step)) {
             self.chosen(step);
             let share = (12.0 * self.tuner.expected_error_sq()).sqrt();
             if share > 0.0 {
@@ -61,8 +61,8 @@ impl<'a> Search<'a> {
 
     /// Whether steps are so short that nearly all errors between none and half a step are equally likely, whatever the tensor.
     pub(super) fn is_even(&self) -> bool {
-        let share = 12.0 * self.tuner.expected_error_sq();
-        self.method.quantizer == Quantizer::Uniform && (share - 1.0).abs() < EVEN_ERRORS
+        let share = self.tuner.expected_error_sq() / self.tuner.even_error_sq();
+        self.method.quantizer != Quantizer::Trellis && (share - 1.0).abs() < EVEN_ERRORS
     }
 
     /// Multiplies the step that is to be tried next.
@@ -79,6 +79,8 @@ impl<'a> Search<'a> {
         try_spec: &mut dyn FnMut(&QuantSpec) -> Result<BlockLoss>,
     ) -> Result<Option<Trial>> {
         let mut best: Option<Trial> = None;
+        // The last trials that held and missed, with their errors.
+        let (mut held, mut missed): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
         let mut n_missed = 0;
         for _ in 0..max_trials {
             let Some(step) = to_step(self.step).filter(|_| Instant::now() <= self.fitter.deadline) else {
@@ -92,7 +94,11 @@ impl<'a> Search<'a> {
             let is_missed = found.is_nan() || found > goal;
             n_missed += i32::from(is_missed);
             let stride = (AIM * goal / found).powi(if is_missed { n_missed } else { 1 });
-            self.step *= if found > 0.0 { stride.clamp(0.25, 4.0) } else { 4.0 };
+            *(if is_missed { &mut missed } else { &mut held }) = Some((self.step, found));
+            self.step = match held.zip(missed) {
+                Some((held, missed)) if held.0 < missed.0 => between(held, missed, AIM * goal),
+                _ => self.step * if found > 0.0 { stride.clamp(0.25, 4.0) } else { 4.0 },
+            };
             if is_missed {
                 continue;
             }
@@ -122,6 +128,14 @@ impl<'a> Search<'a> {
         };
         self.spec.insert(spec).clone()
     }
+}
+
+/// The step between two whose errors are known at which the error is likely to be `goal`: near values that share a few
+/// reconstruction points errors are anything but proportional to steps.
+fn between((short, error): (f64, f64), (long, larger_error): (f64, f64), goal: f64) -> f64 {
+    let share = (goal / error).ln() / (larger_error / error).ln();
+    let share = if share.is_finite() { share.clamp(0.1, 0.9) } else { 0.5 };
+    short * (share * (long / short).ln()).exp()
 }
 
 /// A step as it is stored, if it can be one.

@@ -229,7 +229,7 @@ impl LossySettings {
         Self {
             goal,
             layers: Vec::new(),
-            quantizer: Quantizer::Uniform,
+            quantizer: Quantizer::Lattice,
             backend: IndexBackend::Rans,
             rules: Vec::new(),
             pruning: PruningSettings::default(),

@@ -3,6 +3,7 @@
 use super::{DTYPES, LayerDecoder, LayerEncoder, LayerStep, dtype_id, run_of};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
+use crate::entropy::indices::Dependence;
 use crate::kernels::Isa;
 use crate::kernels::dyadic::{self, ESCAPE, FloatFormat, Offsets};
 use crate::stage::payload::{le32, scratch};
@@ -52,7 +53,7 @@ impl LayerEncoder {
         let escapes = || bytes.chunks_exact(unit_bytes).zip(indices).filter(|(_, index)| **index == ESCAPE);
         dst.extend(le32(escapes().count()));
         escapes().for_each(|(element, _)| dst.extend_from_slice(element));
-        self.index_encoder.encode(isa, indices, false, &[], dst);
+        self.index_encoder.encode(isa, indices, Dependence::None, &[], dst);
         Some(())
     }
 }
@@ -76,7 +77,7 @@ impl LayerDecoder {
         let grids = LayerStep { log2, finer_len }.grids(format, [next_to_zero, others], n_elements)?;
         let mut escapes = src.take(n_escapes * unit_bytes)?.chunks_exact(unit_bytes);
         let indices = scratch(&mut self.indices, n_elements);
-        self.index_decoder.decode(isa, src.rest(), false, indices)?;
+        self.index_decoder.decode(isa, src.rest(), Dependence::None, indices)?;
         for (grid, run) in grids {
             let range = run_of(dst, &run, unit_bytes);
             dyadic::values(isa, &grid, &indices[run], &mut dst[range])?;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{DTYPES, LayerDecoder, LayerEncoder, LayerStep, TILE_LEN, dtype_id, refinements, run_of};
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
+use crate::entropy::indices::Dependence;
 use crate::entropy::rans12;
 use crate::kernels::Isa;
 use crate::kernels::dyadic::{self, ESCAPE, FloatFormat, Grid, IN_ZERO, Refinement};
@@ -167,7 +168,7 @@ impl LayerEncoder {
             at += run_len;
         }
         (!indices.contains(&ESCAPE)).then_some(())?;
-        self.index_encoder.encode(isa, indices, false, &[], dst);
+        self.index_encoder.encode(isa, indices, Dependence::None, &[], dst);
         Some(())
     }
 
@@ -260,7 +261,7 @@ impl LayerDecoder {
     ) -> Option<()> {
         let unit_bytes = opened.header.dtype.unit_bytes();
         let indices = scratch(&mut self.indices, opened.n_dense);
-        self.index_decoder.decode(isa, opened.dense, false, indices)?;
+        self.index_decoder.decode(isa, opened.dense, Dependence::None, indices)?;
         (!indices.contains(&ESCAPE)).then_some(())?;
         let widths = scratch(&mut self.widths, TILE_LEN);
         let mut at = 0;

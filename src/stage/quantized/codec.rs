@@ -7,7 +7,7 @@ use flate2::read::DeflateDecoder;
 use flate2::write::DeflateEncoder;
 
 use crate::entropy::adaptive::{decode_indices, encode_indices};
-use crate::entropy::indices::{IndexDecoder, IndexEncoder};
+use crate::entropy::indices::{Dependence, IndexDecoder, IndexEncoder};
 use crate::kernels::Isa;
 
 /// Wire ids from here on are never given to a codec of this crate: they are for programs that bring their own.
@@ -19,21 +19,21 @@ pub trait IndexCodec: Send {
     /// The id on the wire: [`FIRST_PRIVATE_ID`] or above for a codec that is not of this crate.
     fn wire_id(&self) -> u8;
 
-    /// Appends a section that holds `indices`. `dependent` says that they are trellis-coded, each of 32 chains by
-    /// itself. `row_lens` are lengths of rows, by the tensor's shape, whose columns may differ in scale. `None` where that is
+    /// Appends a section that holds `indices`, which have this `dependence`. `row_lens` are lengths of rows, by the tensor's shape, whose columns may differ in scale. `None` where that is
     /// not possible; the block is then stored exactly.
     fn encode(
         &mut self,
         isa: Isa,
         indices: &[i32],
-        dependent: bool,
+        dependence: Dependence,
         row_lens: &[usize],
         dst: &mut Vec<u8>,
     ) -> Option<()>;
 
     /// Fills `indices` with what all of `section` holds, or `None` where it is not what [`Self::encode`] made. Must
     /// neither panic nor allocate more than a multiple of `indices` whatever the section is.
-    fn decode(&mut self, isa: Isa, section: &[u8], dependent: bool, indices: &mut [i32]) -> Option<()>;
+    fn decode(&mut self, isa: Isa, section: &[u8], dependence: Dependence, indices: &mut [i32])
+    -> Option<()>;
 }
 
 /// The codecs of this crate.
@@ -85,16 +85,22 @@ impl IndexCodec for Rans {
         &mut self,
         isa: Isa,
         indices: &[i32],
-        dependent: bool,
+        dependence: Dependence,
         row_lens: &[usize],
         dst: &mut Vec<u8>,
     ) -> Option<()> {
-        self.encoder.encode(isa, indices, dependent, row_lens, dst);
+        self.encoder.encode(isa, indices, dependence, row_lens, dst);
         Some(())
     }
 
-    fn decode(&mut self, isa: Isa, section: &[u8], dependent: bool, indices: &mut [i32]) -> Option<()> {
-        self.decoder.decode(isa, section, dependent, indices)
+    fn decode(
+        &mut self,
+        isa: Isa,
+        section: &[u8],
+        dependence: Dependence,
+        indices: &mut [i32],
+    ) -> Option<()> {
+        self.decoder.decode(isa, section, dependence, indices)
     }
 }
 
@@ -152,13 +158,20 @@ impl IndexCodec for Deflate {
         IndexBackend::Deflate as u8
     }
 
-    fn encode(&mut self, _: Isa, indices: &[i32], _: bool, _: &[usize], dst: &mut Vec<u8>) -> Option<()> {
+    fn encode(
+        &mut self,
+        _: Isa,
+        indices: &[i32],
+        _: Dependence,
+        _: &[usize],
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
         to_planes(indices, &mut self.planes);
         let mut encoder = DeflateEncoder::new(dst, Compression::default());
         encoder.write_all(&self.planes).and_then(|()| encoder.try_finish()).ok()
     }
 
-    fn decode(&mut self, _: Isa, section: &[u8], _: bool, indices: &mut [i32]) -> Option<()> {
+    fn decode(&mut self, _: Isa, section: &[u8], _: Dependence, indices: &mut [i32]) -> Option<()> {
         self.planes.clear();
         let most = max_planes_bytes(indices.len()) as u64;
         let mut decoder = DeflateDecoder::new(section).take(most + 1);
@@ -179,7 +192,14 @@ impl IndexCodec for Zstd {
         IndexBackend::Zstd as u8
     }
 
-    fn encode(&mut self, _: Isa, indices: &[i32], _: bool, _: &[usize], dst: &mut Vec<u8>) -> Option<()> {
+    fn encode(
+        &mut self,
+        _: Isa,
+        indices: &[i32],
+        _: Dependence,
+        _: &[usize],
+        dst: &mut Vec<u8>,
+    ) -> Option<()> {
         /// zstd's own default.
         const LEVEL: i32 = 3;
         to_planes(indices, &mut self.planes);
@@ -187,7 +207,7 @@ impl IndexCodec for Zstd {
         Some(())
     }
 
-    fn decode(&mut self, _: Isa, section: &[u8], _: bool, indices: &mut [i32]) -> Option<()> {
+    fn decode(&mut self, _: Isa, section: &[u8], _: Dependence, indices: &mut [i32]) -> Option<()> {
         let most = max_planes_bytes(indices.len());
         self.planes.clear();
         self.planes.resize(most, 0);
@@ -207,16 +227,16 @@ impl IndexCodec for Adaptive {
         &mut self,
         _: Isa,
         indices: &[i32],
-        dependent: bool,
+        dependence: Dependence,
         _: &[usize],
         dst: &mut Vec<u8>,
     ) -> Option<()> {
-        encode_indices(indices, dependent, dst);
+        encode_indices(indices, dependence == Dependence::Chains, dst);
         Some(())
     }
 
-    fn decode(&mut self, _: Isa, section: &[u8], dependent: bool, indices: &mut [i32]) -> Option<()> {
-        decode_indices(section, dependent, indices)
+    fn decode(&mut self, _: Isa, section: &[u8], dependence: Dependence, indices: &mut [i32]) -> Option<()> {
+        decode_indices(section, dependence == Dependence::Chains, indices)
     }
 }
 
@@ -239,16 +259,20 @@ mod tests {
             assert_eq!(IndexBackend::from_wire_id(codec.wire_id()), Some(backend));
             for indices in lists.iter().filter(|list| !list.is_empty() || backend != IndexBackend::Rans) {
                 let mut section = Vec::new();
-                codec.encode(Isa::detect(), indices, false, &[], &mut section).unwrap();
+                codec.encode(Isa::detect(), indices, Dependence::None, &[], &mut section).unwrap();
                 let mut back = vec![77; indices.len()];
-                assert_eq!(codec.decode(Isa::detect(), &section, false, &mut back), Some(()));
+                assert_eq!(codec.decode(Isa::detect(), &section, Dependence::None, &mut back), Some(()));
                 assert_eq!(&back, indices, "{backend:?}");
                 assert_eq!(
-                    codec.decode(Isa::detect(), &section[..section.len() - 1], false, &mut back),
+                    codec.decode(Isa::detect(), &section[..section.len() - 1], Dependence::None, &mut back),
                     None
                 );
                 section.push(0);
-                assert_eq!(codec.decode(Isa::detect(), &section, false, &mut back), None, "{backend:?}");
+                assert_eq!(
+                    codec.decode(Isa::detect(), &section, Dependence::None, &mut back),
+                    None,
+                    "{backend:?}"
+                );
             }
         }
         assert_eq!(IndexBackend::from_wire_id(FIRST_PRIVATE_ID), None);

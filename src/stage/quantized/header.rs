@@ -3,6 +3,7 @@
 use super::QuantSpec;
 use crate::bits::ByteCursor;
 use crate::dtype::Dtype;
+use crate::entropy::indices::Dependence;
 use crate::kernels::trellis::ChainStates;
 use crate::kernels::{Isa, channel_scale, log_domain, quantize, trellis};
 use crate::stage::payload::le32;
@@ -10,6 +11,7 @@ use crate::stage::payload::le32;
 const FLAG_DEPENDENT: u8 = 1;
 const FLAG_LOG2: u8 = 2;
 const FLAG_CHANNELS: u8 = 4;
+const FLAG_EVEN_SUMS: u8 = 8;
 
 /// What is quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -25,10 +27,23 @@ pub enum Domain {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Quantizer {
     /// Multiples of the step.
-    #[default]
     Uniform,
+    /// The same, but of eight at a time those whose sum is an even multiple.
+    #[default]
+    Lattice,
     /// Even multiples or odd multiples (and 0) of the step, by a state machine of 8 states.
     Trellis,
+}
+
+impl Quantizer {
+    /// What this tells of indices.
+    pub(super) fn dependence(self) -> Dependence {
+        match self {
+            Self::Uniform => Dependence::None,
+            Self::Lattice => Dependence::EvenSums,
+            Self::Trellis => Dependence::Chains,
+        }
+    }
 }
 
 /// Steps that differ by channel: element *i* of the tensor is of channel (*i* div `inner_len`) mod the number of
@@ -155,6 +170,7 @@ impl Header {
         let mut flags = 0;
         for (is_set, flag) in [
             (self.quantizer == Quantizer::Trellis, FLAG_DEPENDENT),
+            (self.quantizer == Quantizer::Lattice, FLAG_EVEN_SUMS),
             (self.domain == Domain::Log2, FLAG_LOG2),
             (self.channels.is_some(), FLAG_CHANNELS),
         ] {
@@ -180,7 +196,8 @@ impl Header {
         let step = f32::from_bits(src.u32()?);
         let n_escapes = usize::try_from(src.u32()?).ok()?;
         let n_elements = block_bytes / dtype.unit_bytes();
-        let is_valid = flags & !(FLAG_DEPENDENT | FLAG_LOG2 | FLAG_CHANNELS) == 0
+        let is_valid = flags & !(FLAG_DEPENDENT | FLAG_LOG2 | FLAG_CHANNELS | FLAG_EVEN_SUMS) == 0
+            && flags & (FLAG_DEPENDENT | FLAG_EVEN_SUMS) != FLAG_DEPENDENT | FLAG_EVEN_SUMS
             && flags & (FLAG_LOG2 | FLAG_CHANNELS) != FLAG_LOG2 | FLAG_CHANNELS
             && step.is_finite()
             && step > 0.0
@@ -196,7 +213,11 @@ impl Header {
             dtype,
             step,
             domain: if flags & FLAG_LOG2 == 0 { Domain::Linear } else { Domain::Log2 },
-            quantizer: if flags & FLAG_DEPENDENT == 0 { Quantizer::Uniform } else { Quantizer::Trellis },
+            quantizer: match flags & (FLAG_DEPENDENT | FLAG_EVEN_SUMS) {
+                0 => Quantizer::Uniform,
+                FLAG_EVEN_SUMS => Quantizer::Lattice,
+                _ => Quantizer::Trellis,
+            },
             channels,
         };
         Some((header, Opened { dtype, codec_id, escapes, section: src.rest() }))
@@ -220,14 +241,14 @@ impl Header {
 
     /// Whether elements are multiples of the step and nothing else, each by itself.
     pub(super) fn is_plain(&self) -> bool {
-        self.quantizer == Quantizer::Uniform && self.domain == Domain::Linear && self.channels.is_none()
+        self.quantizer != Quantizer::Trellis && self.domain == Domain::Linear && self.channels.is_none()
     }
 
     /// What `indices` stand for in the domain that was quantized. `chains` are the states of dependent quantization's chains
     /// before and then after them.
     pub(super) fn dequantize(&self, isa: Isa, indices: &[i32], chains: &mut ChainStates, values: &mut [f32]) {
         match self.quantizer {
-            Quantizer::Uniform => quantize::dequantize(isa, indices, self.step, values),
+            Quantizer::Uniform | Quantizer::Lattice => quantize::dequantize(isa, indices, self.step, values),
             Quantizer::Trellis => trellis::dequantize(isa, indices, self.step, chains, values),
         }
     }

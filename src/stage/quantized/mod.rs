@@ -49,8 +49,8 @@ pub struct QuantSpec {
 /// How indices are chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Choice {
-    /// Each by itself, with thresholds that weigh error and bits.
-    Uniform(Rounding),
+    /// Each by itself, or so that columns have even sums, with thresholds that weigh error and bits.
+    Rounded(Rounding),
     /// Together along 32 chains, by the Viterbi algorithm (dependent quantization).
     Trellis(Costs),
 }
@@ -60,7 +60,8 @@ impl QuantSpec {
     #[must_use]
     pub fn quantizer(&self) -> Quantizer {
         match self.choice {
-            Choice::Uniform(_) => Quantizer::Uniform,
+            Choice::Rounded(Rounding::EvenSums(_)) => Quantizer::Lattice,
+            Choice::Rounded(_) => Quantizer::Uniform,
             Choice::Trellis(_) => Quantizer::Trellis,
         }
     }
@@ -77,7 +78,7 @@ pub struct QuantRun<'a> {
     pub first_element: u64,
 }
 
-/// A part of a block of which each element is quantized by itself ([`Choice::Uniform`]). Parts come in order, from the
+/// A part of a block whose elements are rounded ([`Choice::Rounded`]). Parts come in order, from the
 /// first, and all but the last are of whole [`TILE_LEN`]s.
 #[derive(Debug)]
 pub(crate) struct BlockPart<'a> {
@@ -233,7 +234,7 @@ impl BlockQuantizer {
     }
 
     /// What [`Self::apply`] would lose on a block of `n_bytes` of which `read` gives the bytes from an offset on: it need
-    /// not be held whole, nor leave the cache. `None` where indices are not chosen one by one ([`Choice::Uniform`]).
+    /// not be held whole, nor leave the cache. `None` where elements are not rounded ([`Choice::Rounded`]).
     ///
     /// # Errors
     /// Those of `read`.
@@ -281,16 +282,15 @@ impl BlockQuantizer {
 
     /// Bits that the indices that [`Self::apply`] left take, if they are a sample of many more, and what has none.
     pub(super) fn estimate(&self, isa: Isa, spec: &QuantSpec, encoder: &mut IndexEncoder) -> f64 {
-        let is_path = spec.quantizer() == Quantizer::Trellis;
-        8.0 * self.escapes.len() as f64 + encoder.estimate(isa, &self.scratch.indices, is_path)
+        let dependence = spec.quantizer().dependence();
+        8.0 * self.escapes.len() as f64 + encoder.estimate(isa, &self.scratch.indices, dependence)
     }
 
     /// Bits that are planned for the indices that [`Self::apply`] left, and for what has none.
     pub(super) fn planned(&self, isa: Isa, run: QuantRun<'_>, encoder: &mut IndexEncoder) -> f64 {
         let QuantRun { spec, dtype, first_element } = run;
         let indices = &self.scratch.indices;
-        let is_path = spec.quantizer() == Quantizer::Trellis;
-        let planned = encoder.planned(isa, indices, is_path, &spec.row_lens);
+        let planned = encoder.planned(isa, indices, spec.quantizer().dependence(), &spec.row_lens);
         let mut head = Vec::new();
         let header = Header::of_block(spec, dtype, first_element, indices.len());
         let _ = header.write(self.escapes.len() / dtype.unit_bytes(), spec.backend as u8, &mut head);
@@ -311,7 +311,7 @@ impl BlockQuantizer {
         let header = Header::of_block(spec, dtype, first_element, indices.len());
         header.write(self.escapes.len() / dtype.unit_bytes(), codec.wire_id(), dst)?;
         dst.extend_from_slice(&self.escapes);
-        codec.encode(isa, indices, spec.quantizer() == Quantizer::Trellis, &spec.row_lens, dst)
+        codec.encode(isa, indices, spec.quantizer().dependence(), &spec.row_lens, dst)
     }
 }
 
@@ -391,9 +391,9 @@ impl QuantizedDecoder {
     ) -> Option<()> {
         const { assert!(TILE_LEN == RUN_LEN) }
         let unit_bytes = opened.dtype.unit_bytes();
-        let dependent = header.quantizer == Quantizer::Trellis;
+        let dependence = header.quantizer.dependence();
         scratch.make_room(TILE_LEN, TILE_LEN);
-        let mut runs = self.index_decoder.open(opened.section, dependent, dst.len() / unit_bytes)?;
+        let mut runs = self.index_decoder.open(opened.section, dependence, dst.len() / unit_bytes)?;
         let mut elements = Elements::new(isa, header, opened);
         for (tile_idx, dst) in dst.chunks_mut(TILE_LEN * unit_bytes).enumerate() {
             let n_elements = dst.len() / unit_bytes;
@@ -419,11 +419,11 @@ impl QuantizedDecoder {
     ) -> Option<()> {
         let unit_bytes = opened.dtype.unit_bytes();
         let n_elements = dst.len() / unit_bytes;
-        let dependent = header.quantizer == Quantizer::Trellis;
+        let dependence = header.quantizer.dependence();
         scratch.make_room(TILE_LEN, TILE_LEN);
         let mut indices = std::mem::take(&mut self.indices);
         indices.resize(n_elements, 0);
-        let decoded = self.codec(opened.codec_id)?.decode(isa, opened.section, dependent, &mut indices);
+        let decoded = self.codec(opened.codec_id)?.decode(isa, opened.section, dependence, &mut indices);
         let mut elements = Elements::new(isa, header, opened);
         let mut fill = || {
             decoded?;

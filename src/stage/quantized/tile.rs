@@ -28,11 +28,11 @@ impl TileScratch {
     }
 }
 
-/// Steps by which an element's reconstruction may be farther from zero than the element, at most: half a step, or, as the
-/// trellis chooses among the next points of four classes, four.
+/// Steps by which an element's reconstruction may be farther from zero than the element, at most: one, or, as the trellis
+/// chooses among the next points of four classes, four.
 fn most_error(choice: &Choice) -> f32 {
     match choice {
-        Choice::Uniform(_) => 1.0,
+        Choice::Rounded(_) => 1.0,
         Choice::Trellis(_) => 4.0,
     }
 }
@@ -117,7 +117,7 @@ impl Tiles<'_> {
         enter: &mut dyn FnMut(Part),
     ) {
         self.load(from, bytes, values, scratch, enter);
-        if let Choice::Uniform(rounding) = &self.run.spec.choice {
+        if let Choice::Rounded(rounding) = &self.run.spec.choice {
             quantize::quantize(self.isa, values, self.header.step, rounding, indices);
             quantize::dequantize(self.isa, indices, self.header.step, values);
         }
@@ -136,7 +136,7 @@ impl Tiles<'_> {
         next: &[u8],
     ) -> Option<()> {
         let Self { isa, run: QuantRun { spec, dtype, .. }, header } = *self;
-        let Choice::Uniform(rounding) = &spec.choice else { return None };
+        let Choice::Rounded(rounding) = &spec.choice else { return None };
         let is_plain = dtype == Dtype::F32
             && spec.prune_below <= 0.0
             && header.channels.is_none()

@@ -126,6 +126,7 @@ impl LayeredPlan {
                 tensor_idx: tensor.candidate.tensor_idx,
                 is_exact: false,
                 is_dependent: false,
+                has_even_sums: false,
                 is_log: false,
                 goal: GoalKind::Bits,
                 goal_value: super::plan::to_f32(goal_value),
