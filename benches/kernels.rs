@@ -14,7 +14,7 @@ use alcm::entropy::log_freq::{Fitted, TableKind};
 use alcm::kernels::fields::{self, GROUP_LEN, Layout};
 use alcm::kernels::histogram::Counters;
 use alcm::kernels::moments::Moments;
-use alcm::kernels::quantize::{ROW_LEN, SHEET_LEN};
+use alcm::kernels::quantize::{ROW_LEN as COLUMNS, SHEET_LEN};
 use alcm::kernels::rans8::{self, Decoder, EncodeTable, MAX_GROUPS, Plan, SLACK_BYTES, Table};
 use alcm::kernels::rans12;
 use alcm::kernels::survey::or_and;
@@ -254,8 +254,8 @@ fn with_even_sums(indices: &[i32], dependence: Dependence) -> Vec<i32> {
     let mut indices = indices.to_vec();
     if dependence == Dependence::EvenSums {
         for sheet in indices.as_chunks_mut::<SHEET_LEN>().0 {
-            for column in 0..ROW_LEN {
-                let sum = sheet.iter().skip(column).step_by(ROW_LEN).fold(0, |sum, index| sum ^ index);
+            for column in 0..COLUMNS {
+                let sum = sheet.iter().skip(column).step_by(COLUMNS).fold(0, |sum, index| sum ^ index);
                 sheet[column] ^= sum & 1;
             }
         }

@@ -40,7 +40,7 @@ def main():
     print("|---|---|" + "---|" * len(goals))
     worst = 0.0
     for file in options.files:
-        for quantizer in ("uniform", "trellis"):
+        for quantizer in ("lattice", "uniform", "trellis"):
             found = [deviation(options.alcm, file, bits, quantizer, flags) for bits in goals]
             worst = max(worst, *map(abs, found))
             print(f"| {file.name} | {quantizer} | " + " | ".join(f"{off:+.2f} %" for off in found) + " |", flush=True)

@@ -177,10 +177,10 @@ impl Classes {
     /// The class of elements where those of the column but one are of this magnitude together, in steps.
     fn class(scale: f32) -> usize {
         /// Of an eighth of a step: two bits for each octave below it.
-        const LEAST: u32 = 2 * (127 - 3);
+        const LEAST: usize = 2 * (127 - 3);
         // Exponent and first bit of the mantissa: half octaves, though not of one ratio.
-        let halves = scale.max(0.0).to_bits() >> 22;
-        halves.saturating_sub(LEAST).min(N_CLASSES as u32 - 1) as usize
+        let halves = (scale.max(0.0).to_bits() >> 22) as usize;
+        halves.saturating_sub(LEAST).min(N_CLASSES - 1)
     }
 
     fn total_bits(&self) -> f64 {

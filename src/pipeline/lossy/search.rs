@@ -80,7 +80,7 @@ impl<'a> Search<'a> {
     ) -> Result<Option<Trial>> {
         let mut best: Option<Trial> = None;
         // The last trials that held and missed, with their errors.
-        let (mut held, mut missed): (Option<(f64, f64)>, Option<(f64, f64)>) = (None, None);
+        let (mut held, mut missed): (Option<Tried>, Option<Tried>) = (None, None);
         let mut n_missed = 0;
         for _ in 0..max_trials {
             let Some(step) = to_step(self.step).filter(|_| Instant::now() <= self.fitter.deadline) else {
@@ -94,9 +94,10 @@ impl<'a> Search<'a> {
             let is_missed = found.is_nan() || found > goal;
             n_missed += i32::from(is_missed);
             let stride = (AIM * goal / found).powi(if is_missed { n_missed } else { 1 });
-            *(if is_missed { &mut missed } else { &mut held }) = Some((self.step, found));
+            *(if is_missed { &mut missed } else { &mut held }) =
+                Some(Tried { step: self.step, error: found });
             self.step = match held.zip(missed) {
-                Some((held, missed)) if held.0 < missed.0 => between(held, missed, AIM * goal),
+                Some((held, missed)) if held.step < missed.step => between(held, missed, AIM * goal),
                 _ => self.step * if found > 0.0 { stride.clamp(0.25, 4.0) } else { 4.0 },
             };
             if is_missed {
@@ -130,12 +131,19 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The step between two whose errors are known at which the error is likely to be `goal`: near values that share a few
+/// A step and its relative error.
+#[derive(Debug, Clone, Copy)]
+struct Tried {
+    step: f64,
+    error: f64,
+}
+
+/// The step between two at which the error is likely to be `goal`: near values that share a few
 /// reconstruction points errors are anything but proportional to steps.
-fn between((short, error): (f64, f64), (long, larger_error): (f64, f64), goal: f64) -> f64 {
-    let share = (goal / error).ln() / (larger_error / error).ln();
+fn between(short: Tried, long: Tried, goal: f64) -> f64 {
+    let share = (goal / short.error).ln() / (long.error / short.error).ln();
     let share = if share.is_finite() { share.clamp(0.1, 0.9) } else { 0.5 };
-    short * (share * (long / short).ln()).exp()
+    short.step * (share * (long.step / short.step).ln()).exp()
 }
 
 /// A step as it is stored, if it can be one.
