@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 PRESETS = [
-    ("uniform, balanced", ("--preset", "balanced")),
+    ("lattice, balanced", ("--preset", "balanced")),
+    ("uniform, balanced", ("--preset", "balanced", "--quant", "uniform")),
     ("trellis, balanced", ("--preset", "balanced", "--quant", "trellis")),
 ]
 RATES = [

@@ -62,7 +62,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", type=pathlib.Path, help="steps of one training run, in order")
     parser.add_argument("--rel-l2", nargs="+", default=["0.05"], help="error goals")
-    parser.add_argument("--quant", default="uniform", choices=("uniform", "trellis"))
+    parser.add_argument("--quant", default="lattice", choices=("lattice", "uniform", "trellis"))
     parser.add_argument("--lossy-config", type=pathlib.Path, help="settings in place of the built-in ones")
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / "target" / "release" / "alcm")
     options = parser.parse_args()

@@ -41,7 +41,7 @@ def main():
     print("|---|---|---|---|---|---|---|")
     for name, values in draws.items():
         values = values.astype(np.float32)
-        for quantizer in ("uniform", "trellis"):
+        for quantizer in ("uniform", "lattice", "trellis"):
             for goal in GOALS:
                 with tempfile.TemporaryDirectory() as folder:
                     source, out = Path(folder, "x.safetensors"), Path(folder, "out")

@@ -37,7 +37,7 @@ fn lossy(dtype: Dtype, goal: u8, bytes: &[u8]) {
     let bytes = &bytes[..n_units * dtype.unit_bytes()];
     let shape = [bytes.len() as u64 * 8 / dtype.element_bits() as u64];
     let tensor = Tensor { dtype, shape: &shape, bytes };
-    let quantizer = if goal & 1 == 0 { Quantizer::Uniform } else { Quantizer::Trellis };
+    let quantizer = [Quantizer::Uniform, Quantizer::Trellis, Quantizer::Lattice, Quantizer::Trellis][usize::from(goal & 3)];
     // 2^-8 to 2^7, and half of these goals relative.
     let bound = f64::from(i32::from(goal >> 4) - 8).exp2();
     let is_absolute = goal & 2 == 0;

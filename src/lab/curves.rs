@@ -71,7 +71,7 @@ pub fn lossy_run(ctx: &Context<'_>, path: &Path, settings: LossySettings) -> Res
     })
 }
 
-/// Curves of both quantizers on normal numbers, with Shannon's bound, and on each of `files`.
+/// Curves of all quantizers on normal numbers, with Shannon's bound, and on each of `files`.
 ///
 /// # Errors
 /// What compressing reports.
@@ -92,7 +92,12 @@ pub fn curves(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Section> {
         );
         let mut series = Vec::new();
         let mut bits_of_tensors = Vec::new();
-        for (name, quantizer) in [("uniform", Quantizer::Uniform), ("trellis", Quantizer::Trellis)] {
+        let quantizers = [
+            ("uniform", Quantizer::Uniform),
+            ("lattice", Quantizer::Lattice),
+            ("trellis", Quantizer::Trellis),
+        ];
+        for (name, quantizer) in quantizers {
             let mut points = Vec::new();
             for goal in GOALS {
                 let settings = LossySettings { quantizer, ..LossySettings::new(Goal::Bits(goal)) };
@@ -107,7 +112,7 @@ pub fn curves(ctx: &Context<'_>, files: &[PathBuf]) -> Result<Section> {
                     Cell::Float(run.encode.cpu_s, 3),
                 ]);
                 record.push(json!([title, name, goal, run.archive_bytes, run.relative_l2]));
-                if goal == BARS_AT && quantizer == Quantizer::Uniform {
+                if goal == BARS_AT && quantizer == Quantizer::Lattice {
                     bits_of_tensors = largest(run.tensors);
                 }
             }
@@ -173,7 +178,7 @@ mod tests {
             let section = curves(ctx, &[]).unwrap();
             let rows = section.tables[0].to_json()["rows"].clone();
             let rows = rows.as_array().unwrap();
-            assert_eq!(rows.len(), 2 * GOALS.len());
+            assert_eq!(rows.len(), 3 * GOALS.len());
             for row in rows {
                 let (bits, error) = (row["bits"].as_f64().unwrap(), row["relative L2"].as_f64().unwrap());
                 let bound = (-bits).exp2();

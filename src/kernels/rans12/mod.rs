@@ -123,6 +123,9 @@ pub fn decode(
     }
     let mut fetch = Spread::over(fetch, dst.len() / plan.n_lanes.max(LANES));
     let position = decode_vectors(isa, plan, tables, words, lanes, Position::default(), dst, &mut fetch);
+    if position.symbol == dst.len() {
+        return Some(position.word);
+    }
     let position = decode_end(isa, plan, tables, words, lanes, position, dst)?;
     scalar::decode(plan, tables, words, lanes, position, dst)
 }
