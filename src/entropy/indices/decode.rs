@@ -14,8 +14,8 @@ use crate::kernels::index_split::{
     HIGH_PARTS, MAX_LOW_BITS, MAX_RANGES, Ranges, SYMBOL_BIAS, join_low_plane, join_symbols, push_outside,
 };
 use crate::kernels::rans12::{
-    Lanes, MANY_LANES, MIXED_TABLES, Plan, SLOTS, STATE_MIN, SlotTable, States, TableIds, decode,
-    decode_tail, fill_slots, is_end,
+    Lanes, MANY_LANES, MIXED_TABLES, Plan, SLOTS, STATE_MIN, SheetTables, SlotTable, States, TableIds,
+    decode, decode_sheets, decode_tail, fill_slots, is_end,
 };
 
 /// Indices that are decoded at a time: all their forms stay in the nearest cache. A multiple of [`MANY_LANES`] and of whole
@@ -289,8 +289,9 @@ impl Coded<'_> {
         if self.head.kind != TableKind::Halved {
             return self.decode(isa, decoder, at, 0..len, fetch);
         }
-        let mut fetches = fetch.chunks(fetch.len().div_ceil(RUN_LEN / SHEET_LEN).max(1));
-        for start in (0..len).step_by(SHEET_LEN) {
+        let n_done = self.decode_sheets(isa, decoder, at, fetch)?;
+        let mut fetches = fetch.chunks(fetch.len().div_ceil(RUN_LEN / SHEET_LEN).max(1)).skip(n_done);
+        for start in (0..len).step_by(SHEET_LEN).skip(n_done) {
             let fetch = fetches.next().unwrap_or_default();
             if start + SHEET_LEN > len {
                 self.decode(isa, decoder, at, start..len, fetch)?;
@@ -300,6 +301,31 @@ impl Coded<'_> {
             self.decode_last_row(isa, decoder, at, start)?;
         }
         Some(())
+    }
+
+    /// Decodes as many of the whole sheets of the run from `at` on as can be decoded together; how many.
+    fn decode_sheets(
+        &mut self,
+        isa: Isa,
+        decoder: &mut IndexDecoder,
+        at: usize,
+        fetch: &[u8],
+    ) -> Option<usize> {
+        let Head { n_lanes, by_columns, segment_len, .. } = self.head;
+        if n_lanes != MANY_LANES || by_columns {
+            return Some(0);
+        }
+        let IndexDecoder { tables, table_ids, symbols, .. } = decoder;
+        let len = self.tail_at.saturating_sub(at).min(symbols.len());
+        let mut row_ids = [0; RUN_LEN / ROW_LEN];
+        for (row_idx, id) in row_ids.iter_mut().enumerate().take(len / ROW_LEN) {
+            *id = *table_ids.get((at + row_idx * ROW_LEN) / segment_len)?;
+        }
+        let sheet_tables = SheetTables { row_ids: &row_ids, tables, first_half: FIRST_HALF };
+        let dst = symbols.get_mut(..len)?;
+        let (n_done, taken) = decode_sheets(isa, sheet_tables, self.words, &mut self.lanes, dst, fetch);
+        self.words = self.words.get(taken..)?;
+        Some(n_done)
     }
 
     /// Decodes the symbols of `range` of the run from `at` on; ranges are whole rows, but for the last of a block.

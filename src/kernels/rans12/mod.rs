@@ -18,6 +18,7 @@
 
 mod plan;
 mod scalar;
+mod sheets;
 mod tail;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
@@ -32,6 +33,7 @@ use super::prefetch::Spread;
 #[cfg(target_arch = "x86_64")]
 use plan::{MIXED, MIXED_PAIRS, is_paired};
 pub use plan::{MIXED_TABLES, Plan, TableIds};
+pub use sheets::{SheetTables, decode_sheets};
 pub use tail::{decode_tail, encode_tail, is_end};
 
 /// Lanes, symbols of a row, and chains of dependent quantization.
@@ -136,6 +138,10 @@ struct Position {
     symbol: usize,
     word: usize,
 }
+
+/// Bytes of words that a sheet takes at most, and that a window looks at behind.
+#[cfg(target_arch = "x86_64")]
+const SHEET_WINDOW: usize = 2 * crate::kernels::quantize::SHEET_LEN + WINDOW;
 
 /// Bytes of words that vector loops look at in a row: a word for each lane, and what the last load takes besides.
 #[cfg(target_arch = "x86_64")]

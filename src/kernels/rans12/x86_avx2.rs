@@ -6,10 +6,11 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::{
-    EncodeTable, FREQ_SUM, LANES, Lanes, MANY_LANES, MIXED, Plan, Position, SlotTable, States, WINDOW,
-    gather_256, is_paired,
+    EncodeTable, FREQ_SUM, LANES, Lanes, MANY_LANES, MIXED, Plan, Position, SHEET_WINDOW, SheetTables,
+    SlotTable, States, WINDOW, gather_256, is_paired,
 };
 use crate::kernels::prefetch::Spread;
+use crate::kernels::quantize::SHEET_LEN;
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state.
@@ -132,16 +133,7 @@ pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
                     chains[part] = next_chains(chains[part], _mm256_and_si256(slot, one));
                 }
             }
-            let low_byte = _mm256_set1_epi32(0xff);
-            let symbols = slots.map(|slot| _mm256_and_si256(slot, low_byte));
-            for (part, symbols) in row.as_chunks_mut::<32>().0.iter_mut().zip(symbols.as_chunks::<4>().0) {
-                let packed = _mm256_packus_epi16(
-                    _mm256_packus_epi32(symbols[0], symbols[1]),
-                    _mm256_packus_epi32(symbols[2], symbols[3]),
-                );
-                // The packs work within halves: put the words of four symbols in order.
-                *part = cast(_mm256_permutevar8x32_epi32(packed, cast([0u32, 4, 1, 5, 2, 6, 3, 7])));
-            }
+            store_symbols(&slots, row);
             at += taken;
             position.symbol += R;
         }
@@ -152,6 +144,85 @@ pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
         lanes.chains = states.map(|state| state.to_le_bytes()[0]);
     }
     Position { word: at / 2, ..position }
+}
+
+/// Stores the symbols of slots, which are their low bytes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_symbols<const V: usize, const R: usize>(slots: &[__m256i; V], row: &mut [u8; R]) {
+    let low_byte = _mm256_set1_epi32(0xff);
+    let symbols = slots.map(|slot| _mm256_and_si256(slot, low_byte));
+    for (part, symbols) in row.as_chunks_mut::<32>().0.iter_mut().zip(symbols.as_chunks::<4>().0) {
+        let packed = _mm256_packus_epi16(
+            _mm256_packus_epi32(symbols[0], symbols[1]),
+            _mm256_packus_epi32(symbols[2], symbols[3]),
+        );
+        // The packs work within halves: put the words of four symbols in order.
+        *part = cast(_mm256_permutevar8x32_epi32(packed, cast([0u32, 4, 1, 5, 2, 6, 3, 7])));
+    }
+}
+
+/// As [`super::x86_avx512::decode_sheets`].
+#[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+pub(super) fn decode_sheets(
+    tables: SheetTables<'_>,
+    halves: &[[SlotTable; 2]],
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    sheets: &mut [[u8; SHEET_LEN]],
+    fetch: &mut Spread<'_>,
+) -> (usize, usize) {
+    const VECTORS: usize = MANY_LANES / 8;
+    let mask = _mm256_set1_epi32(FREQ_SUM.cast_signed() - 1);
+    let second = _mm256_set1_epi32(FREQ_SUM.cast_signed());
+    let mut x: [__m256i; VECTORS] = cast(lanes.states);
+    let bytes = words.as_flattened();
+    let (mut at, mut n_done) = (0, 0);
+    let singles = tables.tables.as_chunks::<1>().0;
+    let ids = tables.row_ids.as_chunks::<{ SHEET_LEN / MANY_LANES }>().0;
+    'sheets: for (sheet, ids) in sheets.iter_mut().zip(ids) {
+        if bytes.len() - at < SHEET_WINDOW {
+            break;
+        }
+        let mut sums = [_mm256_setzero_si256(); VECTORS];
+        let rows = sheet.as_chunks_mut::<MANY_LANES>().0;
+        for (row_idx, (row, &id)) in rows.iter_mut().zip(ids).enumerate() {
+            // There always are; the compiler need not know.
+            let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
+                break 'sheets;
+            };
+            let (Some(table), Some(halves)) = (singles.get(usize::from(id)), halves.get(usize::from(id)))
+            else {
+                break 'sheets;
+            };
+            fetch.turn();
+            let is_last = row_idx == SHEET_LEN / MANY_LANES - 1;
+            let mut slots = [_mm256_setzero_si256(); VECTORS];
+            for part in 0..VECTORS {
+                let idx = _mm256_and_si256(x[part], mask);
+                slots[part] = if is_last {
+                    let half = _mm256_and_si256(_mm256_slli_epi32::<12>(sums[part]), second);
+                    gather_256(halves, _mm256_or_si256(idx, half))
+                } else {
+                    gather_256(table, idx)
+                };
+            }
+            let mut taken = 0;
+            for part in 0..VECTORS {
+                let slot = slots[part];
+                sums[part] = _mm256_xor_si256(sums[part], slot);
+                let offset = _mm256_and_si256(_mm256_srli_epi32::<8>(slot), mask);
+                let product =
+                    _mm256_mullo_epi32(_mm256_srli_epi32::<20>(slot), _mm256_srli_epi32::<12>(x[part]));
+                (x[part], taken) = refill(_mm256_add_epi32(product, offset), window, taken);
+            }
+            store_symbols(&slots, row);
+            at += taken;
+        }
+        n_done += 1;
+    }
+    lanes.states = cast(x);
+    (n_done, at / 2)
 }
 
 /// Shifts a word into every state below 2^16, in lane order. The mask is for the compiler: with it the load needs no check.

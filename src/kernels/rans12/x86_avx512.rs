@@ -9,10 +9,11 @@ use std::arch::x86_64::*;
 use bytemuck::cast;
 
 use super::{
-    EncodeTable, FREQ_SUM, LANES, Lanes, MANY_LANES, MIXED, Plan, Position, STATE_MIN, SlotTable, States,
-    WINDOW, gather_512, is_paired,
+    EncodeTable, FREQ_SUM, LANES, Lanes, MANY_LANES, MIXED, Plan, Position, SHEET_WINDOW, STATE_MIN,
+    SheetTables, SlotTable, States, WINDOW, gather_512, is_paired,
 };
 use crate::kernels::prefetch::Spread;
+use crate::kernels::quantize::SHEET_LEN;
 use crate::kernels::trellis::NEXT_STATE;
 
 /// For chain state and parity, at index 2·s + parity: the next state doubled, and its quantizer as the offset of the pair's
@@ -118,6 +119,71 @@ pub(super) fn decode<const N: usize, const V: usize, const R: usize>(
         }
     }
     Position { word: at / 2, ..position }
+}
+
+/// Decodes sheets while the words of a whole one are left; how many, and the words that they took. The caller has checked that
+/// every row has a table and halves.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,avx512vbmi2,popcnt,bmi1,bmi2,lzcnt")]
+pub(super) fn decode_sheets(
+    tables: SheetTables<'_>,
+    halves: &[[SlotTable; 2]],
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    sheets: &mut [[u8; SHEET_LEN]],
+    fetch: &mut Spread<'_>,
+) -> (usize, usize) {
+    const VECTORS: usize = MANY_LANES / 16;
+    let mask = _mm512_set1_epi32(FREQ_SUM.cast_signed() - 1);
+    let second = _mm512_set1_epi32(FREQ_SUM.cast_signed());
+    let mut x: [__m512i; VECTORS] = cast(lanes.states);
+    let bytes = words.as_flattened();
+    let (mut at, mut n_done) = (0, 0);
+    let singles = tables.tables.as_chunks::<1>().0;
+    let ids = tables.row_ids.as_chunks::<{ SHEET_LEN / MANY_LANES }>().0;
+    'sheets: for (sheet, ids) in sheets.iter_mut().zip(ids) {
+        if bytes.len() - at < SHEET_WINDOW {
+            break;
+        }
+        let mut sums = [_mm512_setzero_si512(); VECTORS];
+        let rows = sheet.as_chunks_mut::<MANY_LANES>().0;
+        for (row_idx, (row, &id)) in rows.iter_mut().zip(ids).enumerate() {
+            // There always are; the compiler need not know.
+            let Some(window) = bytes.get(at..).and_then(|rest| rest.first_chunk::<WINDOW>()) else {
+                break 'sheets;
+            };
+            let (Some(table), Some(halves)) = (singles.get(usize::from(id)), halves.get(usize::from(id)))
+            else {
+                break 'sheets;
+            };
+            fetch.turn();
+            let is_last = row_idx == SHEET_LEN / MANY_LANES - 1;
+            let mut slots = [_mm512_setzero_si512(); VECTORS];
+            for part in 0..VECTORS {
+                let idx = _mm512_and_si512(x[part], mask);
+                slots[part] = if is_last {
+                    let half = _mm512_and_si512(_mm512_slli_epi32::<12>(sums[part]), second);
+                    gather_512(halves, _mm512_or_si512(idx, half))
+                } else {
+                    gather_512(table, idx)
+                };
+            }
+            let mut taken = 0;
+            let (parts, _) = row.as_chunks_mut::<16>();
+            for part in 0..VECTORS {
+                let slot = slots[part];
+                sums[part] = _mm512_xor_si512(sums[part], slot);
+                let offset = _mm512_and_si512(_mm512_srli_epi32::<8>(slot), mask);
+                let product =
+                    _mm512_mullo_epi32(_mm512_srli_epi32::<20>(slot), _mm512_srli_epi32::<12>(x[part]));
+                (x[part], taken) = refill(_mm512_add_epi32(product, offset), window, taken);
+                parts[part] = cast(_mm512_cvtepi32_epi8(slot));
+            }
+            at += taken;
+        }
+        n_done += 1;
+    }
+    lanes.states = cast(x);
+    (n_done, at / 2)
 }
 
 /// Shifts a word into every state below 2^16, in lane order. The mask is for the compiler: with it the load needs no check.
