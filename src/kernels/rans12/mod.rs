@@ -18,7 +18,6 @@
 
 mod plan;
 mod scalar;
-mod sheets;
 mod tail;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
@@ -30,10 +29,10 @@ use std::arch::x86_64::*;
 
 use super::Isa;
 use super::prefetch::Spread;
+use super::quantize::SHEET_LEN;
 #[cfg(target_arch = "x86_64")]
 use plan::{MIXED, MIXED_PAIRS, is_paired};
-pub use plan::{MIXED_TABLES, Plan, TableIds};
-pub use sheets::{SheetTables, decode_sheets};
+pub use plan::{MIXED_TABLES, Plan, SheetTables, TableIds};
 pub use tail::{decode_tail, encode_tail, is_end};
 
 /// Lanes, symbols of a row, and chains of dependent quantization.
@@ -141,7 +140,7 @@ struct Position {
 
 /// Bytes of words that a sheet takes at most, and that a window looks at behind.
 #[cfg(target_arch = "x86_64")]
-const SHEET_WINDOW: usize = 2 * crate::kernels::quantize::SHEET_LEN + WINDOW;
+const SHEET_WINDOW: usize = 2 * SHEET_LEN + WINDOW;
 
 /// Bytes of words that vector loops look at in a row: a word for each lane, and what the last load takes besides.
 #[cfg(target_arch = "x86_64")]
@@ -264,6 +263,38 @@ fn decode_vectors(
         }
         _ => position,
     }
+}
+
+/// Decodes sheets of symbols of [`MANY_LANES`] lanes from the front of `dst`, as many as vector loops can, and returns how many
+/// these are, and how many of `words` they took. Others are left to [`super::decode`], row by row. Meanwhile `fetch` is fetched
+/// from memory.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "vector loops are for x86-64"))]
+pub fn decode_sheets(
+    isa: Isa,
+    tables: SheetTables<'_>,
+    words: &[[u8; 2]],
+    lanes: &mut Lanes,
+    dst: &mut [u8],
+    fetch: &[u8],
+) -> (usize, usize) {
+    let sheets = dst.as_chunks_mut().0;
+    let mut fetch = Spread::over(fetch, (sheets.len() * SHEET_LEN / MANY_LANES).max(1));
+    #[cfg(target_arch = "x86_64")]
+    if let Some(halves) = tables.halves(sheets.len()) {
+        return match isa {
+            Isa::Avx512 if isa.available() => {
+                // SAFETY: `available` has just tested every feature that the function enables.
+                unsafe { x86_avx512::decode_sheets(tables, halves, words, lanes, sheets, &mut fetch) }
+            }
+            Isa::Avx2 if isa.available() => {
+                // SAFETY: as above.
+                unsafe { x86_avx2::decode_sheets(tables, halves, words, lanes, sheets, &mut fetch) }
+            }
+            _ => (0, 0),
+        };
+    }
+    (0, 0)
 }
 
 /// Entries of tables that belong together, by index over all of them.

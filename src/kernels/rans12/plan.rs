@@ -1,6 +1,7 @@
 //! Which lane and which table each symbol of a block uses.
 
-use super::{FEW_LANES, LANES, MANY_LANES};
+use super::{FEW_LANES, LANES, MANY_LANES, SlotTable};
+use crate::kernels::quantize::{ROW_LEN, SHEET_LEN};
 
 /// Which lane and which table each symbol uses.
 #[derive(Debug, Clone, Copy)]
@@ -112,3 +113,28 @@ impl Plan<'_> {
         (matches!(self.table_ids, TableIds::OfSymbols(_)), self.paired, self.n_lanes == MANY_LANES)
     }
 }
+
+/// The tables of sheets of quantization indices whose columns have even sums ([`SHEET_LEN`]): eight rows of a symbol for each of
+/// 64 lanes, of which the last is coded by the even or the odd half of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct SheetTables<'a> {
+    /// Table of each row.
+    pub row_ids: &'a [u8],
+    /// The tables, and from `first_half` on, which is even, an even half and an odd half of each.
+    pub tables: &'a [SlotTable],
+    /// Where halves begin.
+    pub first_half: usize,
+}
+
+impl<'a> SheetTables<'a> {
+    /// The halves, if every row of `n_sheets` has a table, and that halves.
+    #[cfg(target_arch = "x86_64")]
+    fn halves(&self, n_sheets: usize) -> Option<&'a [[SlotTable; 2]]> {
+        let halves = self.tables.get(self.first_half..)?.as_chunks::<2>().0;
+        let ids = self.row_ids.get(..n_sheets * (SHEET_LEN / ROW_LEN))?;
+        let n_tables = halves.len().min(self.first_half);
+        ids.iter().all(|id| usize::from(*id) < n_tables).then_some(halves)
+    }
+}
+
+const _: () = assert!(ROW_LEN == MANY_LANES);
