@@ -129,7 +129,7 @@ pub struct SheetTables<'a> {
 impl<'a> SheetTables<'a> {
     /// The halves, if every row of `n_sheets` has a table, and that halves.
     #[cfg(target_arch = "x86_64")]
-    fn halves(&self, n_sheets: usize) -> Option<&'a [[SlotTable; 2]]> {
+    pub(super) fn halves(&self, n_sheets: usize) -> Option<&'a [[SlotTable; 2]]> {
         let halves = self.tables.get(self.first_half..)?.as_chunks::<2>().0;
         let ids = self.row_ids.get(..n_sheets * (SHEET_LEN / ROW_LEN))?;
         let n_tables = halves.len().min(self.first_half);
