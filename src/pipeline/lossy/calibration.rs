@@ -1,9 +1,10 @@
 //! What tensors take at a step, as counted rather than predicted.
 //!
 //! A model knows moments and octaves of units, not which thresholds their tensor will have, which of them will share a
-//! table, how many low bits stay raw, and what lists of channels take. All that can be counted: of a tensor that is one
-//! block everything; of longer ones samples of some blocks, made up for what the scales of the sampled units differ from
+//! table, how many low bits stay raw, and what lists of channels take. All that can be counted: of a short tensor
+//! everything; of longer ones samples of some blocks, made up for what the scales of the sampled units differ from
 //! those of all, and whole blocks, which say how far samples are: two of them, or more where the halves of samples differ.
+//! That differs little from one step to the next, so that whole blocks are counted once, near the step that is looked for.
 //! Nothing is coded but tensors that are no longer than a sample.
 
 use rayon::prelude::*;
@@ -27,65 +28,157 @@ const MAX_SAMPLED_BLOCKS: usize = 16;
 const N_RUNS: u64 = 256;
 /// Most runs of the sample of a block.
 const MAX_RUNS: u64 = 32;
-/// Standard error of what samples say of whole blocks, in bits an element, up to which two of them are counted.
-const MAX_NOISE: f64 = 0.012;
+/// Standard error of what samples say of whole blocks, as a share of their bits, up to which two of them are counted.
+const MAX_NOISE: f64 = 0.006;
+
+/// What samples fall short of whole blocks by is taken to stay the same for fewer octaves of the step the more it is: as a share
+/// of all bits, times octaves, at most this.
+const MAX_DRIFT: f64 = 0.005;
 
 /// Bits an element by which the sample of a block takes more than its scales say.
+#[derive(Debug, Clone, Copy)]
 struct Excess {
     bits: f64,
     /// Square of its standard error, by how its halves differ.
     noise_sq: f64,
 }
 
+/// What counting has told of a tensor so far, so that nothing is counted twice.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    last: Option<Last>,
+    anchor: Option<Anchor>,
+}
+
+/// What the tensor takes at the last step that was asked for.
+#[derive(Debug)]
+struct Last {
+    step: f64,
+    /// How it is quantized then.
+    spec: QuantSpec,
+    /// By its samples, or of a short tensor by all.
+    bits: f64,
+    /// Of each block that was sampled; none of a short tensor.
+    excesses: Vec<Excess>,
+}
+
+/// By how many bits samples fall short of whole blocks.
+#[derive(Debug)]
+struct Anchor {
+    step: f64,
+    bits: f64,
+}
+
+impl Known {
+    /// How the tensor is quantized at `step`, if that is what was asked for last.
+    pub(super) fn spec(&self, step: f64) -> Option<&QuantSpec> {
+        self.last.as_ref().filter(|last| last.step == step).map(|last| &last.spec)
+    }
+
+    /// Whether what was last said, of `step`, rests on whole blocks, counted at most `reach` octaves away.
+    pub(super) fn is_anchored(&self, step: f64, reach: f64) -> bool {
+        let Some(last) = self.last.as_ref().filter(|last| last.step == step) else { return false };
+        let is_near = |anchor: &Anchor| {
+            let octaves = (step / anchor.step).log2().abs();
+            octaves <= reach && octaves * anchor.bits.abs() <= MAX_DRIFT * last.bits
+        };
+        last.excesses.is_empty() || self.anchor.as_ref().is_some_and(is_near)
+    }
+}
+
+/// A tensor that is looked at, and how it is quantized.
+struct Look<'a> {
+    spec: &'a QuantSpec,
+    rough: RoughBits,
+    sampled: Vec<BlockSpan>,
+}
+
 impl TensorSource<'_> {
     /// Bits that the tensor takes by `method` at the common `step`, everything included, by what can be counted, and what
-    /// the scales of `survey` say of the rest.
+    /// the scales of `survey` say of the rest: by samples, made up for what whole blocks were found to take more at another
+    /// step. These are counted anew where that is further than `reach` octaves away, if there is one.
     pub(super) fn stored_bits(
         &self,
         settings: &LossySettings,
         (survey, method): (&Survey, Method),
         step: f64,
+        known: &mut Known,
+        reach: Option<f64>,
     ) -> Result<f64> {
-        let spec = self.rate_spec(settings, (method, survey.channels.as_ref()), step)?;
-        let spans = self.spans();
-        if spans.len() == 1 {
-            return self.counted_bits(&spec);
+        let to_anchor = reach.is_some_and(|reach| !known.is_anchored(step, reach));
+        let is_last = known.last.as_ref().is_some_and(|last| last.step == step);
+        if !is_last || to_anchor {
+            let spec = match known.spec(step) {
+                Some(spec) => spec.clone(),
+                None => self.rate_spec(settings, (method, survey.channels.as_ref()), step)?,
+            };
+            if self.n_elements() <= SAMPLE_LEN {
+                let bits = self.counted_bits(&spec)?;
+                known.last = Some(Last { step, spec, bits, excesses: Vec::new() });
+            } else {
+                let rough = self.rough_bits(survey, method, &spec);
+                let look = Look { spec: &spec, rough, sampled: self.sampled_spans() };
+                if !is_last {
+                    known.last = Some(self.look_at_samples(&look, step)?);
+                }
+                if let (true, Some(last)) = (to_anchor, &known.last) {
+                    let bits = self.whole_less_samples(&look, last)?;
+                    known.anchor = Some(Anchor { step, bits });
+                }
+            }
         }
-        let rough = self.rough_bits(survey, method, &spec);
+        let of_samples = known.last.as_ref().map_or(0.0, |last| last.bits);
+        Ok(of_samples + known.anchor.as_ref().map_or(0.0, |anchor| anchor.bits))
+    }
+
+    /// The blocks that are sampled.
+    fn sampled_spans(&self) -> Vec<BlockSpan> {
+        let spans = self.spans();
         let n_sampled = spans.len().min(MAX_SAMPLED_BLOCKS);
-        let sampled: Vec<&BlockSpan> = (0..n_sampled)
-            .filter_map(|idx| spans.get((2 * idx + 1) * spans.len() / (2 * n_sampled)))
-            .collect();
-        let max_runs = (N_RUNS / n_sampled as u64).min(MAX_RUNS);
-        let excesses: Vec<Result<Excess>> = sampled
+        let spread = (0..n_sampled).map(|idx| (2 * idx + 1) * spans.len() / (2 * n_sampled));
+        spread.filter_map(|idx| spans.get(idx).copied()).collect()
+    }
+
+    fn look_at_samples(&self, look: &Look<'_>, step: f64) -> Result<Last> {
+        let max_runs = (N_RUNS / look.sampled.len().max(1) as u64).min(MAX_RUNS);
+        let excesses: Vec<Result<Excess>> = look
+            .sampled
             .par_iter()
             .with_max_len(1)
-            .map(|span| self.excess_of_sample(&spec, &rough, (span, max_runs)))
+            .map(|span| self.excess_of_sample(look.spec, &look.rough, (span, max_runs)))
             .collect();
         let excesses = excesses.into_iter().collect::<Result<Vec<_>>>()?;
-        let weighted = |(excess, span): (&Excess, &&BlockSpan)| excess.bits * span.len as f64;
-        let n_bytes: usize = sampled.iter().map(|span| span.len).sum();
-        let mut excess = excesses.iter().zip(&sampled).map(weighted).sum::<f64>() / n_bytes as f64;
+        let weighted = |(excess, span): (&Excess, &BlockSpan)| excess.bits * span.len as f64;
+        let n_bytes: usize = look.sampled.iter().map(|span| span.len).sum();
+        let excess = excesses.iter().zip(&look.sampled).map(weighted).sum::<f64>() / n_bytes as f64;
+        let everywhere = (0..self.n_elements()).step_by(UNIT_LEN);
+        let bits = (look.rough.mean(everywhere) + excess) * self.n_elements() as f64;
+        Ok(Last { step, spec: look.spec.clone(), bits, excesses })
+    }
+
+    /// Bits that the tensor takes more than samples say, by some of their blocks.
+    fn whole_less_samples(&self, look: &Look<'_>, last: &Last) -> Result<f64> {
+        let (Look { spec, rough, sampled }, excesses) = (look, &last.excesses);
         // What samples say of blocks is as noisy as their halves are, and the noise of few blocks would count for all.
-        let noise_sq = excesses.iter().map(|excess| excess.noise_sq).sum::<f64>() / n_sampled as f64;
-        let asked = noise_sq / (MAX_NOISE * MAX_NOISE) * 2.0;
-        let n_counted = (2..n_sampled).find(|&n| n as f64 >= asked).unwrap_or(n_sampled);
+        let noise_sq = excesses.iter().map(|excess| excess.noise_sq).sum::<f64>() / sampled.len() as f64;
+        let most_noise = MAX_NOISE * last.bits / self.n_elements() as f64;
+        let asked = noise_sq / (most_noise * most_noise) * 2.0;
+        let n_counted = (2..sampled.len()).find(|&n| n as f64 >= asked).unwrap_or(sampled.len());
         // Evenly spread.
         let counted: Vec<usize> =
-            (0..n_counted).map(|idx| (2 * idx + 1) * n_sampled / (2 * n_counted)).collect();
+            (0..n_counted).map(|idx| (2 * idx + 1) * sampled.len() / (2 * n_counted)).collect();
         let short_of = |&idx: &usize| -> Result<f64> {
-            let (span, by_sample) = (sampled[idx], excesses[idx].bits);
+            let (span, by_sample) = (&sampled[idx], excesses[idx].bits);
             let n_elements = span.len as u64 / self.unit_bytes();
             let first = self.first_element(span);
             let within = (first..first + n_elements).step_by(UNIT_LEN);
-            let short = self.block_bits(span, &spec)? / n_elements as f64 - rough.mean(within) - by_sample;
+            let short = self.block_bits(span, spec)? / n_elements as f64 - rough.mean(within) - by_sample;
             Ok(short * span.len as f64)
         };
         let short: Vec<Result<f64>> = counted.par_iter().with_max_len(1).map(short_of).collect();
         let counted_bytes: usize = counted.iter().map(|&idx| sampled[idx].len).sum();
-        excess += short.into_iter().sum::<Result<f64>>()? / counted_bytes as f64;
-        let everywhere = (0..self.n_elements()).step_by(UNIT_LEN);
-        Ok((rough.mean(everywhere) + excess) * self.n_elements() as f64)
+        let short = short.into_iter().sum::<Result<f64>>()? / counted_bytes as f64;
+        Ok(short * self.n_elements() as f64)
     }
 
     /// What scales say of all units, quantized by `spec`; nothing where there are none.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::bounds::{Bounded, Common, Entropies};
+use super::calibration::Known;
 use super::fit::Fitter;
 use super::method::Method;
 use super::plan::{Found, LossyPlanner, Opened};
@@ -30,8 +31,25 @@ const MAX_SLOPE: f64 = 8.0;
 /// Share of the goal that the counted rate may then be off by. Nothing is taken as met that was not counted: of dependent
 /// indices of values far from zero, a step 0.7 % longer has taken 2.3 % more bits.
 const CALIBRATED: f64 = 0.004;
-/// The same, after a whole encoding has shown what is not counted.
+/// Whole blocks are counted where samples alone are this close to the goal, as a share of it.
+const NEAR: f64 = 0.03;
+/// Octaves within which whole blocks differ from their samples by about the same.
+const REACH: f64 = 0.25;
+/// Times that samples alone are looked at, at most.
+const MAX_UNANCHORED: usize = 4;
+/// The same as [`CALIBRATED`], after a whole encoding has shown what is not counted.
 const CORRECTED: f64 = 0.0003;
+
+/// What calibration looks for.
+#[derive(Debug, Clone, Copy)]
+struct Aim {
+    /// Bits that the tensors are to take.
+    bits: f64,
+    /// By how much they may miss that, as a share.
+    tolerance: f64,
+    /// Octaves of the step within which whole blocks are taken to differ from their samples by the same.
+    reach: f64,
+}
 
 /// A common step, and what tensors take at it, as far as it can be counted.
 #[derive(Debug, Clone, Copy)]
@@ -113,10 +131,11 @@ impl LossyPlanner<'_> {
         let model = self.settings.rate_model.model();
         let budget = Budget { bits, n_blocks };
         units.iter_mut().for_each(|unit| unit.multiplier = 1.0);
+        let mut known = Vec::new();
         let counted = if self.settings.rate_model == RateModel::Counted {
             self.count_step((goal, &mut *files), &mut units, budget)?
         } else {
-            self.predict_step((goal, &mut *files), model.as_ref(), &mut units, budget)?
+            self.predict_step((goal, &mut *files), model.as_ref(), &mut units, budget, &mut known)?
         };
         let counted = counted.ok_or_else(|| {
             let reason = if bits <= rate::BLOCK_BITS * n_blocks as f64 {
@@ -127,7 +146,7 @@ impl LossyPlanner<'_> {
             let message = format!("no step leads to {} {}: {reason}", goal.kind().name(), goal.value());
             Error::new(ErrorKind::InvalidConfig, message)
         })?;
-        let mut specs = self.rate_specs(goal, files, &units, counted.step)?;
+        let mut specs = self.rate_specs(goal, files, &units, counted.step, &known)?;
         if self.leave_exact(goal, files, &specs, &mut units)? {
             // The goal is the mean of the others.
             return self.share_out_goal(goal, files);
@@ -135,10 +154,12 @@ impl LossyPlanner<'_> {
         if self.settings.correct_rate {
             let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
             // What was off about it stays off.
-            let corrected = counted.bits + bits - coded_bits;
+            let whole = self.stored_bits((goal, files), &units, counted.step, (&mut known, Some(0.0)))?;
+            let corrected = whole + bits - coded_bits;
+            let aim = Aim { bits: corrected, tolerance: CORRECTED, reach: 0.0 };
             let counted =
-                self.calibrate((goal, files), model.as_ref(), &units, corrected, counted.step, CORRECTED)?;
-            specs = self.rate_specs(goal, files, &units, counted.step)?;
+                self.calibrate((goal, files), model.as_ref(), &units, aim, counted.step, &mut known)?;
+            specs = self.rate_specs(goal, files, &units, counted.step, &known)?;
         }
         let mut specs = specs.into_iter();
         for (found, opened) in files.iter_mut() {
@@ -161,6 +182,7 @@ impl LossyPlanner<'_> {
         model: &dyn EntropyModel,
         units: &mut [RateUnit],
         budget: Budget,
+        known: &mut Vec<Known>,
     ) -> Result<Option<Calibrated>> {
         self.choose_methods((goal, files), model, units, budget)?;
         let solve = |units: &[RateUnit], near| {
@@ -174,7 +196,8 @@ impl LossyPlanner<'_> {
                 None => return Ok(None),
             }
         }
-        self.calibrate((goal, files), model, units, budget.bits, step, CALIBRATED).map(Some)
+        let aim = Aim { bits: budget.bits, tolerance: CALIBRATED, reach: REACH };
+        self.calibrate((goal, files), model, units, aim, step, known).map(Some)
     }
 
     /// The same without a model: everything is counted at every step that is tried.
@@ -308,15 +331,15 @@ impl LossyPlanner<'_> {
     }
 
     /// The step for `goal` once more, from `step` on, which the model gave, after counting has shown by how much it is wrong:
-    /// the one at which tensors take `bits`, to within `tolerance` as a share, if that is to be had.
+    /// the one that is aimed at, if that is to be had. What is `known` of the tensors stays so.
     fn calibrate(
         &self,
         (goal, files): (Goal, &[(Vec<Found>, Opened)]),
         model: &dyn EntropyModel,
         units: &[RateUnit],
-        bits: f64,
+        Aim { bits, tolerance, reach }: Aim,
         mut step: f64,
-        tolerance: f64,
+        known: &mut Vec<Known>,
     ) -> Result<Calibrated> {
         let n_elements: f64 = units.iter().map(|unit| unit.weight).sum();
         let mut tried: Vec<Calibrated> = Vec::new();
@@ -324,8 +347,21 @@ impl LossyPlanner<'_> {
         let (mut short, mut long) = (0.0, f64::INFINITY);
         // Octaves between them, the time before the last and the last time.
         let mut widths = [f64::INFINITY; 2];
-        for _ in 0..MAX_CALIBRATIONS {
-            let found = Calibrated { step, bits: self.stored_bits((goal, files), units, step)? };
+        let mut is_counted = !known.is_empty();
+        for round in 0..MAX_CALIBRATIONS {
+            let mut found = self.stored_bits((goal, files), units, step, (known, None))?;
+            let is_near = (found / bits - 1.0).abs() < NEAR || round >= MAX_UNANCHORED;
+            let rests_on_whole = known.iter().all(|known| known.is_anchored(step, reach));
+            if (is_near || is_counted) && !rests_on_whole {
+                found = self.stored_bits((goal, files), units, step, (known, Some(reach)))?;
+                if !is_counted {
+                    // What samples alone said before is not to be held against that.
+                    tried.clear();
+                    (short, long, widths) = (0.0, f64::INFINITY, [f64::INFINITY; 2]);
+                }
+            }
+            is_counted |= is_near || rests_on_whole;
+            let found = Calibrated { step, bits: found };
             let error = (found.bits - bits) / n_elements;
             // One bit an octave where the rate is high, less where it is low; more where many elements leave the dead zone
             // at once.
@@ -334,7 +370,7 @@ impl LossyPlanner<'_> {
                 None => self.memory.time(Step::Prediction, || rate::slope(model, self.settings, units, step)),
             };
             tried.push(found);
-            if (found.bits / bits - 1.0).abs() < tolerance {
+            if is_counted && (found.bits / bits - 1.0).abs() < tolerance {
                 break;
             }
             if error > 0.0 {
@@ -360,18 +396,21 @@ impl LossyPlanner<'_> {
         Ok(best.unwrap_or(Calibrated { step, bits }))
     }
 
-    /// Bits that the tensors that wait for `goal`, which have `units`, take at the common `step`.
+    /// Bits that the tensors that wait for `goal`, which have `units`, take at the common `step`, by what is `known` of each and
+    /// samples, and with whole blocks counted where none were within `reach` octaves, if there is one.
     fn stored_bits(
         &self,
         (goal, files): (Goal, &[(Vec<Found>, Opened)]),
         units: &[RateUnit],
         step: f64,
+        (known, reach): (&mut Vec<Known>, Option<f64>),
     ) -> Result<f64> {
         let tensors = self.waiting_with(goal, files, units);
-        let bits = |Waiting { tensor, survey, method }: &Waiting<'_>| {
-            tensor.stored_bits(self.settings, (survey, *method), step)
+        known.resize_with(tensors.len(), Known::default);
+        let bits = |(Waiting { tensor, survey, method }, known): (&Waiting<'_>, &mut Known)| {
+            tensor.stored_bits(self.settings, (survey, *method), step, known, reach)
         };
-        let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
+        let found: Vec<Result<f64>> = tensors.par_iter().zip(known).map(bits).collect();
         // In order, so that the sum does not depend on the threads.
         found.into_iter().sum()
     }
@@ -416,10 +455,15 @@ impl LossyPlanner<'_> {
         files: &[(Vec<Found>, Opened)],
         units: &[RateUnit],
         step: f64,
+        known: &[Known],
     ) -> Result<Vec<QuantSpec>> {
         let tensors = self.waiting_with(goal, files, units);
-        let specs: Vec<Result<QuantSpec>> =
-            tensors.par_iter().map(|waiting| waiting.spec(self.settings, step)).collect();
+        let spec =
+            |(idx, waiting): (usize, &Waiting<'_>)| match known.get(idx).and_then(|known| known.spec(step)) {
+                Some(spec) => Ok(spec.clone()),
+                None => waiting.spec(self.settings, step),
+            };
+        let specs: Vec<Result<QuantSpec>> = tensors.par_iter().enumerate().map(spec).collect();
         specs.into_iter().collect()
     }
 
