@@ -42,8 +42,11 @@ static UNIFORM: [Method; 1] = [Method::best_of(Quantizer::Uniform)];
 /// distributions.
 const MANY_BITS: f64 = 5.0;
 
-/// Share of error and bits by which another method has to be better than plain rounding.
+/// Share of error and bits by which another method has to be better than rounding.
 const LEAST_GAIN: f64 = 5e-3;
+/// The same at [`MANY_BITS`] and more, where paths are better on all but values of a grid, and what a sample, in which columns
+/// of different scale are not told apart, says of bits is less sure than that.
+const LEAST_GAIN_OF_MANY: f64 = -0.02;
 
 /// Dead zones and trellises lower the rate at a step; by how much depends on the rate, and hardly on the distribution.
 /// The tables are the means of what normal and Laplacian values took (`scripts/rate_calibration.py`), over what the
@@ -195,8 +198,9 @@ impl TensorSource<'_> {
             if bits < floor * values.len() as f64 {
                 return Some(*plain);
             }
-            let mut best = (*plain, cost * (1.0 - LEAST_GAIN));
             let plain_bits = bits / values.len() as f64;
+            let least_gain = if plain_bits < MANY_BITS { LEAST_GAIN } else { LEAST_GAIN_OF_MANY };
+            let mut best = (*plain, cost * (1.0 - least_gain));
             for method in others.iter().filter(|method| method.suits(settings.quantizer, plain_bits)) {
                 let (_, cost) = try_method(*method)?;
                 if cost < best.1 {
