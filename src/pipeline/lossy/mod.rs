@@ -12,6 +12,7 @@
 
 mod bounds;
 mod calibration;
+mod common_step;
 mod fit;
 mod keep;
 mod layers;
