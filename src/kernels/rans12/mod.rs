@@ -266,7 +266,7 @@ fn decode_vectors(
 }
 
 /// Decodes sheets of symbols of [`MANY_LANES`] lanes from the front of `dst`, as many as vector loops can, and returns how many
-/// these are, and how many of `words` they took. Others are left to [`super::decode`], row by row. Meanwhile `fetch` is fetched
+/// these are, and how many of `words` they took. Others are left to [`decode`], row by row. Meanwhile `fetch` is fetched
 /// from memory.
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "vector loops are for x86-64"))]

@@ -4,7 +4,8 @@
 //! table, how many low bits stay raw, and what lists of channels take. All that can be counted: of a short tensor
 //! everything; of longer ones samples of some blocks, made up for what the scales of the sampled units differ from
 //! those of all, and whole blocks, which say how far samples are: two of them, or more where the halves of samples differ.
-//! That differs little from one step to the next, so that whole blocks are counted once, near the step that is looked for.
+//! That differs little from one step to the next, so that whole blocks are counted once, near the step that is looked for,
+//! and little from one layer of a network to the next, so that of tensors alike few are.
 //! Nothing is coded but tensors that are no longer than a sample.
 
 use rayon::prelude::*;
@@ -73,6 +74,19 @@ impl Known {
     /// How the tensor is quantized at `step`, if that is what was asked for last.
     pub(super) fn spec(&self, step: f64) -> Option<&QuantSpec> {
         self.last.as_ref().filter(|last| last.step == step).map(|last| &last.spec)
+    }
+
+    /// What whole blocks take more than samples say, as a share of the latter; `None` where nothing was left to samples.
+    pub(super) fn short_share(&self) -> Option<f64> {
+        let last = self.last.as_ref().filter(|last| !last.excesses.is_empty())?;
+        Some(self.anchor.as_ref()?.bits / last.bits)
+    }
+
+    /// Takes whole blocks to take this share more than the last samples say.
+    pub(super) fn assume(&mut self, short_share: f64) {
+        if let Some(last) = &self.last {
+            self.anchor = Some(Anchor { step: last.step, bits: short_share * last.bits });
+        }
     }
 
     /// Whether what was last said, of `step`, rests on whole blocks, counted at most `reach` octaves away.

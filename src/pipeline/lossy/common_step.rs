@@ -23,6 +23,12 @@ const MAX_SLOPE: f64 = 8.0;
 const CALIBRATED: f64 = 0.004;
 /// Whole blocks are counted where samples alone are this close to the goal, as a share of it.
 const NEAR: f64 = 0.03;
+/// Tensors alike of which some are counted whole for all, at least.
+const LEAST_ALIKE: usize = 6;
+/// How many of them are.
+const N_COUNTED: usize = 3;
+/// By how much what these fall short of samples may differ, as a share of their bits.
+const MOST_SPREAD: f64 = 0.008;
 /// Octaves within which whole blocks differ from their samples by about the same.
 const REACH: f64 = 0.25;
 /// Times that samples alone are looked at, at most.
@@ -46,6 +52,33 @@ pub(super) struct Aim {
 pub(super) struct Calibrated {
     pub(super) step: f64,
     pub(super) bits: f64,
+}
+
+/// Tensors of one shape and type that are quantized by one method, as the layers of a network are.
+struct LikeTensors {
+    /// Those that are counted whole, evenly spread.
+    counted: Vec<usize>,
+    others: Vec<usize>,
+}
+
+/// The tensors of which there are enough alike.
+fn like_tensors(tensors: &[Waiting<'_>]) -> Vec<LikeTensors> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (idx, waiting) in tensors.iter().enumerate() {
+        match groups.iter_mut().find(|group| tensors[group[0]].is_like(waiting)) {
+            Some(group) => group.push(idx),
+            None => groups.push(vec![idx]),
+        }
+    }
+    groups.retain(|group| group.len() >= LEAST_ALIKE);
+    let split = |group: Vec<usize>| {
+        let is_counted =
+            |place: &usize| (0..N_COUNTED).any(|nth| (2 * nth + 1) * group.len() / (2 * N_COUNTED) == *place);
+        let (counted, others): (Vec<usize>, Vec<usize>) = (0..group.len()).partition(is_counted);
+        let of = |places: Vec<usize>| places.into_iter().map(|place| group[place]).collect();
+        LikeTensors { counted: of(counted), others: of(others) }
+    };
+    groups.into_iter().map(split).collect()
 }
 
 impl LossyPlanner<'_> {
@@ -179,12 +212,42 @@ impl LossyPlanner<'_> {
     ) -> Result<f64> {
         let tensors = self.waiting_with(goal, files, units);
         known.resize_with(tensors.len(), Known::default);
-        let bits = |(Waiting { tensor, survey, method }, known): (&Waiting<'_>, &mut Known)| {
-            tensor.stored_bits(self.settings, (survey, *method), step, known, reach)
+        let look = |known: &mut Vec<Known>, reaches: &[Option<f64>]| -> Result<f64> {
+            let bits = |((Waiting { tensor, survey, method }, known), reach): (
+                (&Waiting<'_>, &mut Known),
+                &Option<f64>,
+            )| {
+                tensor.stored_bits(self.settings, (survey, *method), step, known, *reach)
+            };
+            let found: Vec<Result<f64>> = tensors.par_iter().zip(known).zip(reaches).map(bits).collect();
+            // In order, so that the sum does not depend on the threads.
+            found.into_iter().sum()
         };
-        let found: Vec<Result<f64>> = tensors.par_iter().zip(known).map(bits).collect();
-        // In order, so that the sum does not depend on the threads.
-        found.into_iter().sum()
+        let Some(reach) = reach else { return look(known, &vec![None; tensors.len()]) };
+        // Of like tensors a few are counted whole, and all if these differ.
+        let groups = like_tensors(&tensors);
+        let mut reaches = vec![Some(reach); tensors.len()];
+        groups.iter().flat_map(|group| &group.others).for_each(|&idx| reaches[idx] = None);
+        look(known, &reaches)?;
+        for group in &groups {
+            let shares: Vec<f64> = group.counted.iter().filter_map(|&idx| known[idx].short_share()).collect();
+            if shares.is_empty() {
+                // Short tensors, of which nothing is left to samples.
+                continue;
+            }
+            let (least, most) =
+                shares.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), share| {
+                    (share.min(least), share.max(most))
+                });
+            for &idx in &group.others {
+                if most - least <= MOST_SPREAD {
+                    known[idx].assume(shares.iter().sum::<f64>() / shares.len() as f64);
+                } else {
+                    reaches[idx] = Some(reach);
+                }
+            }
+        }
+        look(known, &reaches)
     }
 
     /// [`Self::stored_bits`] without a model: everything is counted.

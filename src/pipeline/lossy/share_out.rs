@@ -31,6 +31,12 @@ pub(super) struct Waiting<'f> {
 }
 
 impl Waiting<'_> {
+    /// Whether blocks of both are likely to differ from their samples by about the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let [own, others] = [self, other].map(|waiting| waiting.tensor.candidate);
+        own.info.shape == others.info.shape && own.dtype == others.dtype && self.method == other.method
+    }
+
     /// How it is quantized at the common `step`.
     pub(super) fn spec(&self, settings: &LossySettings, step: f64) -> Result<QuantSpec> {
         self.tensor.rate_spec(settings, (self.method, self.survey.channels.as_ref()), step)
