@@ -80,7 +80,7 @@ pub(super) fn quantize_avx512(values: &[f32], step: f32, rounding: &Rounding, in
     scalar::quantize(rest, step, rounding, index_rest);
 }
 
-/// As [`even_sums::quantize_sheet`], of the little-endian bytes of a sheet: 16 columns at a time.
+/// As [`super::even_sums::quantize_sheet`], of the little-endian bytes of a sheet: 16 columns at a time.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn quantize_sheet(
     values: &[[u8; 4]; SHEET_LEN],

@@ -155,7 +155,7 @@ impl Sums {
     }
 }
 
-/// As [`even_sums::quantize_sheet`](super::even_sums), of the little-endian bytes of a sheet: eight columns at a time.
+/// As [`super::even_sums::quantize_sheet`], of the little-endian bytes of a sheet: eight columns at a time.
 #[target_feature(enable = "avx2")]
 pub(super) fn quantize_sheet(
     values: &[[u8; 4]; SHEET_LEN],
