@@ -4,7 +4,8 @@
 //! rules ─▶ candidates ─▶ survey ─▶ rate control ─▶ steps ─▶ fit ─▶ prune ─▶ plan ─▶ blocks
 //!                       (one pass)  (entropy model,         (measured error)
 //!                                    bounds of bits, set
-//!                                    right by samples)
+//!                                    right by samples and
+//!                                    a few whole blocks)
 //! ```
 //!
 //! The plan is complete before the first byte is written: every step has been tried on the whole tensor and the
@@ -12,7 +13,6 @@
 
 mod bounds;
 mod calibration;
-mod common_step;
 mod fit;
 mod keep;
 mod layers;
@@ -20,6 +20,7 @@ mod method;
 mod plan;
 mod prune;
 mod rate;
+mod samples;
 mod search;
 pub mod series;
 pub mod settings;
@@ -28,6 +29,7 @@ mod survey;
 mod tensor_source;
 mod trial;
 mod twins;
+mod whole_blocks;
 mod worth;
 
 pub(crate) use layers::{LayerBlock, LayeredPlan, LayeredPlans, LayersPlanner};

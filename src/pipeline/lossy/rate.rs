@@ -25,8 +25,10 @@ const MAX_ROUNDS: usize = 40;
 const TOLERANCE: f64 = 4e-3;
 /// The same where few units are asked first, and of floors and caps.
 pub(super) const ROUGH_TOLERANCE: f64 = 0.03;
-/// Units that are asked for a slope, or first.
+/// Units that are asked first.
 const MAX_ROUGH_UNITS: usize = 512;
+/// Units that are asked for a slope.
+const MAX_SLOPE_UNITS: usize = 128;
 
 /// A unit of a tensor that a model is asked about, and the multiplier of its step.
 #[derive(Debug, Clone)]
@@ -149,7 +151,7 @@ pub(super) fn slope(
     step: f64,
 ) -> f64 {
     let common = Method::best_of(settings.quantizer);
-    let at = |octaves: f64| predicted_rate(model, common, units, step * octaves.exp2(), MAX_ROUGH_UNITS);
+    let at = |octaves: f64| predicted_rate(model, common, units, step * octaves.exp2(), MAX_SLOPE_UNITS);
     ((at(-0.125) - at(0.125)) / 0.25).max(0.125)
 }
 

@@ -5,15 +5,14 @@ use std::collections::HashSet;
 use rayon::prelude::*;
 
 use super::bounds::{Bounded, Common, Entropies};
-use super::calibration::Known;
-use super::common_step::{Aim, CORRECTED};
+use super::calibration::{Accuracy, CALIBRATED, CORRECTED, Calibrator};
 use super::fit::Fitter;
 use super::method::Method;
 use super::plan::{Found, LossyPlanner, Opened};
 use super::rate::{self, Budget, RateUnit};
 use super::settings::{Goal, LossySettings, RateModel};
 use super::survey::Survey;
-use super::tensor_source::TensorSource;
+use super::tensor_source::{TensorSource, own_step};
 use super::twins::{Place, REFERENCE_BITS};
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,6 +22,12 @@ use crate::pipeline::timings::Step;
 use crate::quantize::predictor::EntropyModel;
 use crate::stage::{ChannelSteps, QuantSpec};
 
+/// A common step, and how each tensor is quantized at it.
+struct Shared {
+    step: f64,
+    specs: Vec<QuantSpec>,
+}
+
 /// A tensor that waits for a step.
 pub(super) struct Waiting<'f> {
     pub(super) tensor: TensorSource<'f>,
@@ -31,10 +36,9 @@ pub(super) struct Waiting<'f> {
 }
 
 impl Waiting<'_> {
-    /// Whether blocks of both are likely to differ from their samples by about the same.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        let [own, others] = [self, other].map(|waiting| waiting.tensor.candidate);
-        own.info.shape == others.info.shape && own.dtype == others.dtype && self.method == other.method
+    /// Its step where the common one is `step`.
+    pub(super) fn own_step(&self, settings: &LossySettings, step: f64) -> f32 {
+        own_step(settings, self.method, step)
     }
 
     /// How it is quantized at the common `step`.
@@ -102,13 +106,12 @@ impl LossyPlanner<'_> {
         let model = self.settings.rate_model.model();
         let budget = Budget { bits, n_blocks };
         units.iter_mut().for_each(|unit| unit.multiplier = 1.0);
-        let mut known = Vec::new();
-        let counted = if self.settings.rate_model == RateModel::Counted {
+        let shared = if self.settings.rate_model == RateModel::Counted {
             self.count_step((goal, &mut *files), &mut units, budget)?
         } else {
-            self.predict_step((goal, &mut *files), model.as_ref(), &mut units, budget, &mut known)?
+            self.predict_step((goal, &mut *files), model.as_ref(), &mut units, budget)?
         };
-        let counted = counted.ok_or_else(|| {
+        let shared = shared.ok_or_else(|| {
             let reason = if bits <= rate::BLOCK_BITS * n_blocks as f64 {
                 "what is around the indices of blocks takes as much"
             } else {
@@ -117,20 +120,18 @@ impl LossyPlanner<'_> {
             let message = format!("no step leads to {} {}: {reason}", goal.kind().name(), goal.value());
             Error::new(ErrorKind::InvalidConfig, message)
         })?;
-        let mut specs = self.rate_specs(goal, files, &units, counted.step, &known)?;
+        let Shared { step, mut specs } = shared;
         if self.leave_exact(goal, files, &specs, &mut units)? {
             // The goal is the mean of the others.
             return self.share_out_goal(goal, files);
         }
         if self.settings.correct_rate {
             let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
+            let mut calibrator = self.calibrator((goal, files), &units, CORRECTED).tuned_to(step, specs);
             // What was off about it stays off.
-            let whole = self.stored_bits((goal, files), &units, counted.step, (&mut known, Some(0.0)))?;
-            let corrected = whole + bits - coded_bits;
-            let aim = Aim { bits: corrected, tolerance: CORRECTED, reach: 0.0 };
-            let counted =
-                self.calibrate((goal, files), model.as_ref(), &units, aim, counted.step, &mut known)?;
-            specs = self.rate_specs(goal, files, &units, counted.step, &known)?;
+            let corrected = calibrator.stored_bits(step)? + bits - coded_bits;
+            let step = calibrator.find((model.as_ref(), &units), corrected, step)?;
+            specs = calibrator.specs(step)?;
         }
         let mut specs = specs.into_iter();
         for (found, opened) in files.iter_mut() {
@@ -146,9 +147,72 @@ impl LossyPlanner<'_> {
         Ok(())
     }
 
+    /// The step for `goal` that `model` leads to, floors and caps included, as set right by counting.
+    fn predict_step(
+        &self,
+        (goal, files): (Goal, &mut [(Vec<Found>, Opened)]),
+        model: &dyn EntropyModel,
+        units: &mut [RateUnit],
+        budget: Budget,
+    ) -> Result<Option<Shared>> {
+        self.choose_methods((goal, files), model, units, budget)?;
+        let solve = |units: &[RateUnit], near| {
+            self.memory
+                .time(Step::Prediction, || rate::common_step(model, self.settings, units, budget, near))
+        };
+        let Some(mut step) = solve(units, None) else { return Ok(None) };
+        if self.bound((goal, &mut *files), Entropies::Predicted(model), units, budget, step)? {
+            match solve(units, Some(step)) {
+                Some(bounded) => step = bounded,
+                None => return Ok(None),
+            }
+        }
+        let mut calibrator = self.calibrator((goal, files), units, CALIBRATED);
+        let step = calibrator.find((model, units), budget.bits, step)?;
+        Ok(Some(Shared { step, specs: calibrator.specs(step)? }))
+    }
+
+    /// The same without a model: everything is counted at every step that is tried.
+    fn count_step(
+        &self,
+        (goal, files): (Goal, &mut [(Vec<Found>, Opened)]),
+        units: &mut [RateUnit],
+        budget: Budget,
+    ) -> Result<Option<Shared>> {
+        let solve = |files: &[(Vec<Found>, Opened)], units: &[RateUnit], near| {
+            let mut failed = None;
+            let mut count = |step| {
+                self.counted_bits((goal, files), units, step).unwrap_or_else(|e| {
+                    failed = Some(e);
+                    0.0
+                })
+            };
+            let step = rate::counted_step(&mut count, units, budget, CALIBRATED.tolerance, near);
+            failed.map_or(Ok(step), Err)
+        };
+        let Some(mut step) = solve(files, units, None)? else { return Ok(None) };
+        if self.bound((goal, &mut *files), Entropies::Counted, units, budget, step)? {
+            match solve(files, units, Some(step))? {
+                Some(bounded) => step = bounded,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(Shared { step, specs: self.rate_specs(goal, files, units, step)? }))
+    }
+
+    /// What sets the step of the tensors that wait for `goal`, which have `units`, right.
+    fn calibrator<'f>(
+        &'f self,
+        (goal, files): (Goal, &'f [(Vec<Found>, Opened)]),
+        units: &'f [RateUnit],
+        accuracy: Accuracy,
+    ) -> Calibrator<'f> {
+        Calibrator::new(self.settings, self.memory, self.waiting_with(goal, files, units), accuracy)
+    }
+
     /// Gives channels steps of their own that have units beyond the floor or the cap at the common `step`, and `units` the
     /// same; whether there are any.
-    pub(super) fn bound(
+    fn bound(
         &self,
         (goal, files): (Goal, &mut [(Vec<Found>, Opened)]),
         entropies: Entropies<'_>,
@@ -221,7 +285,7 @@ impl LossyPlanner<'_> {
     }
 
     /// Gives `units`, those of the tensors that wait for `goal`, the method that suits each tensor, where there is a choice.
-    pub(super) fn choose_methods(
+    fn choose_methods(
         &self,
         (goal, files): (Goal, &[(Vec<Found>, Opened)]),
         model: &dyn EntropyModel,
@@ -265,7 +329,7 @@ impl LossyPlanner<'_> {
     }
 
     /// The tensors of `files` that wait for a step for `goal`, which have `units`.
-    pub(super) fn waiting_with<'f>(
+    fn waiting_with<'f>(
         &'f self,
         goal: Goal,
         files: &'f [(Vec<Found>, Opened)],
@@ -288,16 +352,24 @@ impl LossyPlanner<'_> {
         files: &[(Vec<Found>, Opened)],
         units: &[RateUnit],
         step: f64,
-        known: &[Known],
     ) -> Result<Vec<QuantSpec>> {
         let tensors = self.waiting_with(goal, files, units);
-        let spec =
-            |(idx, waiting): (usize, &Waiting<'_>)| match known.get(idx).and_then(|known| known.spec(step)) {
-                Some(spec) => Ok(spec.clone()),
-                None => waiting.spec(self.settings, step),
-            };
-        let specs: Vec<Result<QuantSpec>> = tensors.par_iter().enumerate().map(spec).collect();
+        let specs: Vec<Result<QuantSpec>> =
+            tensors.par_iter().map(|waiting| waiting.spec(self.settings, step)).collect();
         specs.into_iter().collect()
+    }
+
+    /// Bits that the tensors that wait for `goal`, which have `units`, take at the common `step`: everything is counted.
+    fn counted_bits(
+        &self,
+        (goal, files): (Goal, &[(Vec<Found>, Opened)]),
+        units: &[RateUnit],
+        step: f64,
+    ) -> Result<f64> {
+        let tensors = self.waiting_with(goal, files, units);
+        let bits = |waiting: &Waiting<'_>| waiting.tensor.counted_bits(&waiting.spec(self.settings, step)?);
+        let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
+        found.into_iter().sum()
     }
 
     /// Bytes that the tensors that wait for `goal` take, coded by `specs`.

@@ -20,11 +20,13 @@ use crate::pipeline::encode::EncodeMemory;
 use crate::pipeline::source::Source;
 use crate::pipeline::timings::{Step, Timings};
 use crate::quantize::rdo::Tuner;
-use crate::stage::{ChannelSteps, Domain, QuantSpec};
+use crate::stage::{BlockEncoder, ChannelSteps, Domain, Level, QuantSpec};
 
 /// Elements of a sample, and of each of its runs.
 pub(super) const SAMPLE_LEN: u64 = 1 << 16;
 pub(super) const RUN_LEN: u64 = 1 << 10;
+/// Elements that rounding is tuned by at a common step: with twice as many the error at a rate is the same to 0.1 %.
+const TUNED_LEN: u64 = 1 << 14;
 /// Bytes of which moments are measured at a time.
 const MOMENTS_BYTES: usize = 128 << 10;
 
@@ -171,10 +173,8 @@ impl TensorSource<'_> {
         (method, channels): (Method, Option<&ChannelSteps>),
         step: f64,
     ) -> Result<QuantSpec> {
-        let sample = self.sample()?;
-        let step = step * method.step_beside(Method::best_of(settings.quantizer));
-        #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
-        let step = (step as f32).clamp(f32::MIN_POSITIVE, f32::MAX);
+        let sample = self.sample_of(TUNED_LEN)?;
+        let step = own_step(settings, method, step);
         let plain = self.time(Step::Prediction, || self.plain_spec(settings, method, &sample, step));
         Ok(QuantSpec { channels: channels.cloned(), ..plain })
     }
@@ -184,6 +184,15 @@ impl TensorSource<'_> {
         self.memory.book(&self.booked_on.map_or(*timings, |step| timings.all_on(step)));
     }
 
+    /// Lends `work` an encoder of blocks for trials; the level has no say in how indices are coded.
+    pub(super) fn with_trial_encoder<T>(&self, work: impl FnOnce(&mut BlockEncoder) -> T) -> T {
+        let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
+        let mut encoder = self.memory.trial_encoders.take(make);
+        let result = work(&mut encoder);
+        self.memory.trial_encoders.put(encoder);
+        result
+    }
+
     /// Runs `work`, which is all on this thread, and books its time on `step`.
     pub(super) fn time<T>(&self, step: Step, work: impl FnOnce() -> T) -> T {
         self.memory.time(self.booked_on.unwrap_or(step), work)
@@ -191,8 +200,13 @@ impl TensorSource<'_> {
 
     /// Values of [`SAMPLE_LEN`] elements from all over the tensor, in the domain that is quantized.
     pub(super) fn sample(&self) -> Result<Vec<f32>> {
+        self.sample_of(SAMPLE_LEN)
+    }
+
+    /// The same of `sample_len` elements.
+    fn sample_of(&self, sample_len: u64) -> Result<Vec<f32>> {
         self.time(Step::Statistics, || {
-            let bytes = self.read_sample(SAMPLE_LEN, RUN_LEN)?;
+            let bytes = self.read_sample(sample_len, RUN_LEN)?;
             let values = self.values(&bytes);
             self.memory.give_back(bytes);
             Ok(values)
@@ -321,6 +335,14 @@ impl TensorSource<'_> {
         })?;
         Ok(peaks.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The step of `method` where the common step is `step`.
+pub(super) fn own_step(settings: &LossySettings, method: Method, step: f64) -> f32 {
+    let step = step * method.step_beside(Method::best_of(settings.quantizer));
+    #[expect(clippy::cast_possible_truncation, reason = "rounded; any step near it will do")]
+    let step = step as f32;
+    step.clamp(f32::MIN_POSITIVE, f32::MAX)
 }
 
 /// Where run `run_idx` of `n_runs` begins among `n_elements`, of which there are enough: at a multiple of `run_len`, since

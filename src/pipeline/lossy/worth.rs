@@ -3,10 +3,10 @@
 use super::tensor_source::{RUN_LEN, SAMPLE_LEN, TensorSource};
 use crate::error::Result;
 use crate::pipeline::timings::Step;
-use crate::stage::{BlockEncoder, BlockSource, Level, QuantRun, QuantSpec};
+use crate::stage::{BlockSource, QuantRun, QuantSpec};
 
-/// Elements of a sample, of its beginning, that show how many bits quantized ones take about.
-const FEW: usize = 1 << 14;
+/// Elements of a sample that shows how many bits quantized ones take about.
+const FEW: u64 = 1 << 14;
 /// Of an element's bits one in this many: what is quantized to fewer is taken to be smaller, since nobody codes signs and
 /// mantissas in less, where there are any.
 const ONE_IN: f64 = 4.0;
@@ -20,31 +20,39 @@ impl TensorSource<'_> {
             // The sample's elements are not of the channels that their numbers say.
             return Ok(false);
         }
+        if self.is_far_smaller(spec)? {
+            return Ok(false);
+        }
         let dtype = self.candidate.dtype;
         let sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN, RUN_LEN))?;
         let mut rebuilt = self.memory.buffer(sample.len());
-        let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
-        let mut encoder = self.memory.trial_encoders.take(make);
-        let compare = || {
-            let run = QuantRun { spec, dtype, first_element: 0 };
-            let few = &mut rebuilt[..sample.len().min(FEW * dtype.unit_bytes())];
-            few.copy_from_slice(&sample[..few.len()]);
-            let (bits, loss) = encoder.estimate_quantized(run, few);
-            let n_zeros = loss.zeros.saturating_sub(loss.errors.n_zeroed);
-            let is_dense = n_zeros * ZEROS_ONE_IN < (few.len() / dtype.unit_bytes()) as u64;
-            if is_dense && bits * ONE_IN < 8.0 * few.len() as f64 {
-                return false;
-            }
-            let (mut quantized, mut exact) = (Vec::new(), Vec::new());
-            rebuilt.copy_from_slice(&sample);
-            encoder.encode_quantized_watched(run, &mut rebuilt, &mut quantized, &mut |_| {});
-            encoder.encode(BlockSource { dtype, bytes: &sample, row_len: 0, row_start: 0 }, &mut exact);
-            exact.len() <= quantized.len()
-        };
-        let is_smaller = self.time(Step::Backend, compare);
-        self.memory.trial_encoders.put(encoder);
+        rebuilt.copy_from_slice(&sample);
+        let is_smaller = self.time(Step::Backend, || {
+            self.with_trial_encoder(|encoder| {
+                let (mut quantized, mut exact) = (Vec::new(), Vec::new());
+                let run = QuantRun { spec, dtype, first_element: 0 };
+                encoder.encode_quantized_watched(run, &mut rebuilt, &mut quantized, &mut |_| {});
+                encoder.encode(BlockSource { dtype, bytes: &sample, row_len: 0, row_start: 0 }, &mut exact);
+                exact.len() <= quantized.len()
+            })
+        });
         self.memory.give_back(rebuilt);
         self.memory.give_back(sample);
         Ok(is_smaller)
+    }
+
+    /// Whether the tensor quantized by `spec` takes fewer bytes than any coding of it as it is, by what a few elements show.
+    fn is_far_smaller(&self, spec: &QuantSpec) -> Result<bool> {
+        let mut few = self.time(Step::Statistics, || self.read_sample(FEW, RUN_LEN))?;
+        let dtype = self.candidate.dtype;
+        let run = QuantRun { spec, dtype, first_element: 0 };
+        let (bits, loss) = self.time(Step::Backend, || {
+            self.with_trial_encoder(|encoder| encoder.estimate_quantized(run, &mut few))
+        });
+        let n_zeros = loss.zeros.saturating_sub(loss.errors.n_zeroed);
+        let is_dense = n_zeros * ZEROS_ONE_IN < (few.len() / dtype.unit_bytes()) as u64;
+        let is_far_smaller = is_dense && bits * ONE_IN < 8.0 * few.len() as f64;
+        self.memory.give_back(few);
+        Ok(is_far_smaller)
     }
 }
