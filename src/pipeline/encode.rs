@@ -24,6 +24,7 @@ use crate::container::{
     block_header_bytes, crc64,
 };
 use crate::error::Result;
+use crate::quantize::rdo::Tuner;
 use crate::stage::{
     BlockEncoder, BlockLoss, BlockQuantizer, BlockSource, Coding, Level, QuantRun, QuantSpec,
 };
@@ -121,6 +122,8 @@ pub(crate) struct EncodeMemory {
     pub(crate) quantizers: Checkout<BlockQuantizer>,
     /// For sizes that are only tried.
     pub(crate) trial_encoders: Checkout<BlockEncoder>,
+    /// For the choice of indices.
+    pub(crate) tuners: Checkout<Tuner>,
     /// Blocks that were coded when their tensor was planned.
     pub(crate) kept: KeptBlocks,
     /// Of what comes before blocks are coded.

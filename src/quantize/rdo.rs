@@ -79,8 +79,9 @@ impl Tuner {
                 |x: f32, index: i32| (f64::from((x / step).abs()) - f64::from(index.unsigned_abs())).powi(2);
             let moved = values.iter().zip(single.iter().zip(&even)).filter(|(_, (from, to))| from != to);
             moves += moved.map(|(&x, (&from, &to))| error_sq(x, to) - error_sq(x, from)).sum::<f64>();
-            before.count(values, step, &single);
-            after.count(values, step, &even);
+            let classes = Classes::of_sheet(values, step);
+            before.count(&classes, &single);
+            after.count(&classes, &even);
             n_compared += SHEET_LEN;
         }
         let bits = after.total_bits() - after.spared_bits() - before.total_bits();
@@ -160,41 +161,76 @@ const N_CLASSES: usize = 16;
 /// Histograms by the scale of the other elements of a column, as a coder knows it roughly from segment and column: where
 /// most elements are small, moving one of them costs more than their share among all says.
 #[derive(Default)]
-struct Classes([Histogram; N_CLASSES]);
+struct Classes([Bins; N_CLASSES]);
 
 impl Classes {
-    /// Counts the indices of a sheet.
-    fn count(&mut self, values: &[f32; SHEET_LEN], step: f32, indices: &[i32; SHEET_LEN]) {
+    /// The class of each element of a sheet.
+    fn of_sheet(values: &[f32; SHEET_LEN], step: f32) -> [u8; SHEET_LEN] {
         let mut scales = [0.0; ROW_LEN];
-        for row in values.as_chunks::<ROW_LEN>().0 {
+        let rows = values.as_chunks::<ROW_LEN>().0;
+        for row in rows {
             scales.iter_mut().zip(row).for_each(|(scale, x)| *scale += x.abs());
         }
-        let rows = values.as_chunks::<ROW_LEN>().0.iter().zip(indices.as_chunks::<ROW_LEN>().0);
-        for (values, indices) in rows {
-            for ((x, index), scale) in values.iter().zip(indices).zip(&scales) {
-                let class = Self::class((scale - x.abs()) / step);
-                self.0[class].add(*index);
+        let mut classes = [0; SHEET_LEN];
+        for (classes, row) in classes.as_chunks_mut::<ROW_LEN>().0.iter_mut().zip(rows) {
+            for ((class, x), scale) in classes.iter_mut().zip(row).zip(&scales) {
+                *class = Self::class((scale - x.abs()) / step);
             }
+        }
+        classes
+    }
+
+    /// Counts the indices of a sheet of these classes.
+    fn count(&mut self, classes: &[u8; SHEET_LEN], indices: &[i32; SHEET_LEN]) {
+        for (class, &index) in classes.iter().zip(indices) {
+            self.0[usize::from(*class) % N_CLASSES].add(index);
         }
     }
 
     /// The class of elements where those of the column but one are of this magnitude together, in steps.
-    fn class(scale: f32) -> usize {
+    fn class(scale: f32) -> u8 {
         /// Of an eighth of a step: two bits for each octave below it.
-        const LEAST: usize = 2 * (127 - 3);
+        const LEAST: u32 = 2 * (127 - 3);
         // Exponent and first bit of the mantissa: half octaves, though not of one ratio.
-        let halves = (scale.max(0.0).to_bits() >> 22) as usize;
-        halves.saturating_sub(LEAST).min(N_CLASSES - 1)
+        let halves = scale.max(0.0).to_bits() >> 22;
+        halves.saturating_sub(LEAST).min(N_CLASSES as u32 - 1).to_le_bytes()[0]
+    }
+
+    fn histograms(&self) -> impl Iterator<Item = Histogram> {
+        self.0.iter().map(Bins::histogram)
     }
 
     fn total_bits(&self) -> f64 {
-        self.0.iter().map(Histogram::total_bits).sum()
+        self.histograms().map(|histogram| histogram.total_bits()).sum()
     }
 
     /// Bits that even sums spare.
     fn spared_bits(&self) -> f64 {
-        let of_class = |histogram: &Histogram| histogram.parity_bits() * f64::from(histogram.total);
-        self.0.iter().map(of_class).sum::<f64>() / COLUMN_LEN as f64
+        let of_class = |histogram: Histogram| histogram.parity_bits() * f64::from(histogram.total);
+        self.histograms().map(of_class).sum::<f64>() / COLUMN_LEN as f64
+    }
+}
+
+/// Counts in the making. Behind the magnitudes that are counted one by one: all larger ones, and escapes.
+#[derive(Debug, Clone, Copy)]
+struct Bins([u32; N_BINS + 2]);
+
+impl Default for Bins {
+    fn default() -> Self {
+        Self([0; N_BINS + 2])
+    }
+}
+
+impl Bins {
+    fn add(&mut self, index: i32) {
+        const MORE: u32 = 40;
+        const { assert!(MORE as usize == N_BINS) };
+        self.0[index.unsigned_abs().min(MORE) as usize + usize::from(index == ESCAPE)] += 1;
+    }
+
+    fn histogram(&self) -> Histogram {
+        let [counts @ .., more, _] = self.0;
+        Histogram { counts, total: counts.iter().sum::<u32>() + more }
     }
 }
 
@@ -205,27 +241,16 @@ struct Histogram {
     total: u32,
 }
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { counts: [0; N_BINS], total: 0 }
-    }
-}
-
 impl Histogram {
     /// That of `indices`. Four tables, so that runs of one magnitude do not wait for each other.
     fn of(indices: &[i32]) -> Self {
-        const MORE: u32 = 40;
-        const { assert!(MORE as usize == N_BINS) };
-        // Behind the magnitudes that are counted one by one: all larger ones, and escapes.
-        let mut tables = [[0u32; N_BINS + 2]; 4];
-        let bin = |index: i32| index.unsigned_abs().min(MORE) as usize + usize::from(index == ESCAPE);
+        let mut tables = [Bins::default(); 4];
         let (fours, rest) = indices.as_chunks::<4>();
         for four in fours {
-            tables.iter_mut().zip(four).for_each(|(table, &index)| table[bin(index)] += 1);
+            tables.iter_mut().zip(four).for_each(|(table, &index)| table.add(index));
         }
-        rest.iter().for_each(|&index| tables[0][bin(index)] += 1);
-        let sum = |bin: usize| tables.iter().map(|table| table[bin]).sum::<u32>();
-        Self { counts: std::array::from_fn(sum), total: (0..=N_BINS).map(sum).sum() }
+        rest.iter().for_each(|&index| tables[0].add(index));
+        Bins(std::array::from_fn(|bin| tables.iter().map(|table| table.0[bin]).sum())).histogram()
     }
 
     /// Mean of the squared errors in `step²` where values that share an index are spread evenly over what `rounding` gives
@@ -258,14 +283,6 @@ impl Histogram {
             .filter(|share| *share > 0.0)
             .map(|share| -share * log2(share))
             .sum()
-    }
-
-    /// Counts one more.
-    fn add(&mut self, index: i32) {
-        if let Some(count) = self.counts.get_mut(index.unsigned_abs() as usize) {
-            *count += 1;
-        }
-        self.total += u32::from(index != ESCAPE);
     }
 
     /// Bits of all indices by their frequencies, signs included; magnitudes that are not counted one by one take none.

@@ -29,6 +29,7 @@ mod sparse;
 mod zstd_frame;
 
 use crate::dtype::Dtype;
+use crate::entropy::indices::IndexEncoder;
 use crate::kernels::Isa;
 pub use coding::Coding;
 pub use decoder::BlockDecoder;
@@ -103,6 +104,8 @@ pub struct BlockEncoder {
     original: Vec<u8>,
     /// A block's differences.
     differences: Vec<u8>,
+    /// For sections that are planned and not written.
+    index_planner: IndexEncoder,
     /// The codec of indices in use, if any has been asked for.
     index_codec: Option<Box<dyn IndexCodec>>,
     /// Whether it is the caller's, to be used whatever a [`QuantSpec`] says.
@@ -137,6 +140,7 @@ impl BlockEncoder {
             layers: LayerEncoder::default(),
             original: Vec::new(),
             differences: Vec::new(),
+            index_planner: IndexEncoder::default(),
             index_codec: None,
             is_own_codec: false,
         }

@@ -4,7 +4,6 @@ use super::quantized::{BlockLoss, BlockPart, Domain, IndexBackend, Part, QuantRu
 use super::sparse::{self, SparseEncoder};
 use super::{BlockEncoder, BlockSource, Coding, TILE_LEN, constant};
 use crate::dtype::Dtype;
-use crate::entropy::indices::IndexEncoder;
 
 /// Elements of a piece: with what they come from and their indices they stay in a second cache of 512 KiB.
 const PIECE_LEN: usize = 8 * TILE_LEN;
@@ -119,16 +118,15 @@ impl BlockEncoder {
             let (_, loss) = self.encode_quantized_watched(run, bytes, &mut payload, &mut |_| {});
             return (8.0 * payload.len() as f64, loss);
         }
-        let mut estimator = IndexEncoder::default();
         if spec.domain == Domain::Log2 && SparseEncoder::is_worth_it(dtype.unit_bytes(), bytes) {
             let mut classes = Vec::new();
             let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, &mut classes).to_vec();
             let loss = self.quantizer.apply_watched(self.isa, run, &mut dense, &mut |_| {});
-            let bits = 8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut estimator);
+            let bits = 8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut self.index_planner);
             return (bits, loss);
         }
         let loss = self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
-        (self.quantizer.estimate(self.isa, spec, &mut estimator), loss)
+        (self.quantizer.estimate(self.isa, spec, &mut self.index_planner), loss)
     }
 
     /// Bits of the payload that [`Self::encode_quantized`] makes of `bytes`, to some thousandths: symbols are counted and
@@ -142,7 +140,7 @@ impl BlockEncoder {
             return 8.0 * payload.len() as f64;
         }
         self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});
-        let planned = self.quantizer.planned(self.isa, run, &mut IndexEncoder::default());
+        let planned = self.quantizer.planned(self.isa, run, &mut self.index_planner);
         // What would be longer than its elements is kept as these.
         planned.min(8.0 * bytes.len() as f64)
     }

@@ -154,13 +154,16 @@ impl TensorSource<'_> {
         sample: &[f32],
         step: f32,
     ) -> QuantSpec {
+        let mut tuner = self.memory.tuners.take(Tuner::default);
+        let choice = method.choice(self.ctx.isa, &mut tuner, sample, step);
+        self.memory.tuners.put(tuner);
         QuantSpec {
             step,
             domain: self.candidate.treatment.domain,
             channels: None,
             prune_below: 0.0,
             row_lens: self.row_lens(),
-            choice: method.choice(self.ctx.isa, &mut Tuner::default(), sample, step),
+            choice,
             backend: settings.backend,
         }
     }
