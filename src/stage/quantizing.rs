@@ -122,7 +122,8 @@ impl BlockEncoder {
             let mut classes = Vec::new();
             let mut dense = self.sparse.encode(self.isa, dtype.unit_bytes(), bytes, &mut classes).to_vec();
             let loss = self.quantizer.apply_watched(self.isa, run, &mut dense, &mut |_| {});
-            let bits = 8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut self.index_planner);
+            let bits =
+                8.0 * classes.len() as f64 + self.quantizer.estimate(self.isa, spec, &mut self.index_planner);
             return (bits, loss);
         }
         let loss = self.quantizer.apply_watched(self.isa, run, bytes, &mut |_| {});

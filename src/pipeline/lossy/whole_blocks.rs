@@ -55,6 +55,8 @@ struct Kind<'a> {
     blocks: Vec<(&'a Waiting<'a>, &'a Sampled, &'a SampledBlock)>,
     /// Elements that they stand for.
     n_elements: f64,
+    /// Whether they are of several kinds that are each too small.
+    is_mixed: bool,
 }
 
 /// The kinds of the sampled blocks of `tensors`, which have `n_elements`, in the order of their first.
@@ -81,6 +83,7 @@ fn kinds<'a>(tensors: &'a [Waiting<'_>], sampled: &'a [Sampled], n_elements: f64
     kinds.extend(small.into_iter().reduce(|mut others, kind| {
         others.blocks.extend(kind.blocks);
         others.n_elements += kind.n_elements;
+        others.is_mixed = true;
         others
     }));
     kinds
@@ -90,15 +93,34 @@ impl Kind<'_> {
     /// Bits an element by which its blocks take more than their samples say. As many are counted as it takes for a standard
     /// error of `most_noise`, if they differ by `usual_scatter` or more.
     fn whole_less_sample(&self, usual_scatter: f64, most_noise: f64) -> Result<f64> {
-        let n_all = self.blocks.len();
-        let mut order: Vec<usize> = (0..n_all).collect();
-        // However many of them come first, they are from all over: by the fractions of multiples of the golden ratio.
-        order.sort_by_key(|idx| (*idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let n_first = FEWEST.min(n_all);
+        let (order, n_first) = self.order();
         let mut counted = self.count(&order[..n_first])?;
-        let n_asked = n_asked(&counted, n_all, (usual_scatter, most_noise));
+        let n_asked = n_asked(&counted, order.len(), (usual_scatter, most_noise));
         counted.extend(self.count(&order[n_first..n_asked])?);
         Ok(mean(&counted))
+    }
+
+    /// The places of its blocks in the order in which they are counted, and how many at least.
+    fn order(&self) -> (Vec<usize>, usize) {
+        let mut order: Vec<usize> = (0..self.blocks.len()).collect();
+        if !self.is_mixed {
+            // However many of them come first, they are from all over: by the fractions of multiples of the golden ratio.
+            order.sort_by_key(|idx| (*idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let n_first = FEWEST.min(order.len());
+            return (order, n_first);
+        }
+        // Those of different shapes may differ by any amount: what is most of them is counted.
+        let n_elements = |place: &usize| self.blocks[*place].2.n_elements;
+        order.sort_by(|a, b| n_elements(b).total_cmp(&n_elements(a)));
+        let half = order.iter().map(n_elements).sum::<f64>() / 2.0;
+        let mut n_counted = 0.0;
+        let is_needed = |place: &&usize| {
+            let is_needed = n_counted < half;
+            n_counted += n_elements(place);
+            is_needed
+        };
+        let n_first = order.iter().take_while(is_needed).count();
+        (order, n_first)
     }
 
     /// Counts the blocks at `places`.
