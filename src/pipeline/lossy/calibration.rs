@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::rate::{self, RateUnit};
 use super::samples::Sampled;
 use super::settings::LossySettings;
-use super::share_out::Waiting;
+use super::share_out::{Quantized, Waiting};
 use super::whole_blocks::whole_less_samples;
 use crate::error::Result;
 use crate::pipeline::encode::EncodeMemory;
@@ -152,10 +152,11 @@ impl<'f> Calibrator<'f> {
         Ok(best.map_or(step, |best| best.step))
     }
 
-    /// How each tensor is quantized at the common `step`.
-    pub(super) fn specs(mut self, step: f64) -> Result<Vec<QuantSpec>> {
+    /// Each tensor at the common `step`, as samples have it.
+    pub(super) fn tensors(mut self, step: f64) -> Result<Vec<Quantized>> {
         self.look(step)?;
-        Ok(self.looks.sampled.into_iter().map(|sampled| sampled.spec).collect())
+        let quantized = |sampled: Sampled| Quantized { spec: sampled.spec, bits: sampled.bits };
+        Ok(self.looks.sampled.into_iter().map(quantized).collect())
     }
 
     /// Bits that the tensors take at `step`.

@@ -14,6 +14,7 @@ use super::settings::{Goal, LossySettings, RateModel};
 use super::survey::Survey;
 use super::tensor_source::{TensorSource, own_step};
 use super::twins::{Place, REFERENCE_BITS};
+use super::worth::is_far_smaller;
 use crate::checkpoint::TensorInfo;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::context::Checkout;
@@ -22,10 +23,17 @@ use crate::pipeline::timings::Step;
 use crate::quantize::predictor::EntropyModel;
 use crate::stage::{ChannelSteps, QuantSpec};
 
-/// A common step, and how each tensor is quantized at it.
+/// A common step, and each tensor at it.
 struct Shared {
     step: f64,
-    specs: Vec<QuantSpec>,
+    tensors: Vec<Quantized>,
+}
+
+/// How a tensor is quantized at a step, and what it takes then.
+pub(super) struct Quantized {
+    pub(super) spec: QuantSpec,
+    /// Bits of it all.
+    pub(super) bits: f64,
 }
 
 /// A tensor that waits for a step.
@@ -120,18 +128,19 @@ impl LossyPlanner<'_> {
             let message = format!("no step leads to {} {}: {reason}", goal.kind().name(), goal.value());
             Error::new(ErrorKind::InvalidConfig, message)
         })?;
-        let Shared { step, mut specs } = shared;
-        if self.leave_exact(goal, files, &specs, &mut units)? {
+        let Shared { step, tensors } = shared;
+        if self.leave_exact(goal, files, &tensors, &mut units)? {
             // The goal is the mean of the others.
             return self.share_out_goal(goal, files);
         }
+        let mut specs: Vec<QuantSpec> = tensors.into_iter().map(|tensor| tensor.spec).collect();
         if self.settings.correct_rate {
             let coded_bits = 8.0 * self.encoded_bytes(goal, files, &specs)? as f64;
             let mut calibrator = self.calibrator((goal, files), &units, CORRECTED).tuned_to(step, specs);
             // What was off about it stays off.
             let corrected = calibrator.stored_bits(step)? + bits - coded_bits;
             let step = calibrator.find((model.as_ref(), &units), corrected, step)?;
-            specs = calibrator.specs(step)?;
+            specs = calibrator.tensors(step)?.into_iter().map(|tensor| tensor.spec).collect();
         }
         let mut specs = specs.into_iter();
         for (found, opened) in files.iter_mut() {
@@ -169,7 +178,7 @@ impl LossyPlanner<'_> {
         }
         let mut calibrator = self.calibrator((goal, files), units, CALIBRATED);
         let step = calibrator.find((model, units), budget.bits, step)?;
-        Ok(Some(Shared { step, specs: calibrator.specs(step)? }))
+        Ok(Some(Shared { step, tensors: calibrator.tensors(step)? }))
     }
 
     /// The same without a model: everything is counted at every step that is tried.
@@ -180,24 +189,32 @@ impl LossyPlanner<'_> {
         budget: Budget,
     ) -> Result<Option<Shared>> {
         let solve = |files: &[(Vec<Found>, Opened)], units: &[RateUnit], near| {
-            let mut failed = None;
+            let (mut failed, mut last) = (None, Shared { step: f64::NAN, tensors: Vec::new() });
             let mut count = |step| {
-                self.counted_bits((goal, files), units, step).unwrap_or_else(|e| {
+                let counted = self.counted((goal, files), units, step);
+                let tensors = counted.unwrap_or_else(|e| {
                     failed = Some(e);
-                    0.0
-                })
+                    Vec::new()
+                });
+                // In order, so that the sum does not depend on the threads.
+                let bits = tensors.iter().map(|tensor| tensor.bits).sum();
+                last = Shared { step, tensors };
+                bits
             };
             let step = rate::counted_step(&mut count, units, budget, CALIBRATED.tolerance, near);
-            failed.map_or(Ok(step), Err)
-        };
-        let Some(mut step) = solve(files, units, None)? else { return Ok(None) };
-        if self.bound((goal, &mut *files), Entropies::Counted, units, budget, step)? {
-            match solve(files, units, Some(step))? {
-                Some(bounded) => step = bounded,
-                None => return Ok(None),
+            match (failed, step) {
+                (Some(e), _) => Err(e),
+                (None, Some(step)) if step != last.step => {
+                    Ok(Some(Shared { step, tensors: self.counted((goal, files), units, step)? }))
+                }
+                (None, step) => Ok(step.map(|_| last)),
             }
+        };
+        let Some(shared) = solve(files, units, None)? else { return Ok(None) };
+        if self.bound((goal, &mut *files), Entropies::Counted, units, budget, shared.step)? {
+            return solve(files, units, Some(shared.step));
         }
-        Ok(Some(Shared { step, specs: self.rate_specs(goal, files, units, step)? }))
+        Ok(Some(shared))
     }
 
     /// What sets the step of the tensors that wait for `goal`, which have `units`, right.
@@ -250,19 +267,24 @@ impl LossyPlanner<'_> {
         Ok(any)
     }
 
-    /// Leaves tensors exact that wait for `goal` and take no more bytes so than by their `specs`; whether there are any. The
+    /// Leaves tensors exact that wait for `goal` and take no more bytes so than `quantized`; whether there are any. The
     /// others wait on, each with its part of `units`.
     fn leave_exact(
         &self,
         goal: Goal,
         files: &mut [(Vec<Found>, Opened)],
-        specs: &[QuantSpec],
+        quantized: &[Quantized],
         units: &mut Vec<RateUnit>,
     ) -> Result<bool> {
         let tensors: Vec<(&Survey, TensorSource<'_>)> = self.waiting(goal, files).collect();
-        let look =
-            |((_, tensor), spec): (&(&Survey, TensorSource<'_>), &QuantSpec)| tensor.is_smaller_exact(spec);
-        let found: Vec<Result<bool>> = tensors.par_iter().zip(specs).map(look).collect();
+        let look = |((survey, tensor), quantized): (&(&Survey, TensorSource<'_>), &Quantized)| {
+            let info = &tensor.candidate.info;
+            if is_far_smaller(tensor.candidate.dtype, info.byte_len(), survey.n_zeros, quantized.bits) {
+                return Ok(false);
+            }
+            tensor.is_smaller_exact(&quantized.spec)
+        };
+        let found: Vec<Result<bool>> = tensors.par_iter().zip(quantized).map(look).collect();
         let are_exact: Vec<bool> = found.into_iter().collect::<Result<_>>()?;
         if !are_exact.contains(&true) {
             return Ok(false);
@@ -345,31 +367,20 @@ impl LossyPlanner<'_> {
         self.waiting(goal, files).map(with_own).collect()
     }
 
-    /// How each tensor that waits for `goal` is quantized at the common `step`.
-    fn rate_specs(
-        &self,
-        goal: Goal,
-        files: &[(Vec<Found>, Opened)],
-        units: &[RateUnit],
-        step: f64,
-    ) -> Result<Vec<QuantSpec>> {
-        let tensors = self.waiting_with(goal, files, units);
-        let specs: Vec<Result<QuantSpec>> =
-            tensors.par_iter().map(|waiting| waiting.spec(self.settings, step)).collect();
-        specs.into_iter().collect()
-    }
-
-    /// Bits that the tensors that wait for `goal`, which have `units`, take at the common `step`: everything is counted.
-    fn counted_bits(
+    /// Each of the tensors that wait for `goal`, which have `units`, at the common `step`: everything is counted.
+    fn counted(
         &self,
         (goal, files): (Goal, &[(Vec<Found>, Opened)]),
         units: &[RateUnit],
         step: f64,
-    ) -> Result<f64> {
+    ) -> Result<Vec<Quantized>> {
         let tensors = self.waiting_with(goal, files, units);
-        let bits = |waiting: &Waiting<'_>| waiting.tensor.counted_bits(&waiting.spec(self.settings, step)?);
-        let found: Vec<Result<f64>> = tensors.par_iter().map(bits).collect();
-        found.into_iter().sum()
+        let count = |waiting: &Waiting<'_>| {
+            let spec = waiting.spec(self.settings, step)?;
+            Ok(Quantized { bits: waiting.tensor.counted_bits(&spec)?, spec })
+        };
+        let counted: Vec<Result<Quantized>> = tensors.par_iter().map(count).collect();
+        counted.into_iter().collect()
     }
 
     /// Bytes that the tensors that wait for `goal` take, coded by `specs`.

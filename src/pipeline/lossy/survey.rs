@@ -31,6 +31,8 @@ pub(super) struct Survey {
     /// The multipliers of its channels, once they are known to need any.
     pub(super) channels: Option<ChannelSteps>,
     pub(super) n_elements: u64,
+    /// Of these, how many are zero.
+    pub(super) n_zeros: u64,
     pub(super) n_blocks: u64,
 }
 
@@ -144,7 +146,15 @@ impl TensorSource<'_> {
         let n_elements = self.n_elements();
         let kept: f64 = units.iter().map(|unit| unit.weight).sum();
         units.iter_mut().for_each(|unit| unit.weight *= n_elements as f64 / kept);
-        Ok(Some(Survey { n_units: units.len(), units, scales, channels: None, n_elements, n_blocks }))
+        Ok(Some(Survey {
+            n_units: units.len(),
+            units,
+            scales,
+            channels: None,
+            n_elements,
+            n_zeros: total.zeros,
+            n_blocks,
+        }))
     }
 
     pub(super) fn measure_unit(&self, run: &[u8]) -> Option<Unit> {

@@ -1,6 +1,7 @@
 //! Whether a tensor is worth quantizing: one that takes no more bytes as it is stays exact.
 
 use super::tensor_source::{RUN_LEN, SAMPLE_LEN, TensorSource};
+use crate::dtype::Dtype;
 use crate::error::Result;
 use crate::pipeline::timings::Step;
 use crate::stage::{BlockSource, QuantRun, QuantSpec};
@@ -20,7 +21,7 @@ impl TensorSource<'_> {
             // The sample's elements are not of the channels that their numbers say.
             return Ok(false);
         }
-        if self.is_far_smaller(spec)? {
+        if self.is_sample_far_smaller(spec)? {
             return Ok(false);
         }
         let dtype = self.candidate.dtype;
@@ -42,7 +43,7 @@ impl TensorSource<'_> {
     }
 
     /// Whether the tensor quantized by `spec` takes fewer bytes than any coding of it as it is, by what a few elements show.
-    fn is_far_smaller(&self, spec: &QuantSpec) -> Result<bool> {
+    fn is_sample_far_smaller(&self, spec: &QuantSpec) -> Result<bool> {
         let mut few = self.time(Step::Statistics, || self.read_sample(FEW, RUN_LEN))?;
         let dtype = self.candidate.dtype;
         let run = QuantRun { spec, dtype, first_element: 0 };
@@ -50,9 +51,14 @@ impl TensorSource<'_> {
             self.with_trial_encoder(|encoder| encoder.estimate_quantized(run, &mut few))
         });
         let n_zeros = loss.zeros.saturating_sub(loss.errors.n_zeroed);
-        let is_dense = n_zeros * ZEROS_ONE_IN < (few.len() / dtype.unit_bytes()) as u64;
-        let is_far_smaller = is_dense && bits * ONE_IN < 8.0 * few.len() as f64;
+        let n_bytes = few.len() as u64;
         self.memory.give_back(few);
-        Ok(is_far_smaller)
+        Ok(is_far_smaller(dtype, n_bytes, n_zeros, bits))
     }
+}
+
+/// Whether `bits` are fewer than any coding takes of `n_bytes` of elements of `dtype` as they are, `n_zeros` of them zero.
+pub(super) fn is_far_smaller(dtype: Dtype, n_bytes: u64, n_zeros: u64, bits: f64) -> bool {
+    let is_dense = n_zeros * ZEROS_ONE_IN < n_bytes / dtype.unit_bytes() as u64;
+    is_dense && bits * ONE_IN < 8.0 * n_bytes as f64
 }
