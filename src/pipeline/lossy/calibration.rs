@@ -22,6 +22,8 @@ const MAX_ROUNDS: usize = 12;
 const LEAST_WIDTH: f64 = 1e-4;
 /// Bits an octave of the step, at most, by which a rate is taken to change.
 const MAX_SLOPE: f64 = 8.0;
+/// Share of the goal that the rate has to be near to, for whole blocks to be counted there.
+const NEAR: f64 = 0.012;
 /// Octaves of the step within which rounding need not be tuned again.
 const TUNED: f64 = 0.125;
 
@@ -117,7 +119,13 @@ impl<'f> Calibrator<'f> {
         // Octaves between them, the time before the last and the last time.
         let mut widths = [f64::INFINITY; 2];
         for _ in 0..MAX_ROUNDS {
-            let found = Tried { step, bits: self.stored_bits(step)? };
+            let mut found = Tried { step, bits: self.bits_beside_anchor(step)? };
+            if (found.bits / bits - 1.0).abs() < NEAR && !self.is_anchored(step) {
+                found.bits = self.stored_bits(step)?;
+                // What was said before by another anchor is not to be held against that.
+                tried.clear();
+                (short, long, widths) = (0.0, f64::INFINITY, [f64::INFINITY; 2]);
+            }
             let error = (found.bits - bits) / self.n_elements;
             // One bit an octave where the rate is high, less where it is low; more where many elements leave the dead zone
             // at once.
@@ -162,22 +170,34 @@ impl<'f> Calibrator<'f> {
     /// Bits that the tensors take at `step`.
     pub(super) fn stored_bits(&mut self, step: f64) -> Result<f64> {
         self.look(step)?;
+        if !self.is_anchored(step) {
+            let bits = whole_less_samples(&self.tensors, &self.looks.sampled, self.accuracy.noise)?;
+            self.anchor = Some(Anchor { step, bits });
+        }
+        self.bits_beside_anchor(step)
+    }
+
+    /// The same, if what whole blocks take more than their samples does not change from where they were counted last.
+    fn bits_beside_anchor(&mut self, step: f64) -> Result<f64> {
+        self.look(step)?;
+        match self.anchor {
+            Some(anchor) => Ok(self.bits_of_samples() + anchor.bits),
+            None => self.stored_bits(step),
+        }
+    }
+
+    fn bits_of_samples(&self) -> f64 {
         // In order, so that the sum does not depend on the threads.
-        let of_samples: f64 = self.looks.sampled.iter().map(|sampled| sampled.bits).sum();
-        let is_near = |anchor: &Anchor| {
+        self.looks.sampled.iter().map(|sampled| sampled.bits).sum()
+    }
+
+    /// Whether whole blocks were counted so near to `step`, that of the last look, that it does not change.
+    fn is_anchored(&self, step: f64) -> bool {
+        self.anchor.is_some_and(|anchor| {
             let octaves = (step / anchor.step).log2().abs();
             let drift = DRIFT * octaves * anchor.bits.abs();
-            octaves <= self.accuracy.reach && drift <= self.accuracy.tolerance / 2.0 * of_samples
-        };
-        let anchor = match self.anchor.filter(is_near) {
-            Some(anchor) => anchor,
-            None => Anchor {
-                step,
-                bits: whole_less_samples(&self.tensors, &self.looks.sampled, self.accuracy.noise)?,
-            },
-        };
-        self.anchor = Some(anchor);
-        Ok(of_samples + anchor.bits)
+            octaves <= self.accuracy.reach && drift <= self.accuracy.tolerance / 2.0 * self.bits_of_samples()
+        })
     }
 
     /// Looks at samples at `step`, unless that was done last.
