@@ -6,7 +6,7 @@ when rates are counted instead of predicted.
 
 FILE is copied to DIR (default /dev/shm) first, so that no disk takes part. Several programs take turns, round by round.
 Speeds are original bytes over wall time as the program reports it, the median of the rounds, in GB/s. With --rates the
-goal is 4 bits an element, by the shipped model and by counting.
+goal is 4 bits an element, by the shipped model and by counting, and the last column is how many steps were looked at.
 """
 
 import argparse
@@ -43,27 +43,28 @@ def main():
     parser.add_argument("files", nargs="+", type=Path)
     options = parser.parse_args()
     common = ("--json", "-q", "-f", "--threads", str(options.threads))
-    print("| file | coding | program | encode GB/s | decode GB/s | bits an element |")
-    print("|---|---|---|---|---|---|")
+    print("| file | coding | program | encode GB/s | decode GB/s | bits an element | steps |")
+    print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for file in options.files:
             source = Path(folder, file.name)
             shutil.copy(file, source)
             for name, flags in RATES if options.rates else PRESETS:
-                found = {alcm: ([], [], []) for alcm in options.alcm}
+                found = {alcm: ([], [], [], []) for alcm in options.alcm}
                 for _ in range(options.rounds + 1):
-                    for alcm, (encode, decode, bits) in found.items():
+                    for alcm, (encode, decode, bits, steps) in found.items():
                         out, back = Path(folder, "out"), Path(folder, "back")
                         there = run(alcm, "compress", source, "-o", out, "--lossy", *flags, *common)
                         again = run(alcm, "decompress", out, "-o", back, *common)
                         encode.append(there["gigabytes_per_second"])
                         decode.append(again["gigabytes_per_second"])
                         bits.append(there["total"]["bits_per_element"])
+                        steps.append(there.get("rate_steps", 0))
                 for alcm, rows in found.items():
                     # The first round warms up.
-                    encode, decode, bits = (statistics.median(row[1:]) for row in rows)
-                    program = Path(alcm).name
-                    print(f"| {file.name} | {name} | {program} | {encode:.3f} | {decode:.3f} | {bits:.4f} |", flush=True)
+                    encode, decode, bits, steps = (statistics.median(row[1:]) for row in rows)
+                    cells = (file.name, name, Path(alcm).name, f"{encode:.3f}", f"{decode:.3f}", f"{bits:.4f}", steps)
+                    print("|", *(f"{cell} |" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

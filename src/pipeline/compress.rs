@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -455,6 +456,7 @@ impl<'a> Run<'a> {
         for done in self.done.into_iter().filter_map(OnceLock::into_inner) {
             report.absorb(done.encoded.report);
         }
+        report.rate_steps = self.encode_memory.n_rate_steps.load(Ordering::Relaxed);
         report.timings.add(&self.encode_memory.into_timings());
         report.timings.add(&self.decode_memory.into_timings());
         report

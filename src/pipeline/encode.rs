@@ -5,6 +5,7 @@
 //! order, so that the bytes do not depend on the number of threads.
 
 use std::io::Write;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 use super::buffers::{Buffer, Buffers};
@@ -128,6 +129,8 @@ pub(crate) struct EncodeMemory {
     pub(crate) kept: KeptBlocks,
     /// Of what comes before blocks are coded.
     planning: Mutex<Timings>,
+    /// Steps at which tensors were looked at for a rate goal.
+    pub(crate) n_rate_steps: AtomicU64,
 }
 
 impl EncodeMemory {

@@ -214,6 +214,8 @@ pub struct Report {
     pub reference_bytes: u64,
     /// Rate goals of files coded in this run, in the order in which they were met with.
     pub rates: Vec<RateOutcome>,
+    /// Steps at which tensors were looked at, or counted, for the rate goals of this run.
+    pub rate_steps: u64,
     /// Of a lossy run.
     pub loss: Option<LossSummary>,
     /// Wall time.
@@ -260,6 +262,7 @@ impl Report {
         self.missing_files += other.missing_files;
         self.unfinished_files += other.unfinished_files;
         self.reference_bytes += other.reference_bytes;
+        self.rate_steps += other.rate_steps;
         other.rates.iter().for_each(|rate| self.add_rate(rate));
         if let Some(loss) = &other.loss {
             self.loss.get_or_insert_default().add(loss);
@@ -333,6 +336,7 @@ impl Report {
             .collect();
         json!({
             "rates": rates,
+            "rate_steps": self.rate_steps,
             "files": self.files,
             "resumed_files": self.resumed_files,
             "duplicate_files": self.duplicate_files,

@@ -3,6 +3,8 @@
 //! Samples are looked at wherever a step is tried. What whole blocks take more than these hardly changes with the step, so
 //! that they are counted at the first, and again where that turns out to be far off.
 
+use std::sync::atomic::Ordering;
+
 use rayon::prelude::*;
 
 use super::rate::{self, RateUnit};
@@ -205,6 +207,7 @@ impl<'f> Calibrator<'f> {
         if self.looks.step == step {
             return Ok(());
         }
+        self.memory.n_rate_steps.fetch_add(1, Ordering::Relaxed);
         self.tune(step)?;
         let look = |(waiting, tuned): (&Waiting<'_>, &QuantSpec)| {
             let spec = QuantSpec { step: waiting.own_step(self.settings, step), ..tuned.clone() };

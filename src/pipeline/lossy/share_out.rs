@@ -1,6 +1,7 @@
 //! Sharing the bits of a rate goal among the tensors that wait for it: their methods, one step for all, and its correction.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 
 use rayon::prelude::*;
 
@@ -374,6 +375,7 @@ impl LossyPlanner<'_> {
         units: &[RateUnit],
         step: f64,
     ) -> Result<Vec<Quantized>> {
+        self.memory.n_rate_steps.fetch_add(1, Ordering::Relaxed);
         let tensors = self.waiting_with(goal, files, units);
         let count = |waiting: &Waiting<'_>| {
             let spec = waiting.spec(self.settings, step)?;
