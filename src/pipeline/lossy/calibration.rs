@@ -1,7 +1,7 @@
 //! The step of a rate goal, set right by what tensors take at it.
 //!
 //! Samples are looked at wherever a step is tried. What whole blocks take more than these hardly changes with the step, so
-//! that they are counted at the first, and again where that turns out to be far off.
+//! that they are counted at the first, and again near the goal where that is far from there.
 
 use std::sync::atomic::Ordering;
 
@@ -28,8 +28,8 @@ const MAX_SLOPE: f64 = 8.0;
 const NEAR: f64 = 0.012;
 /// Octaves of the step within which rounding need not be tuned again.
 const TUNED: f64 = 0.125;
-
-/// Share of itself by which it may change in an octave: it was 0.2 where tables go by columns, 0.4 of sparse tensors.
+/// Share of itself by which what whole blocks take more than their samples may change in an octave: it was 0.2 where tables go
+/// by columns, 0.4 of sparse tensors.
 const DRIFT: f64 = 0.4;
 
 /// How well a goal is to be met.

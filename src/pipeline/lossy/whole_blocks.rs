@@ -2,7 +2,8 @@
 //!
 //! Samples do not show which segments and columns of a block will share a table, nor what the tables and lists of channels
 //! take: -25 to +2 % of the bits in all. But layers repeat, and blocks of tensors of the same shape are mostly alike in that.
-//! So a few blocks of each kind stand for the others, as in stratified sampling, as many as they are found to differ by.
+//! So a few blocks of each kind stand for the others, as in stratified sampling (W. G. Cochran, "Sampling Techniques", 1977),
+//! as many as they are found to differ by.
 
 use rayon::prelude::*;
 
@@ -93,34 +94,12 @@ impl Kind<'_> {
     /// Bits an element by which its blocks take more than their samples say. As many are counted as it takes for a standard
     /// error of `most_noise`, if they differ by `usual_scatter` or more.
     fn whole_less_sample(&self, usual_scatter: f64, most_noise: f64) -> Result<f64> {
-        let (order, n_first) = self.order();
+        let sizes: Vec<f64> = self.blocks.iter().map(|(_, _, block)| block.n_elements).collect();
+        let (order, n_first) = if self.is_mixed { by_size(&sizes) } else { from_all_over(sizes.len()) };
         let mut counted = self.count(&order[..n_first])?;
         let n_asked = n_asked(&counted, order.len(), (usual_scatter, most_noise));
         counted.extend(self.count(&order[n_first..n_asked])?);
         Ok(mean(&counted))
-    }
-
-    /// The places of its blocks in the order in which they are counted, and how many at least.
-    fn order(&self) -> (Vec<usize>, usize) {
-        let mut order: Vec<usize> = (0..self.blocks.len()).collect();
-        if !self.is_mixed {
-            // However many of them come first, they are from all over: by the fractions of multiples of the golden ratio.
-            order.sort_by_key(|idx| (*idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let n_first = FEWEST.min(order.len());
-            return (order, n_first);
-        }
-        // Those of different shapes may differ by any amount: what is most of them is counted.
-        let n_elements = |place: &usize| self.blocks[*place].2.n_elements;
-        order.sort_by(|a, b| n_elements(b).total_cmp(&n_elements(a)));
-        let half = order.iter().map(n_elements).sum::<f64>() / 2.0;
-        let mut n_counted = 0.0;
-        let is_needed = |place: &&usize| {
-            let is_needed = n_counted < half;
-            n_counted += n_elements(place);
-            is_needed
-        };
-        let n_first = order.iter().take_while(is_needed).count();
-        (order, n_first)
     }
 
     /// Counts the blocks at `places`.
@@ -133,6 +112,30 @@ impl Kind<'_> {
         let counted: Vec<Result<Counted>> = places.par_iter().with_max_len(1).map(count).collect();
         counted.into_iter().collect()
     }
+}
+
+/// The places of `n` blocks of one kind in the order in which they are counted, and how many at least.
+fn from_all_over(n: usize) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..n).collect();
+    // However many of them come first: by the fractions of multiples of the golden ratio.
+    order.sort_by_key(|idx| (*idx as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (order, FEWEST.min(n))
+}
+
+/// The same of blocks of different shapes and these `sizes`, which may differ by any amount: the largest come first, down to
+/// where they are half of it all.
+fn by_size(sizes: &[f64]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by(|a, b| sizes[*b].total_cmp(&sizes[*a]));
+    let half = sizes.iter().sum::<f64>() / 2.0;
+    let mut counted = 0.0;
+    let is_needed = |place: &&usize| {
+        let is_needed = counted < half;
+        counted += sizes[**place];
+        is_needed
+    };
+    let n_first = order.iter().take_while(is_needed).count();
+    (order, n_first)
 }
 
 /// A block that was counted.
@@ -164,6 +167,19 @@ fn n_asked(counted: &[Counted], n_all: usize, (usual_scatter, most_noise): (f64,
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_different_shapes_the_larger_half_comes_first() {
+        assert_eq!(by_size(&[1.0, 5.0, 2.0, 2.0]), (vec![1, 2, 3, 0], 1));
+        assert_eq!(by_size(&[3.0, 4.0, 3.0, 2.0]), (vec![1, 0, 2, 3], 2));
+        assert_eq!(by_size(&[1.0]), (vec![0], 1));
+        for n in 0..20 {
+            let (mut order, n_first) = from_all_over(n);
+            assert_eq!(n_first, n.min(2));
+            order.sort_unstable();
+            assert!(order.into_iter().eq(0..n));
+        }
+    }
 
     #[test]
     fn more_blocks_are_counted_where_they_differ_more_and_never_more_than_there_are() {

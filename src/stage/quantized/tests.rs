@@ -287,6 +287,26 @@ fn broken_payloads_are_refused_or_decode_to_something() {
 }
 
 #[test]
+fn headers_with_unknown_flags_or_two_that_exclude_each_other_are_refused() {
+    let sample = values(700, true);
+    let (_, _, payload) =
+        round_trip(&spec(0.003, false, &sample), Dtype::F32, 0, &bytes_of(Dtype::F32, &sample));
+    let read = |flags: u8| {
+        let mut changed = payload.clone();
+        changed[1] = flags;
+        Header::read(&changed, 4 * sample.len()).map(|(header, _)| (header.quantizer, header.domain))
+    };
+    assert_eq!(read(0), Some((Quantizer::Uniform, Domain::Linear)));
+    assert_eq!(read(1), Some((Quantizer::Trellis, Domain::Linear)));
+    assert_eq!(read(8), Some((Quantizer::Lattice, Domain::Linear)));
+    assert_eq!(read(2 | 8), Some((Quantizer::Lattice, Domain::Log2)));
+    // Dependent and even sums; logarithms with steps by channel; what no version has.
+    for flags in [1 | 8, 2 | 4, 1 | 2 | 8, 16, 128 | 8] {
+        assert_eq!(read(flags), None, "{flags}");
+    }
+}
+
+#[test]
 fn a_codec_of_the_callers_own_is_used_by_its_id() {
     struct Plain;
     impl IndexCodec for Plain {
