@@ -17,24 +17,9 @@ const HALF_SPAN: i32 = 512;
 /// bits of all, or dearer; and one or two more where the shorter table outweighs what the coder then does not see: within a
 /// wide hump neighbours are equally frequent anyway.
 pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
-    // Samples are runs, so that every vector that is loaded is used; of short blocks everything counts.
-    let one_in = (indices.len() >> 15).max(1);
-    if indices.len() < LEAST_LEN_OF_SCALES {
-        return choose(&[indices], one_in, paired);
-    }
-    let groups = by_scale(indices, one_in);
-    // Their tables are held against the sample, not against all that it stands for: knowing the sum of a column tells more of its
-    // elements than a coder will know, and would have too few bits raw. So blocks are 0.1 to 0.2 % smaller.
-    choose(&groups.each_ref().map(Vec::as_slice), 1, paired)
-}
-
-/// The same for indices in groups that will have tables of their own, of each one run in `one_in`.
-fn choose(groups: &[&[i32]], one_in: usize, paired: bool) -> u32 {
-    let length = |index: i32| 32 - index.unsigned_abs().leading_zeros();
-    let mut lengths: Vec<[u32; 33]> =
-        groups.iter().map(|indices| count_sampled(indices, one_in, length)).collect();
-    // Only an escape has all bits.
-    let n_escapes: Vec<u32> = lengths.iter_mut().map(|lengths| std::mem::take(&mut lengths[32])).collect();
+    let sample = Sample::of(indices);
+    let near_zero = sample.count();
+    let lengths: Vec<[u32; 33]> = near_zero.iter().map(NearZero::lengths).collect();
     let n = lengths.as_flattened().iter().sum::<u32>() as usize;
     // 15 of 16 normally distributed values lie within 1.86 standard deviations: with 64 steps for those, 127 are 3.7.
     let mut inside = 0;
@@ -49,22 +34,18 @@ fn choose(groups: &[&[i32]], one_in: usize, paired: bool) -> u32 {
     // Few are escaped in a usual block, and lengths are a rough measure.
     let is_usual = cost(usual) <= cost(cheapest) + cost(cheapest) / LEAST_SAVING_OF_LOW_BITS;
     let least = if is_usual { usual } else { cheapest };
-    let key = |index: i32| ((index >> least).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN).unsigned_abs();
-    let counts: Vec<[u32; 2 * HALF_SPAN as usize]> = groups
-        .iter()
-        .zip(n_escapes)
-        .map(|(indices, n_escapes)| {
-            let mut counts = count_sampled(indices, one_in, key);
-            counts[key(ESCAPE) as usize] -= n_escapes;
-            counts
-        })
-        .collect();
+    let counts = if least == 0 {
+        near_zero.iter().map(NearZero::clamped).collect()
+    } else {
+        sample.count_shifted(least)
+    };
+    let one_in = sample.weight as u64;
     let cost = |fold: u32| {
-        let of_group = |counts: &[u32; 2 * HALF_SPAN as usize]| {
+        let of_group = |counts: &[u32; N_KEYS]| {
             let (symbols, table) = folded_cost(counts, fold, paired && least + fold == 0);
-            symbols * one_in as u64 + table
+            symbols * one_in + table
         };
-        counts.iter().map(of_group).sum::<u64>() + ((n as u64 * u64::from(fold)) << 16) * one_in as u64
+        counts.iter().map(of_group).sum::<u64>() + ((n as u64 * u64::from(fold)) << 16) * one_in
     };
     let fold = (0..=2.min(MAX_LOW_BITS - least)).min_by_key(|&fold| cost(fold));
     least + fold.unwrap_or(0)
@@ -74,25 +55,138 @@ fn choose(groups: &[&[i32]], one_in: usize, paired: bool) -> u32 {
 const LEAST_LEN_OF_SCALES: usize = 1 << 16;
 /// Groups of scale, two octaves each; the last holds all larger ones.
 const N_SCALES: usize = 6;
+/// Indices that are counted one by one.
+const N_KEYS: usize = 2 * HALF_SPAN as usize;
+/// Of short blocks: indices of a run of the sample, so that every vector that is loaded is used.
+const RUN_LEN: usize = 256;
 
-/// Indices of one sheet in `one_in`, or more, each with those whose neighbours in its column of the sheet are of about one
-/// scale together: that is how segments differ, and the places of a kernel, for which tables are chosen later.
-fn by_scale(indices: &[i32], one_in: usize) -> [Vec<i32>; N_SCALES] {
-    let mut groups: [Vec<i32>; N_SCALES] = std::array::from_fn(|_| Vec::new());
-    for sheet in indices.as_chunks::<SHEET_LEN>().0.iter().step_by(one_in) {
-        let mut sums = [0u32; ROW_LEN];
-        for row in sheet.as_chunks::<ROW_LEN>().0 {
-            sums.iter_mut().zip(row).for_each(|(sum, index)| {
-                *sum = sum.saturating_add(if *index == ESCAPE { 0 } else { index.unsigned_abs() });
-            });
+/// Indices of which low bits are chosen: runs from all over, or whole sheets, of which each index is in a group with those
+/// whose neighbours in its column of the sheet are of about one scale together. That is how segments differ, and the places
+/// of a kernel, for which tables are chosen later.
+struct Sample<'a> {
+    indices: &'a [i32],
+    /// One run or sheet in so many is in it.
+    one_in: usize,
+    has_scales: bool,
+    /// For how many each index stands where tables are held against symbols.
+    weight: usize,
+}
+
+impl<'a> Sample<'a> {
+    fn of(indices: &'a [i32]) -> Self {
+        // Of short blocks everything counts.
+        let one_in = (indices.len() >> 15).max(1);
+        let has_scales = indices.len() >= LEAST_LEN_OF_SCALES;
+        // Tables of groups are held against the sample, not against all that it stands for: knowing the sum of a column tells more
+        // of its elements than a coder will know, and would have too few bits raw. So blocks are 0.1 to 0.2 % smaller.
+        Self { indices, one_in, has_scales, weight: if has_scales { 1 } else { one_in } }
+    }
+
+    fn n_groups(&self) -> usize {
+        if self.has_scales { N_SCALES } else { 1 }
+    }
+
+    /// Tells of each index with its group, and whether it is an odd one, for counters to take turns.
+    fn visit(&self, mut add: impl FnMut(usize, usize, i32)) {
+        if !self.has_scales {
+            for run in self.indices.chunks(RUN_LEN).step_by(self.one_in) {
+                run.iter().enumerate().for_each(|(place, &index)| add(0, place % 2, index));
+            }
+            return;
         }
-        for (column, sum) in sums.iter().enumerate() {
-            let octave = (32 - sum.leading_zeros()) as usize;
-            let group = &mut groups[(octave / 2).min(N_SCALES - 1)];
-            group.extend(sheet.iter().skip(column).step_by(ROW_LEN));
+        for sheet in self.indices.as_chunks::<SHEET_LEN>().0.iter().step_by(self.one_in) {
+            let groups = groups_of_columns(sheet);
+            for row in sheet.as_chunks::<ROW_LEN>().0 {
+                let row = row.iter().zip(&groups).enumerate();
+                row.for_each(|(column, (&index, &group))| add(group, column % 2, index));
+            }
         }
     }
-    groups
+
+    /// Counts of each group.
+    fn count(&self) -> Vec<NearZero> {
+        let mut counters = vec![[NearZero::default(); 2]; self.n_groups()];
+        self.visit(|group, parity, index| counters[group][parity].add(index));
+        counters.into_iter().map(|[even, odd]| even.plus(&odd)).collect()
+    }
+
+    /// Counts by group of the indices without `low_bits`, as [`NearZero::clamped`] has them.
+    fn count_shifted(&self, low_bits: u32) -> Vec<[u32; N_KEYS]> {
+        let mut counters = vec![[[0; N_KEYS]; 2]; self.n_groups()];
+        self.visit(|group, parity, index| {
+            let key = (index >> low_bits).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN;
+            counters[group][parity][key.unsigned_abs() as usize % N_KEYS] += u32::from(index != ESCAPE);
+        });
+        let plus = |[even, odd]: [[u32; N_KEYS]; 2]| std::array::from_fn(|key| even[key] + odd[key]);
+        counters.into_iter().map(plus).collect()
+    }
+}
+
+/// The group of each column of a sheet.
+fn groups_of_columns(sheet: &[i32; SHEET_LEN]) -> [usize; ROW_LEN] {
+    let mut sums = [0u32; ROW_LEN];
+    for row in sheet.as_chunks::<ROW_LEN>().0 {
+        sums.iter_mut().zip(row).for_each(|(sum, index)| {
+            *sum = sum.saturating_add(if *index == ESCAPE { 0 } else { index.unsigned_abs() });
+        });
+    }
+    sums.map(|sum| ((32 - sum.leading_zeros()) as usize / 2).min(N_SCALES - 1))
+}
+
+/// Counts of indices, those near zero one by one.
+#[derive(Clone, Copy)]
+struct NearZero {
+    counts: [u32; N_KEYS],
+    /// Of others by the length of their magnitude, positive ones and then negative ones.
+    others: [[u32; 32]; 2],
+}
+
+impl Default for NearZero {
+    fn default() -> Self {
+        Self { counts: [0; N_KEYS], others: [[0; 32]; 2] }
+    }
+}
+
+impl NearZero {
+    fn add(&mut self, index: i32) {
+        let key = index.wrapping_add(HALF_SPAN).cast_unsigned() as usize;
+        if let Some(count) = self.counts.get_mut(key) {
+            *count += 1;
+        } else if index != ESCAPE {
+            self.others[usize::from(index < 0)][length(index) % 32] += 1;
+        }
+    }
+
+    fn plus(mut self, other: &Self) -> Self {
+        self.counts.iter_mut().zip(other.counts).for_each(|(sum, count)| *sum += count);
+        let others = self.others.as_flattened_mut().iter_mut().zip(other.others.as_flattened());
+        others.for_each(|(sum, count)| *sum += count);
+        self
+    }
+
+    /// Counts by the length of the magnitude.
+    fn lengths(&self) -> [u32; 33] {
+        let mut lengths = [0; 33];
+        (-HALF_SPAN..).zip(&self.counts).for_each(|(index, count)| lengths[length(index)] += count);
+        self.others.iter().for_each(|counts| {
+            lengths.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        });
+        lengths
+    }
+
+    /// Counts by index, what lies further out with the outermost.
+    fn clamped(&self) -> [u32; N_KEYS] {
+        let mut counts = self.counts;
+        let [above, below] = self.others.map(|counts| counts.iter().sum::<u32>());
+        counts[N_KEYS - 1] += above;
+        counts[0] += below;
+        counts
+    }
+}
+
+/// Bits of the magnitude of an index.
+fn length(index: i32) -> usize {
+    (32 - index.unsigned_abs().leading_zeros()) as usize
 }
 
 /// Another number of low bits than the usual one has to save one bit in this many.
@@ -122,20 +216,6 @@ fn cost_by_lengths_q16(lengths: &[u32; 33], low_bits: u32) -> u64 {
         distances().map(|(distance, count)| count * u64::from(rice_bits(distance, parameter, 32))).sum();
     let raw = u64::from(sum(lengths)) * u64::from(low_bits);
     classes + ((u64::from(signs) + places + codes + raw) << 16)
-}
-
-/// How many of the indices of one run in `one_in` have each `key`, which is below `N`. Four tables, so that equal keys in a
-/// row do not wait for each other.
-fn count_sampled<const N: usize>(indices: &[i32], one_in: usize, key: impl Fn(i32) -> u32) -> [u32; N] {
-    let mut tables = [[0u32; N]; 4];
-    for run in indices.chunks(256).step_by(one_in) {
-        let (fours, rest) = run.as_chunks::<4>();
-        for four in fours {
-            tables.iter_mut().zip(four).for_each(|(table, &index)| table[key(index) as usize] += 1);
-        }
-        rest.iter().for_each(|&index| tables[0][key(index) as usize] += 1);
-    }
-    std::array::from_fn(|at| tables.iter().map(|table| table[at]).sum())
 }
 
 /// What symbols cost of which each stands for 2^`fold` neighbours of `counts`, and their table, in 1/65536 of a bit.

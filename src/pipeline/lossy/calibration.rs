@@ -19,13 +19,15 @@ use crate::quantize::predictor::EntropyModel;
 use crate::stage::QuantSpec;
 
 /// Times that a step is tried.
-const MAX_ROUNDS: usize = 12;
+const MAX_ROUNDS: usize = 16;
 /// Octaves between a step that is too short and one that is too long within which the rate is taken to leap.
 const LEAST_WIDTH: f64 = 1e-4;
 /// Bits an octave of the step, at most, by which a rate is taken to change.
 const MAX_SLOPE: f64 = 8.0;
 /// Share of the goal that the rate has to be near to, for whole blocks to be counted there.
 const NEAR: f64 = 0.012;
+/// Octaves of the step, at most, within which a count of whole blocks leads nearer to the goal.
+const FAR: f64 = 1.0;
 /// Octaves of the step within which rounding need not be tuned again.
 const TUNED: f64 = 0.125;
 /// Share of itself by which what whole blocks take more than their samples may change in an octave: it was 0.2 where tables go
@@ -120,14 +122,18 @@ impl<'f> Calibrator<'f> {
         let (mut short, mut long) = (0.0, f64::INFINITY);
         // Octaves between them, the time before the last and the last time.
         let mut widths = [f64::INFINITY; 2];
+        let mut was_aside = false;
         for _ in 0..MAX_ROUNDS {
-            let mut found = Tried { step, bits: self.bits_beside_anchor(step)? };
-            if (found.bits / bits - 1.0).abs() < NEAR && !self.is_anchored(step) {
-                found.bits = self.stored_bits(step)?;
-                // What was said before by another anchor is not to be held against that.
-                tried.clear();
-                (short, long, widths) = (0.0, f64::INFINITY, [f64::INFINITY; 2]);
-            }
+            self.look(step)?;
+            // Until the goal lies between two steps, and once at a time, an earlier count of whole blocks may lead nearer to it.
+            let may_be_aside = !was_aside && (short == 0.0 || long.is_infinite()) && !self.is_anchored(step);
+            let beside = self.bits_beside_anchor(step).filter(|_| may_be_aside);
+            let is_aside = beside.is_some_and(|beside| (beside / bits - 1.0).abs() > NEAR);
+            was_aside = is_aside;
+            let found = match beside.filter(|_| is_aside) {
+                Some(beside) => Tried { step, bits: beside },
+                None => Tried { step, bits: self.stored_bits(step)? },
+            };
             let error = (found.bits - bits) / self.n_elements;
             // One bit an octave where the rate is high, less where it is low; more where many elements leave the dead zone
             // at once.
@@ -135,22 +141,28 @@ impl<'f> Calibrator<'f> {
                 Some(last) => (last.bits - found.bits) / self.n_elements / (step / last.step).log2(),
                 None => self.memory.time(Step::Prediction, || rate::slope(model, self.settings, units, step)),
             };
-            tried.push(found);
-            if (found.bits / bits - 1.0).abs() < self.accuracy.tolerance {
-                break;
-            }
-            if error > 0.0 {
-                short = step;
-            } else {
-                long = step;
+            if !is_aside {
+                tried.push(found);
+                if (found.bits / bits - 1.0).abs() < self.accuracy.tolerance {
+                    break;
+                }
+                if error > 0.0 {
+                    short = step;
+                } else {
+                    long = step;
+                }
             }
             // Further each time that nothing is on the other side: there may be no slope for many octaves.
             let reach = (tried.len() as f64).exp2();
             step *= (error / slope.clamp(0.125, MAX_SLOPE)).clamp(-reach, reach).exp2();
             // Where the slope misleads, halving the interval does not.
             let width = (long / short).log2();
-            if width.is_finite() && (step <= short || step >= long || width > widths[0] / 2.0) {
+            let is_misled = step <= short || step >= long || (!is_aside && width > widths[0] / 2.0);
+            if width.is_finite() && is_misled {
                 step = (short * long).sqrt();
+            }
+            if is_aside {
+                continue;
             }
             widths = [widths[1], width];
             if width < LEAST_WIDTH {
@@ -176,16 +188,14 @@ impl<'f> Calibrator<'f> {
             let bits = whole_less_samples(&self.tensors, &self.looks.sampled, self.accuracy.noise)?;
             self.anchor = Some(Anchor { step, bits });
         }
-        self.bits_beside_anchor(step)
+        Ok(self.bits_of_samples() + self.anchor.map_or(0.0, |anchor| anchor.bits))
     }
 
-    /// The same, if what whole blocks take more than their samples does not change from where they were counted last.
-    fn bits_beside_anchor(&mut self, step: f64) -> Result<f64> {
-        self.look(step)?;
-        match self.anchor {
-            Some(anchor) => Ok(self.bits_of_samples() + anchor.bits),
-            None => self.stored_bits(step),
-        }
+    /// What [`Self::stored_bits`] would be at `step`, that of the last look, if what whole blocks take more than their samples
+    /// were the same as where they were counted last; `None` where that is far away.
+    fn bits_beside_anchor(&self, step: f64) -> Option<f64> {
+        let anchor = self.anchor.filter(|anchor| (step / anchor.step).log2().abs() <= FAR)?;
+        Some(self.bits_of_samples() + anchor.bits)
     }
 
     fn bits_of_samples(&self) -> f64 {
