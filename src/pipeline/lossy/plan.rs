@@ -242,7 +242,7 @@ impl LossyPlanner<'_> {
                 None => true,
                 // Looked at when the rate was shared out.
                 Some(_) if candidate.goal.is_rate() => false,
-                Some(spec) => tensor.is_smaller_exact(spec)?,
+                Some(spec) => tensor.exact_if_smaller(spec)?.is_some(),
             };
             if stays_exact {
                 tensor.forget_kept();

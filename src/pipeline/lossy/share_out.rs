@@ -130,7 +130,7 @@ impl LossyPlanner<'_> {
             Error::new(ErrorKind::InvalidConfig, message)
         })?;
         let Shared { step, tensors } = shared;
-        if self.leave_exact(goal, files, &tensors, &mut units)? {
+        if self.leave_exact((goal, bits / n_elements as f64), files, &tensors, &mut units)? {
             // The goal is the mean of the others.
             return self.share_out_goal(goal, files);
         }
@@ -268,11 +268,11 @@ impl LossyPlanner<'_> {
         Ok(any)
     }
 
-    /// Leaves tensors exact that wait for `goal` and take no more bytes so than `quantized`; whether there are any. The
-    /// others wait on, each with its part of `units`.
+    /// Leaves tensors exact that wait for `goal`, of `mean_bits` an element, and take no more bytes so than `quantized`; whether
+    /// there are any. The others wait on, each with its part of `units`.
     fn leave_exact(
         &self,
-        goal: Goal,
+        (goal, mean_bits): (Goal, f64),
         files: &mut [(Vec<Found>, Opened)],
         quantized: &[Quantized],
         units: &mut Vec<RateUnit>,
@@ -281,16 +281,20 @@ impl LossyPlanner<'_> {
         let look = |((survey, tensor), quantized): (&(&Survey, TensorSource<'_>), &Quantized)| {
             let info = &tensor.candidate.info;
             if is_far_smaller(tensor.candidate.dtype, info.byte_len(), survey.n_zeros, quantized.bits) {
-                return Ok(false);
+                return Ok(None);
             }
-            tensor.is_smaller_exact(&quantized.spec)
+            tensor.exact_if_smaller(&quantized.spec)
         };
-        let found: Vec<Result<bool>> = tensors.par_iter().zip(quantized).map(look).collect();
-        let are_exact: Vec<bool> = found.into_iter().collect::<Result<_>>()?;
-        if !are_exact.contains(&true) {
+        let found: Vec<Result<Option<f64>>> = tensors.par_iter().zip(quantized).map(look).collect();
+        let exact_bits: Vec<Option<f64>> = found.into_iter().collect::<Result<_>>()?;
+        if exact_bits.iter().all(Option::is_none) {
             return Ok(false);
         }
-        let mut are_exact = are_exact.into_iter();
+        // Those that take less than the mean make others take far more than they would among themselves.
+        let is_small = |bits: &f64| *bits < mean_bits;
+        let any_small = exact_bits.iter().flatten().any(is_small);
+        let mut are_exact =
+            exact_bits.iter().map(|bits| bits.is_some_and(|bits| !any_small || is_small(&bits)));
         let mut units = units.drain(..);
         for (found, opened) in files.iter_mut() {
             for (found, candidate) in found.iter_mut().zip(&opened.candidates) {

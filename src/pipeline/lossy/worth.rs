@@ -15,31 +15,32 @@ const ONE_IN: f64 = 4.0;
 const ZEROS_ONE_IN: u64 = 16;
 
 impl TensorSource<'_> {
-    /// Whether the tensor takes no more bytes as it is than quantized by `spec`, as a sample of it shows.
-    pub(super) fn is_smaller_exact(&self, spec: &QuantSpec) -> Result<bool> {
+    /// Bits an element that the tensor takes as it is, if these are no more than quantized by `spec`, as a sample of it shows.
+    pub(super) fn exact_if_smaller(&self, spec: &QuantSpec) -> Result<Option<f64>> {
         if spec.channels.is_some() && self.n_elements() > SAMPLE_LEN {
             // The sample's elements are not of the channels that their numbers say.
-            return Ok(false);
+            return Ok(None);
         }
         if self.is_sample_far_smaller(spec)? {
-            return Ok(false);
+            return Ok(None);
         }
         let dtype = self.candidate.dtype;
         let sample = self.time(Step::Statistics, || self.read_sample(SAMPLE_LEN, RUN_LEN))?;
         let mut rebuilt = self.memory.buffer(sample.len());
         rebuilt.copy_from_slice(&sample);
-        let is_smaller = self.time(Step::Backend, || {
+        let (quantized_len, exact_len) = self.time(Step::Backend, || {
             self.with_trial_encoder(|encoder| {
                 let (mut quantized, mut exact) = (Vec::new(), Vec::new());
                 let run = QuantRun { spec, dtype, first_element: 0 };
                 encoder.encode_quantized_watched(run, &mut rebuilt, &mut quantized, &mut |_| {});
                 encoder.encode(BlockSource { dtype, bytes: &sample, row_len: 0, row_start: 0 }, &mut exact);
-                exact.len() <= quantized.len()
+                (quantized.len(), exact.len())
             })
         });
+        let n_sampled = (sample.len() / dtype.unit_bytes()) as f64;
         self.memory.give_back(rebuilt);
         self.memory.give_back(sample);
-        Ok(is_smaller)
+        Ok((exact_len <= quantized_len).then_some(8.0 * exact_len as f64 / n_sampled))
     }
 
     /// Whether the tensor quantized by `spec` takes fewer bytes than any coding of it as it is, by what a few elements show.
