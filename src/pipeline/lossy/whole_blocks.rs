@@ -96,9 +96,11 @@ impl Kind<'_> {
     fn whole_less_sample(&self, usual_scatter: f64, most_noise: f64) -> Result<f64> {
         let sizes: Vec<f64> = self.blocks.iter().map(|(_, _, block)| block.n_elements).collect();
         let (order, n_first) = if self.is_mixed { by_size(&sizes) } else { from_all_over(sizes.len()) };
-        let mut counted = self.count(&order[..n_first])?;
-        let n_asked = n_asked(&counted, order.len(), (usual_scatter, most_noise));
-        counted.extend(self.count(&order[n_first..n_asked])?);
+        let (mut counted, mut n_asked) = (Vec::new(), n_first);
+        while counted.len() < n_asked {
+            counted.extend(self.count(&order[counted.len()..n_asked])?);
+            n_asked = self::n_asked(&counted, order.len(), (usual_scatter, most_noise));
+        }
         Ok(mean(&counted))
     }
 
