@@ -7,7 +7,7 @@ use super::columns::Columns;
 use super::geometric::{geometric_cost_q16, geometric_costs_q16};
 use super::plan::choose_segment_log2;
 use crate::kernels::Isa;
-use crate::kernels::index_split::distance_sum;
+use crate::kernels::index_split::{add_column_distances, distance_sum};
 
 /// How the scales of a column and a segment give that of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +35,7 @@ const FITTED_BITS: u64 = 1;
 const GLANCE_RUN_LEN: usize = 64;
 /// Bits behind the point of the weight that makes it so, and the largest weight.
 const WEIGHT_BITS: u32 = 8;
-const MAX_WEIGHT: u32 = 64 << WEIGHT_BITS;
+const MAX_WEIGHT: u16 = 64 << WEIGHT_BITS;
 /// A choice for each index, which is slower to decode than one for each segment, has to save one bit in this many.
 pub(super) const LEAST_SAVING: u64 = 200;
 /// Columns are tried if, by their scales alone, they save one bit in this many: where magnitudes vary less than a geometric
@@ -84,7 +84,7 @@ impl ColumnScales {
                     let together = geometric_cost_q16(n_seen * row_len as u64, total);
                     (together, together.saturating_sub(apart))
                 }
-                Combination::Sum => self.variance_saving_q16(runs, row_len, n_seen),
+                Combination::Sum => self.variance_saving_q16(isa, runs, row_len, n_seen),
             };
             let told = (COLUMN_BITS * row_len as u64) << 16;
             let saved = seen.saturating_sub((FITTED_BITS * row_len as u64) << 16) * one_in as u64;
@@ -109,8 +109,8 @@ impl ColumnScales {
         let run_sums: Vec<u64> = runs.clone().map(|run| distance_sum(isa, run)).collect();
         let mean = run_sums.iter().sum::<u64>() / (run_sums.len() as u64).max(1);
         let weight =
-            |sum: u64| u32::try_from((mean << WEIGHT_BITS) / sum.max(1)).unwrap_or(u32::MAX).min(MAX_WEIGHT);
-        self.by_column.sum(runs.zip(run_sums.into_iter().map(weight)), row_len);
+            |sum: u64| u16::try_from((mean << WEIGHT_BITS) / sum.max(1)).unwrap_or(u16::MAX).min(MAX_WEIGHT);
+        self.by_column.sum(isa, runs.zip(run_sums.into_iter().map(weight)), row_len);
         let sums = &mut self.by_column.sums;
         sums.iter_mut().for_each(|sum| *sum >>= WEIGHT_BITS);
         sums.iter().sum()
@@ -120,12 +120,13 @@ impl ColumnScales {
     /// columns save of them; in 1/65536.
     fn variance_saving_q16<'s>(
         &mut self,
+        isa: Isa,
         runs: impl Iterator<Item = &'s [u8]> + Clone,
         row_len: usize,
         n_rows: u64,
     ) -> (u64, u64) {
         let n = (n_rows * row_len as u64).max(1);
-        self.by_column.sum(runs.clone().map(|run| (run, 1)), row_len);
+        self.by_column.sum(isa, runs.clone().map(|run| (run, 1)), row_len);
         let square = |x: u64| u128::from(x) * u128::from(x);
         let magnitude = |symbol: &u8| u32::from(symbol.abs_diff(128));
         // Squares of magnitudes, and those of the runs' means as often as there are magnitudes.
@@ -165,7 +166,7 @@ impl ColumnScales {
         combination: Combination,
         columns: &mut Columns,
     ) -> u32 {
-        self.by_column.sum(std::iter::once((symbols, 1)), period);
+        self.by_column.sum(isa, std::iter::once((symbols, 1)), period);
         let (n_rows, n_left) = ((symbols.len() / period) as u64, symbols.len() % period);
         let scale = |(column, &sum): (usize, &u64)| {
             let n = n_rows + u64::from(column < n_left);
@@ -286,28 +287,15 @@ struct ColumnSums {
 impl ColumnSums {
     /// Columns, at least, that are summed side by side: short rows several at a time.
     const LEAST_WIDTH: usize = 64;
-    /// So many magnitudes of at most 128 fit 16 bits.
-    const MOST_ROWS: usize = 511;
 
     /// Sums over runs, each with a weight of at most [`MAX_WEIGHT`]. A run begins with a row of `row_len`, its last row may be cut short.
-    fn sum<'s>(&mut self, runs: impl Iterator<Item = (&'s [u8], u32)>, row_len: usize) {
+    fn sum<'s>(&mut self, isa: Isa, runs: impl Iterator<Item = (&'s [u8], u16)>, row_len: usize) {
         let Self { sums, wide, narrow } = self;
         let width = row_len * Self::LEAST_WIDTH.div_ceil(row_len);
         wide.clear();
         wide.resize(width, 0);
         narrow.resize(width, 0);
-        for (run, weight) in runs {
-            for rows in run.chunks(width * Self::MOST_ROWS) {
-                narrow.fill(0);
-                for row in rows.chunks(width) {
-                    let magnitudes = row.iter().map(|symbol| u16::from(symbol.abs_diff(128)));
-                    narrow.iter_mut().zip(magnitudes).for_each(|(sum, magnitude)| *sum += magnitude);
-                }
-                wide.iter_mut()
-                    .zip(&*narrow)
-                    .for_each(|(sum, narrow)| *sum += u64::from(u32::from(*narrow) * weight));
-            }
-        }
+        runs.for_each(|(run, weight)| add_column_distances(isa, run, weight, narrow, wide));
         sums.clear();
         sums.resize(row_len, 0);
         for row in wide.chunks(row_len) {

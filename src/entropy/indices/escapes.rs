@@ -39,8 +39,10 @@ impl Escape {
 pub(super) fn write(escapes: &[Escape], dst: &mut Vec<u8>) {
     let cost =
         |k: u32| escapes.iter().map(|escape| u64::from(rice_bits(escape.distance, k, RAW_BITS))).sum::<u64>();
-    // Longest distances are raw whatever the parameter, and trying all of them is little work: escapes are few.
-    let parameter = (0..=MAX_RICE_PARAMETER).min_by_key(|&k| cost(k)).unwrap_or(0);
+    // From the length of the longest distance on, all quotients are zero, and codes only grow with the parameter.
+    let longest = escapes.iter().map(|escape| escape.distance).max().unwrap_or(0);
+    let most = (u64::BITS - longest.leading_zeros()).min(MAX_RICE_PARAMETER);
+    let parameter = (0..=most).min_by_key(|&k| cost(k)).unwrap_or(0);
     dst.push(parameter.to_le_bytes()[0]);
     let mut bits = BitWriter::new(dst);
     for escape in escapes {

@@ -127,6 +127,20 @@ pub fn distance_sums<const LEN: usize>(isa: Isa, symbols: &[u8], sums: &mut [u16
     }
 }
 
+/// Adds the distances of symbols from [`SYMBOL_BIAS`], times `weight`, to `sums`, one for each column of rows that are as long;
+/// the last row may be cut short. `scratch` is as long as `sums`.
+#[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
+pub fn add_column_distances(isa: Isa, symbols: &[u8], weight: u16, scratch: &mut [u16], sums: &mut [u64]) {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx2 if isa.available() => {
+            // SAFETY: `available` has just tested every feature that the function enables.
+            unsafe { x86::add_column_distances_avx2(symbols, weight, scratch, sums) }
+        }
+        _ => scalar::add_column_distances(symbols, weight, scratch, sums),
+    }
+}
+
 /// Whether any symbol is not one of `first` to `last`.
 #[must_use]
 #[allow(unsafe_code, reason = "calls into functions gated by a processor feature")]
@@ -229,6 +243,14 @@ mod tests {
                 distance_sums::<64>(isa, &symbols_of[..n], &mut sums);
                 let expected = symbols_of[..n].chunks(64).map(|segment| distance_sum(Isa::Scalar, segment));
                 assert!(sums.into_iter().map(u64::from).eq(expected), "{isa:?} {n}");
+            }
+            for (width, weight) in [(1, 3), (7, u16::MAX), (64, 1), (1000, 9), (2000, 5)] {
+                let (mut sums, mut expected) = (vec![1; width], vec![1; width]);
+                for (at, symbol) in symbols_of.iter().enumerate() {
+                    expected[at % width] += u64::from(symbol.abs_diff(128)) * u64::from(weight);
+                }
+                add_column_distances(isa, &symbols_of, weight, &mut vec![9; width], &mut sums);
+                assert_eq!(sums, expected, "{isa:?} {width}");
             }
             for place in [0, 63, 64, 130] {
                 let mut symbols = [7; 131];

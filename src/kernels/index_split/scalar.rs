@@ -85,6 +85,23 @@ pub(super) fn distance_sums<const LEN: usize>(symbols: &[u8], sums: &mut [u16]) 
 }
 
 #[inline(always)]
+pub(super) fn add_column_distances(symbols: &[u8], weight: u16, scratch: &mut [u16], sums: &mut [u64]) {
+    /// So many distances of at most 128 fit 16 bits.
+    const MOST_ROWS: usize = 511;
+    let width = scratch.len().max(1);
+    for rows in symbols.chunks(width * MOST_ROWS) {
+        scratch.fill(0);
+        for row in rows.chunks(width) {
+            let distances = row.iter().map(|symbol| u16::from(symbol.abs_diff(128)));
+            scratch.iter_mut().zip(distances).for_each(|(sum, distance)| *sum += distance);
+        }
+        for (sum, &scratch) in sums.iter_mut().zip(&*scratch) {
+            *sum += u64::from(u32::from(scratch) * u32::from(weight));
+        }
+    }
+}
+
+#[inline(always)]
 pub(super) fn any_outside(symbols: &[u8], first: u8, last: u8) -> bool {
     let is_outside = |&symbol: &u8| (symbol < first) | (symbol > last);
     let (chunks, rest) = symbols.as_chunks::<64>();

@@ -79,6 +79,11 @@ pub(super) fn distance_sums_avx2<const LEN: usize>(symbols: &[u8], sums: &mut [u
 }
 
 #[target_feature(enable = "avx2")]
+pub(super) fn add_column_distances_avx2(symbols: &[u8], weight: u16, scratch: &mut [u16], sums: &mut [u64]) {
+    scalar::add_column_distances(symbols, weight, scratch, sums);
+}
+
+#[target_feature(enable = "avx2")]
 pub(super) fn any_outside_avx2(symbols: &[u8], first: u8, last: u8) -> bool {
     scalar::any_outside(symbols, first, last)
 }
