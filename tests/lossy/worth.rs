@@ -70,5 +70,6 @@ fn a_rate_is_that_of_the_tensors_that_are_quantized() {
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     let reached = report["rates"][0]["reached"].as_f64().unwrap();
     assert!((reached / 11.0 - 1.0).abs() < 0.005, "{report}");
+    assert!(report["rate_steps"].as_u64().unwrap() > 0, "{report}");
     assert!(report["loss"]["exact_for_goal"].as_u64().unwrap() > 0, "{report}");
 }
