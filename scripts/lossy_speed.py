@@ -2,11 +2,12 @@
 """Prints how fast checkpoints are compressed with a loss, and decompressed, file to file, and what compressing takes
 when rates are counted instead of predicted.
 
-    scripts/lossy_speed.py [--rounds N] [--threads N] [--folder DIR] [--rates] --alcm ALCM [--alcm OTHER ...] FILE...
+    scripts/lossy_speed.py [--rounds N] [--threads N] [--folder DIR] [--rates [BITS]] --alcm ALCM [--alcm OTHER ...] FILE...
 
 FILE is copied to DIR (default /dev/shm) first, so that no disk takes part. Several programs take turns, round by round.
 Speeds are original bytes over wall time as the program reports it, the median of the rounds, in GB/s. With --rates the
-goal is 4 bits an element, by the shipped model and by counting, and the last column is how many steps were looked at.
+goal is that many bits an element, 4 unless told, by the shipped model and by counting, and the last column is how many
+steps were looked at.
 """
 
 import argparse
@@ -22,10 +23,12 @@ PRESETS = [
     ("uniform, balanced", ("--preset", "balanced", "--quant", "uniform")),
     ("trellis, balanced", ("--preset", "balanced", "--quant", "trellis")),
 ]
-RATES = [
-    ("4 bits, predicted", ("--bits", "4")),
-    ("4 bits, counted", ("--bits", "4", "--rate-model", "counted")),
-]
+
+
+def rates(bits):
+    """Both ways to a rate."""
+    goal = ("--bits", bits)
+    return [(f"{bits} bits, predicted", goal), (f"{bits} bits, counted", (*goal, "--rate-model", "counted"))]
 
 
 def run(*command):
@@ -39,7 +42,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--folder", default="/dev/shm")
-    parser.add_argument("--rates", action="store_true")
+    parser.add_argument("--rates", nargs="?", const="4", metavar="BITS")
     parser.add_argument("files", nargs="+", type=Path)
     options = parser.parse_args()
     common = ("--json", "-q", "-f", "--threads", str(options.threads))
@@ -49,7 +52,7 @@ def main():
         for file in options.files:
             source = Path(folder, file.name)
             shutil.copy(file, source)
-            for name, flags in RATES if options.rates else PRESETS:
+            for name, flags in rates(options.rates) if options.rates else PRESETS:
                 found = {alcm: ([], [], [], []) for alcm in options.alcm}
                 for _ in range(options.rounds + 1):
                     for alcm, (encode, decode, bits, steps) in found.items():
