@@ -39,13 +39,13 @@ pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     } else {
         sample.count_shifted(least)
     };
-    let one_in = sample.weight as u64;
+    let weight = sample.weight as u64;
     let cost = |fold: u32| {
         let of_group = |counts: &[u32; N_KEYS]| {
             let (symbols, table) = folded_cost(counts, fold, paired && least + fold == 0);
-            symbols * one_in + table
+            symbols * weight + table
         };
-        counts.iter().map(of_group).sum::<u64>() + ((n as u64 * u64::from(fold)) << 16) * one_in
+        counts.iter().map(of_group).sum::<u64>() + ((n as u64 * u64::from(fold)) << 16) * weight
     };
     let fold = (0..=2.min(MAX_LOW_BITS - least)).min_by_key(|&fold| cost(fold));
     least + fold.unwrap_or(0)
@@ -244,4 +244,37 @@ fn slots_cost_q16(counts: &[u32; 256]) -> u64 {
     };
     // 1.44 bits times total / 4096: 94548 / 65536 of a bit.
     counts.iter().filter(|&&count| count > 0).map(loss).sum::<u64>() * total * 94_548 / (256 * SLOTS as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_length_and_index_are_those_of_single_indices() {
+        let indices: Vec<i32> = (0..70_000i32)
+            .map(|i| i.wrapping_mul(i).wrapping_mul(747_796_405) >> (5 + i % 27))
+            .map(|index| if index % 97 == 3 { ESCAPE } else { index })
+            .collect();
+        for n in [0, 1, 700, 40_000, indices.len()] {
+            let sample = Sample::of(&indices[..n]);
+            let counted = sample.count();
+            let mut lengths = vec![[0u32; 33]; sample.n_groups()];
+            let mut keys = [0, 3].map(|low_bits| (low_bits, vec![[0u32; N_KEYS]; sample.n_groups()]));
+            sample.visit(|group, _, index| {
+                if index == ESCAPE {
+                    return;
+                }
+                lengths[group][length(index)] += 1;
+                for (low_bits, keys) in &mut keys {
+                    let key = (index >> *low_bits).clamp(-HALF_SPAN, HALF_SPAN - 1) + HALF_SPAN;
+                    keys[group][usize::try_from(key).unwrap()] += 1;
+                }
+            });
+            assert!(counted.iter().map(NearZero::lengths).eq(lengths), "{n}");
+            let [(_, exact), (low_bits, shifted)] = keys;
+            assert!(counted.iter().map(NearZero::clamped).eq(exact), "{n}");
+            assert!(sample.count_shifted(low_bits) == shifted, "{n}");
+        }
+    }
 }
