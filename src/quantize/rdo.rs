@@ -157,6 +157,8 @@ fn count_by_quantizer(labels: &[u8]) -> [Histogram; 2] {
 const N_COMPARED: usize = 32;
 /// Classes of scale, half an octave each.
 const N_CLASSES: usize = 16;
+const LARGEST_CLASS: u8 = 15;
+const _: () = assert!(N_CLASSES == LARGEST_CLASS as usize + 1);
 
 /// Histograms by the scale of the other elements of a column, as a coder knows it roughly from segment and column: where
 /// most elements are small, moving one of them costs more than their share among all says.
@@ -193,7 +195,7 @@ impl Classes {
         const LEAST: u32 = 2 * (127 - 3);
         // Exponent and first bit of the mantissa: half octaves, though not of one ratio.
         let halves = scale.max(0.0).to_bits() >> 22;
-        halves.saturating_sub(LEAST).min(N_CLASSES as u32 - 1).to_le_bytes()[0]
+        halves.saturating_sub(LEAST).min(LARGEST_CLASS.into()).to_le_bytes()[0]
     }
 
     fn histograms(&self) -> impl Iterator<Item = Histogram> {
