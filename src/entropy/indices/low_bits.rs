@@ -19,11 +19,11 @@ const HALF_SPAN: i32 = 512;
 pub(super) fn choose_low_bits(indices: &[i32], paired: bool) -> u32 {
     let sample = Sample::of(indices);
     let near_zero = sample.count();
-    let lengths: Vec<[u32; 33]> = near_zero.iter().map(NearZero::lengths).collect();
+    let lengths: Vec<[u32; 32]> = near_zero.iter().map(NearZero::lengths).collect();
     let n = lengths.as_flattened().iter().sum::<u32>() as usize;
     // 15 of 16 normally distributed values lie within 1.86 standard deviations: with 64 steps for those, 127 are 3.7.
     let mut inside = 0;
-    let length = (0..33).take_while(|&length| {
+    let length = (0..32).take_while(|&length| {
         inside += lengths.iter().map(|lengths| lengths[length] as usize).sum::<usize>();
         inside * 16 < n * 15
     });
@@ -165,8 +165,8 @@ impl NearZero {
     }
 
     /// Counts by the length of the magnitude.
-    fn lengths(&self) -> [u32; 33] {
-        let mut lengths = [0; 33];
+    fn lengths(&self) -> [u32; 32] {
+        let mut lengths = [0; 32];
         (-HALF_SPAN..).zip(&self.counts).for_each(|(index, count)| lengths[length(index)] += count);
         self.others.iter().for_each(|counts| {
             lengths.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
@@ -194,7 +194,7 @@ const LEAST_SAVING_OF_LOW_BITS: u64 = 64;
 
 /// Bits that indices take with `low_bits` raw ones, if magnitudes of one length are equally frequent, in 1/65536; `lengths`
 /// counts them by length.
-fn cost_by_lengths_q16(lengths: &[u32; 33], low_bits: u32) -> u64 {
+fn cost_by_lengths_q16(lengths: &[u32; 32], low_bits: u32) -> u64 {
     let first = low_bits as usize + 1;
     // Magnitudes below 1 and below 128, without their low bits, have symbols.
     let (merged, told) = lengths.split_at(first);
@@ -259,7 +259,7 @@ mod tests {
         for n in [0, 1, 700, 40_000, indices.len()] {
             let sample = Sample::of(&indices[..n]);
             let counted = sample.count();
-            let mut lengths = vec![[0u32; 33]; sample.n_groups()];
+            let mut lengths = vec![[0u32; 32]; sample.n_groups()];
             let mut keys = [0, 3].map(|low_bits| (low_bits, vec![[0u32; N_KEYS]; sample.n_groups()]));
             sample.visit(|group, _, index| {
                 if index == ESCAPE {

@@ -13,9 +13,7 @@ use crate::error::Result;
 use crate::kernels::{Isa, convert};
 use crate::pipeline::timings::Step;
 use crate::quantize::rdo::{LATTICE_LAMBDA, TRELLIS_LAMBDA, Tuner, UNIFORM_LAMBDA};
-use crate::stage::{
-    BlockEncoder, BlockLoss, Choice, Domain, IndexBackend, Level, QuantRun, QuantSpec, Quantizer,
-};
+use crate::stage::{BlockLoss, Choice, Domain, IndexBackend, QuantRun, QuantSpec, Quantizer};
 
 /// How indices are chosen: the quantizer, and the squared error, in `step²`, that saving a bit may cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -227,16 +225,14 @@ impl TensorSource<'_> {
         let mut bytes = vec![0; 4 * values.len()];
         let _ = convert::from_f32(isa, Dtype::F32, values, &mut bytes);
         let run = QuantRun { spec: &spec, dtype: Dtype::F32, first_element: 0 };
-        let mut encoder = self.memory.trial_encoders.take(|| BlockEncoder::new(Level::Default, isa));
-        let tried = if self.n_elements() <= SAMPLE_LEN {
+        self.with_trial_encoder(|encoder| {
+            if self.n_elements() > SAMPLE_LEN {
+                return encoder.estimate_quantized(run, &mut bytes);
+            }
             // Tables weigh as much as they will.
             let mut payload = Vec::new();
             let (_, loss) = encoder.encode_quantized_watched(run, &mut bytes, &mut payload, &mut |_| {});
             (8.0 * payload.len() as f64, loss)
-        } else {
-            encoder.estimate_quantized(run, &mut bytes)
-        };
-        self.memory.trial_encoders.put(encoder);
-        tried
+        })
     }
 }

@@ -7,7 +7,7 @@ use super::tensor_source::TensorSource;
 use crate::checkpoint::BlockSpan;
 use crate::error::Result;
 use crate::pipeline::timings::{Step, Timings};
-use crate::stage::{BlockEncoder, BlockLoss, BlockQuantizer, Level, Part, QuantRun, QuantSpec};
+use crate::stage::{BlockLoss, BlockQuantizer, Part, QuantRun, QuantSpec};
 
 impl TensorSource<'_> {
     /// What `spec` costs on the whole tensor.
@@ -64,25 +64,17 @@ impl TensorSource<'_> {
 
     /// What encoding all of `bytes` by `run` would lose; they then hold their reconstruction.
     fn try_whole(&self, run: QuantRun<'_>, bytes: &mut [u8], enter: &mut dyn FnMut(Part)) -> BlockLoss {
-        // The level has no say in how indices are coded.
-        let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
-        let mut encoder = self.memory.trial_encoders.take(make);
-        let loss = encoder.try_quantized(run, bytes, enter);
-        self.memory.trial_encoders.put(encoder);
-        loss
+        self.with_trial_encoder(|encoder| encoder.try_quantized(run, bytes, enter))
     }
 
     /// Bytes that the tensor takes in an archive, coded by `spec`, and what is lost.
     pub(super) fn encode(&self, spec: &QuantSpec) -> Result<(u64, BlockLoss)> {
         let parts = self.map_blocks(Step::Backend, |first_element, bytes, timings| {
-            // The level has no say in how indices are coded.
-            let make = || BlockEncoder::new(Level::Default, self.ctx.isa);
-            let mut encoder = self.memory.trial_encoders.take(make);
             let mut payload = Vec::new();
             let run = QuantRun { spec, dtype: self.candidate.dtype, first_element };
-            let (_, loss) =
-                timings.time_parts(|enter| encoder.encode_quantized_watched(run, bytes, &mut payload, enter));
-            self.memory.trial_encoders.put(encoder);
+            let (_, loss) = self.with_trial_encoder(|encoder| {
+                timings.time_parts(|enter| encoder.encode_quantized_watched(run, bytes, &mut payload, enter))
+            });
             (payload.len() as u64 + rate::RECORD_BYTES, loss)
         })?;
         let mut total = BlockLoss::default();

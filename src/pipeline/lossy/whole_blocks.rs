@@ -96,10 +96,10 @@ impl Kind<'_> {
     fn whole_less_sample(&self, usual_scatter: f64, most_noise: f64) -> Result<f64> {
         let sizes: Vec<f64> = self.blocks.iter().map(|(_, _, block)| block.n_elements).collect();
         let (order, n_first) = if self.is_mixed { by_size(&sizes) } else { from_all_over(sizes.len()) };
-        let (mut counted, mut n_asked) = (Vec::new(), n_first);
-        while counted.len() < n_asked {
-            counted.extend(self.count(&order[counted.len()..n_asked])?);
-            n_asked = self::n_asked(&counted, order.len(), (usual_scatter, most_noise));
+        let (mut counted, mut n_wanted) = (Vec::new(), n_first);
+        while counted.len() < n_wanted {
+            counted.extend(self.count(&order[counted.len()..n_wanted])?);
+            n_wanted = n_asked(&counted, order.len(), (usual_scatter, most_noise));
         }
         Ok(mean(&counted))
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::lossy::rate::RECORD_BYTES;
 use crate::pipeline::lossy::tensor_source::TensorSource;
 use crate::pipeline::timings::Step;
-use crate::stage::{BlockEncoder, LayerStep, Level};
+use crate::stage::LayerStep;
 
 /// A block, what is known of it, and the steps that were found.
 pub(super) struct Unit<'a> {
@@ -94,17 +94,15 @@ impl<'a> Unit<'a> {
     /// Codes the next layer by `step`.
     fn try_step(&self, step: LayerStep) -> Result<Trial> {
         let mut bytes = self.read()?;
-        let memory = self.tensor.memory;
-        let make = || BlockEncoder::new(Level::Default, self.tensor.ctx.isa);
-        let mut encoder = memory.trial_encoders.take(make);
         let mut payload = Vec::new();
         let dtype = self.span.dtype;
-        let (_, loss) = self.tensor.time(Step::Quantization, || match self.steps.last() {
-            None => encoder.encode_coarse(step, dtype, &mut bytes, &mut payload),
-            Some(before) => encoder.encode_refined(*before, Some(step), dtype, &mut bytes, &mut payload),
+        let (_, loss) = self.tensor.with_trial_encoder(|encoder| {
+            self.tensor.time(Step::Quantization, || match self.steps.last() {
+                None => encoder.encode_coarse(step, dtype, &mut bytes, &mut payload),
+                Some(before) => encoder.encode_refined(*before, Some(step), dtype, &mut bytes, &mut payload),
+            })
         });
-        memory.trial_encoders.put(encoder);
-        memory.give_back(bytes);
+        self.tensor.memory.give_back(bytes);
         Ok(Trial { step, bytes: payload.len() as u64 + RECORD_BYTES, error_sq: loss.errors.error_sq })
     }
 
